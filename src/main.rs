@@ -1,0 +1,3 @@
+//! The dutybound program.
+
+fn main() {}
