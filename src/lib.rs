@@ -1,1 +1,9 @@
-//! dutybound
+//! dutybound: AWS access for exactly as long as people are on call.
+
+pub mod clock;
+pub mod config;
+pub mod identity_center;
+pub mod model;
+pub mod policy;
+pub mod schedule;
+pub mod telemetry;

@@ -1,0 +1,78 @@
+//! Reads complete snapshots of on-call schedules, or says why it could not; never a partial list.
+
+use async_trait::async_trait;
+
+use crate::model::{Interval, ScheduleKey, Snapshot, SourceName};
+
+/// Reads on-call schedules from one configured source.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The source's name in `config.toml`.
+    fn name(&self) -> &SourceName;
+
+    /// Everything the provider's final view says about `schedule` inside `window`.
+    ///
+    /// # Errors
+    /// [`ReadError`] whenever any part of the answer is missing, refused, late or not understood. A failed read says
+    /// nothing about who is on call.
+    async fn read(&self, schedule: &ScheduleKey, window: Interval) -> Result<Snapshot, ReadError>;
+}
+
+/// Why a schedule could not be read. `Display` names the source and the schedule, what happened and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read {schedule}: {message}")]
+pub struct ReadError {
+    /// What was asked for.
+    pub schedule: ScheduleKey,
+    /// What kind of failure, for metrics, health and guards.
+    pub kind: ReadErrorKind,
+    /// What happened and what to do next, in one sentence; carries no secret and no body longer than a line.
+    pub message: String,
+}
+
+/// Kinds of failed reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ReadErrorKind {
+    /// No connection, cut connection, DNS, TLS.
+    Unreachable,
+    /// No complete answer in time.
+    Timeout,
+    /// 401: the key is wrong, expired or rotated.
+    Unauthorized,
+    /// 402 or 403: the key may not see this.
+    Forbidden,
+    /// 404: the provider does not know it.
+    NotFound,
+    /// 429 for longer than we wait within one read.
+    RateLimited,
+    /// 5xx.
+    Server,
+    /// An answer that is not what the API promises: HTML, truncated or wrong JSON, a body over the size limit.
+    Malformed,
+    /// Pages that contradict each other, or do not end.
+    Incomplete,
+    /// A redirect or link to another host, which is never followed.
+    Refused,
+    /// Anything else the provider answered, such as 400.
+    Rejected,
+}
+
+impl ReadErrorKind {
+    /// A stable word for metrics and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::RateLimited => "rate_limited",
+            Self::Server => "server",
+            Self::Malformed => "malformed",
+            Self::Incomplete => "incomplete",
+            Self::Refused => "refused",
+            Self::Rejected => "rejected",
+        }
+    }
+}
