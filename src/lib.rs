@@ -1,9 +1,31 @@
 //! dutybound: AWS access for exactly as long as people are on call.
 
+pub mod apply;
 pub mod clock;
 pub mod config;
+pub mod desired;
+pub mod guard;
 pub mod identity_center;
+pub mod ledger;
+pub mod live;
 pub mod model;
+pub mod plan;
 pub mod policy;
+pub mod problem;
+pub mod reconcile;
 pub mod schedule;
+pub mod survey;
 pub mod telemetry;
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -221,6 +221,17 @@ pub struct SourceUser {
     pub state: SourceUserState,
 }
 
+impl SourceUser {
+    /// How to name the user to people: name and id, or the id alone.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.name.as_ref().or(self.email.as_ref()) {
+            Some(name) => format!("{} ({})", name.escape_debug(), self.id.escape_debug()),
+            None => self.id.escape_debug().to_string(),
+        }
+    }
+}
+
 /// Whether a provider's user still counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

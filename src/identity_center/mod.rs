@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+pub mod slots;
+
 use async_trait::async_trait;
 
 use crate::model::{Person, PrincipalId, ResolvedTarget, Target};

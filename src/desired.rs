@@ -1,0 +1,413 @@
+//! What should be: turns policy and snapshots into causes over a span of time. Pure; knows no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::config::Identity;
+use crate::model::{
+    Basis, Cause, EntitlementId, Interval, MemberRef, Person, ScheduleKey, Shift, Snapshot, SourceName, SourceUser,
+    SourceUserState,
+};
+use crate::policy::{Member, OnCall, Policy, Project, Rule, Trigger};
+use crate::problem::{Problem, ProblemKind};
+
+/// The snapshots to plan from, by schedule.
+pub type Snapshots = BTreeMap<ScheduleKey, Snapshot>;
+
+/// All causes that touch a span of time, and everything in it that keeps somebody from what their duty would earn.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Timeline {
+    /// Sorted, without duplicates.
+    pub causes: Vec<Cause>,
+    /// Sorted, without duplicates.
+    pub problems: Vec<Problem>,
+    /// Schedules that rules name and of which no snapshot exists.
+    pub unread: BTreeSet<ScheduleKey>,
+}
+
+/// Who should hold what at one instant, with every cause.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// By entitlement, then person.
+    pub holders: BTreeMap<EntitlementId, BTreeMap<Person, Vec<Cause>>>,
+    /// Entitlements of which somebody unidentified is on duty, or whose schedule was never read: for these the set of
+    /// people who should hold them is not known completely.
+    pub incomplete: BTreeSet<EntitlementId>,
+}
+
+impl Timeline {
+    /// Evaluates every rule over `range`.
+    #[must_use]
+    pub fn build(policy: &Policy, snapshots: &Snapshots, identities: &[Identity], range: Interval) -> Self {
+        let people = People::new(snapshots, identities);
+        let mut timeline = Self::default();
+        for project in policy.projects.values() {
+            for rule in &project.rules {
+                match &rule.trigger {
+                    Trigger::OnCall(on_call) => timeline.on_call(project, rule, on_call, snapshots, &people, range),
+                    Trigger::Members { during } => {
+                        let spans = match during {
+                            None => vec![Interval::ALWAYS],
+                            Some(window) => window.intervals(range.widen(rule.linger, rule.lead)),
+                        };
+                        let basis = if during.is_some() {
+                            Basis::Window
+                        } else {
+                            Basis::Membership
+                        };
+                        for member in project.members.values() {
+                            for span in &spans {
+                                let turn = Turn {
+                                    duty: *span,
+                                    end_known: true,
+                                    basis: basis.clone(),
+                                };
+                                timeline.earn(project, rule, &member.person, turn, range);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        timeline.causes.sort();
+        timeline.causes.dedup();
+        timeline.problems.sort();
+        timeline.problems.dedup();
+        timeline
+    }
+
+    /// The instant's slice.
+    #[must_use]
+    pub fn at(&self, t: Timestamp) -> Desired {
+        let mut desired = Desired::default();
+        for cause in self.causes.iter().filter(|c| c.held.contains(t)) {
+            desired
+                .holders
+                .entry(cause.entitlement.clone())
+                .or_default()
+                .entry(cause.person.clone())
+                .or_default()
+                .push(cause.clone());
+        }
+        for problem in self
+            .problems
+            .iter()
+            .filter(|p| p.kind.is_not_knowing() && p.holds_at(t))
+        {
+            desired.incomplete.extend(problem.entitlement.clone());
+        }
+        desired
+    }
+
+    /// The first instant after `t` at which a cause starts or is known to end.
+    #[must_use]
+    pub fn next_boundary(&self, t: Timestamp) -> Option<Timestamp> {
+        let edges = self.causes.iter().flat_map(|c| {
+            let end = c.end_known.then(|| c.held.end());
+            [Some(c.held.start()), end]
+        });
+        edges.flatten().filter(|edge| t < *edge && *edge < Timestamp::MAX).min()
+    }
+
+    fn on_call(
+        &mut self,
+        project: &Project,
+        rule: &Rule,
+        on_call: &OnCall,
+        snapshots: &Snapshots,
+        people: &People<'_>,
+        range: Interval,
+    ) {
+        let Some(snapshot) = snapshots.get(&on_call.schedule) else {
+            self.unread.insert(on_call.schedule.clone());
+            self.problems.push(Problem {
+                entitlement: Some(rule.entitlement.clone()),
+                schedule: Some(on_call.schedule.clone()),
+                rule: Some(rule.origin.clone()),
+                ..Problem::new(
+                    ProblemKind::ScheduleUnread,
+                    format!(
+                        "{} has never been read completely, so nobody is granted by it",
+                        on_call.schedule
+                    ),
+                )
+            });
+            return;
+        };
+        for shift in &snapshot.shifts {
+            let wanted = on_call
+                .levels
+                .as_ref()
+                .is_none_or(|levels| shift.level.is_some_and(|l| levels.contains(&l)));
+            let reach = shift.interval.widen(rule.lead, rule.linger);
+            if !wanted || reach.intersect(&range).is_none() {
+                continue;
+            }
+            if shift.permanent && !on_call.permanent {
+                self.problems.push(Problem {
+                    user: Some(shift.user.label()),
+                    during: shift.interval.intersect(&range),
+                    ..Self::problem(rule, on_call, ProblemKind::PermanentNotAllowed, format!(
+                        "{} is a standing target of {} without a schedule; add `permanent = true` to the rule to grant it",
+                        shift.user.label(), on_call.schedule
+                    ))
+                });
+                continue;
+            }
+            match people.identify(&on_call.schedule.source, &shift.user) {
+                Err((kind, message)) => self.problems.push(Problem {
+                    user: Some(shift.user.label()),
+                    during: Some(reach),
+                    ..Self::problem(rule, on_call, kind, message)
+                }),
+                Ok(person) => {
+                    let turn = Turn {
+                        duty: shift.interval,
+                        end_known: shift.end_known,
+                        basis: basis_of(on_call, shift),
+                    };
+                    self.earn(project, rule, &person, turn, range);
+                }
+            }
+        }
+    }
+
+    /// One turn of duty meets the rule's prerequisites, or a problem says which one is missing.
+    fn earn(&mut self, project: &Project, rule: &Rule, person: &Person, turn: Turn, range: Interval) {
+        let held = turn.duty.widen(rule.lead, rule.linger);
+        let member = project.members.get(person);
+        let mut limit = Interval::ALWAYS;
+        if let Some(until) = rule.until {
+            match Interval::new(Timestamp::MIN, until) {
+                Some(valid) => limit = valid,
+                None => return,
+            }
+        }
+        if rule.member || !rule.trainings.is_empty() {
+            let Some(member) = member else {
+                return self.lacks(
+                    rule,
+                    person,
+                    held,
+                    range,
+                    ProblemKind::NotAMember,
+                    format!(
+                        "{person} is on duty for {} but is not a member of {}; an owner ({}) can add [[member]] to {}",
+                        rule.entitlement,
+                        project.name,
+                        owners(project),
+                        project.origin.file
+                    ),
+                );
+            };
+            if let Some(missing) = rule.trainings.iter().find(|t| !member.completed.contains(*t)) {
+                return self.lacks(
+                    rule,
+                    person,
+                    held,
+                    range,
+                    ProblemKind::MissingTraining,
+                    format!(
+                        "{person} is on duty for {} but has not completed {missing:?} ({})",
+                        rule.entitlement, member.origin
+                    ),
+                );
+            }
+            if let Some(until) = member.until {
+                match Interval::new(Timestamp::MIN, until).and_then(|valid| valid.intersect(&limit)) {
+                    Some(valid) => limit = valid,
+                    None => return,
+                }
+                if until < held.end() && turn.basis_is_on_call() {
+                    let rest = Interval::new(until.max(held.start()), held.end()).unwrap_or(held);
+                    self.lacks(
+                        rule,
+                        person,
+                        rest,
+                        range,
+                        ProblemKind::MembershipEnds,
+                        format!(
+                            "{person}'s membership of {} ends at {until}, before their duty for {} does ({})",
+                            project.name, rule.entitlement, member.origin
+                        ),
+                    );
+                }
+            }
+        }
+        let whole = held;
+        let Some(held) = whole.intersect(&limit) else { return };
+        if held.intersect(&range).is_none() {
+            return;
+        }
+        // Duty that lies wholly outside the prerequisites' validity leaves only lead or linger: the cause is then all overhang.
+        let duty = turn.duty.intersect(&limit).unwrap_or(held);
+        self.causes.push(Cause {
+            entitlement: rule.entitlement.clone(),
+            person: person.clone(),
+            held,
+            duty,
+            end_known: turn.end_known || held.end() < whole.end(),
+            basis: turn.basis,
+            project: project.name.clone(),
+            rule: rule.origin.clone(),
+            member: member
+                .filter(|_| rule.member || !rule.trainings.is_empty())
+                .map(member_ref),
+        });
+    }
+
+    fn lacks(
+        &mut self,
+        rule: &Rule,
+        person: &Person,
+        held: Interval,
+        range: Interval,
+        kind: ProblemKind,
+        message: String,
+    ) {
+        if let Some(during) = held.intersect(&range) {
+            self.problems.push(Problem {
+                entitlement: Some(rule.entitlement.clone()),
+                person: Some(person.clone()),
+                during: Some(during),
+                rule: Some(rule.origin.clone()),
+                ..Problem::new(kind, message)
+            });
+        }
+    }
+
+    fn problem(rule: &Rule, on_call: &OnCall, kind: ProblemKind, message: String) -> Problem {
+        Problem {
+            entitlement: Some(rule.entitlement.clone()),
+            schedule: Some(on_call.schedule.clone()),
+            rule: Some(rule.origin.clone()),
+            ..Problem::new(kind, message)
+        }
+    }
+}
+
+struct Turn {
+    duty: Interval,
+    end_known: bool,
+    basis: Basis,
+}
+
+impl Turn {
+    fn basis_is_on_call(&self) -> bool {
+        matches!(self.basis, Basis::OnCall { .. })
+    }
+}
+
+fn basis_of(on_call: &OnCall, shift: &Shift) -> Basis {
+    Basis::OnCall {
+        schedule: on_call.schedule.clone(),
+        user_id: shift.user.id.clone(),
+        level: shift.level,
+        via_override: shift.via_override.clone(),
+    }
+}
+
+fn member_ref(member: &Member) -> MemberRef {
+    MemberRef {
+        origin: member.origin.clone(),
+        added_by: member.added_by.clone(),
+    }
+}
+
+fn owners(project: &Project) -> String {
+    project.owners.iter().map(Person::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Knows which person a provider's user is.
+struct People<'a> {
+    by_pin: BTreeMap<(&'a SourceName, &'a str), &'a Person>,
+    pinned: BTreeSet<(&'a SourceName, &'a Person)>,
+    ids_by_email: BTreeMap<(&'a SourceName, String), BTreeSet<&'a str>>,
+}
+
+impl<'a> People<'a> {
+    fn new(snapshots: &'a Snapshots, identities: &'a [Identity]) -> Self {
+        let mut people = Self {
+            by_pin: BTreeMap::new(),
+            pinned: BTreeSet::new(),
+            ids_by_email: BTreeMap::new(),
+        };
+        for identity in identities {
+            for (source, id) in &identity.sources {
+                people.by_pin.insert((source, id), &identity.person);
+                people.pinned.insert((source, &identity.person));
+            }
+        }
+        for snapshot in snapshots.values() {
+            for user in snapshot
+                .shifts
+                .iter()
+                .map(|s| &s.user)
+                .filter(|u| u.state == SourceUserState::Active)
+            {
+                if let Some(email) = &user.email {
+                    people
+                        .ids_by_email
+                        .entry((&snapshot.schedule.source, email.to_ascii_lowercase()))
+                        .or_default()
+                        .insert(&user.id);
+                }
+            }
+        }
+        people
+    }
+
+    /// Exact mapping wins, then e-mail equality without regard to ASCII case; never anything fuzzier.
+    fn identify(&self, source: &SourceName, user: &SourceUser) -> Result<Person, (ProblemKind, String)> {
+        let label = user.label();
+        match user.state {
+            SourceUserState::Deleted => {
+                return Err((
+                    ProblemKind::UserDeleted,
+                    format!("{label} is on duty at {source} but no longer a user there"),
+                ));
+            }
+            SourceUserState::Blocked => {
+                return Err((
+                    ProblemKind::UserBlocked,
+                    format!("{label} is on duty at {source} but blocked there"),
+                ));
+            }
+            SourceUserState::Active => {}
+        }
+        if let Some(person) = self.by_pin.get(&(source, user.id.as_str())) {
+            return Ok((*person).clone());
+        }
+        let Some(email) = &user.email else {
+            return Err((
+                ProblemKind::NoEmail,
+                format!(
+                    "{label} is on duty but {source} gives no e-mail for them; map the id {:?} in [[identity]]",
+                    user.id
+                ),
+            ));
+        };
+        if let Some(person) = self.by_pin.get(&(source, email.as_str())) {
+            return Ok((*person).clone());
+        }
+        let person = Person::parse(email)
+            .map_err(|e| (ProblemKind::NoEmail, format!("{label} is on duty at {source} but {e}")))?;
+        if self.pinned.contains(&(source, &person)) {
+            return Err((
+                ProblemKind::PinnedElsewhere,
+                format!(
+                    "{label} at {source} has the e-mail of {person}, whom [[identity]] maps to another user id; correct the mapping if the user was re-created"
+                ),
+            ));
+        }
+        let ids = self.ids_by_email.get(&(source, email.to_ascii_lowercase()));
+        if ids.is_some_and(|ids| ids.len() > 1) {
+            return Err((
+                ProblemKind::AmbiguousUser,
+                format!("several users of {source} have the e-mail {person}; map the right id in [[identity]]"),
+            ));
+        }
+        Ok(person)
+    }
+}

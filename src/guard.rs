@@ -1,0 +1,470 @@
+//! Decides which changes of a plan may happen now; the only maker of an [`ApprovedPlan`]. Pure.
+//!
+//! Every guard looks at the whole plan before the first write. A change that is refused is *held*: it is shown with
+//! the guard's name, the reason and what would release it, and it is decided anew in the next pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Limits, Mode};
+use crate::desired::Snapshots;
+use crate::identity_center::ChangeKind;
+use crate::model::{EntitlementId, ResolvedTarget, ScheduleKey};
+use crate::plan::{Change, Foresight, Key, Plan};
+
+/// The state of the world that guards look at besides the plan.
+#[derive(Debug)]
+pub struct Conditions<'a> {
+    /// What may be written at all.
+    pub mode: Mode,
+    /// How many surprises pass without a person.
+    pub limits: &'a Limits,
+    /// How long an outgoing grant waits for the incoming one.
+    pub patience: SignedDuration,
+    /// How old a snapshot may be.
+    pub max_staleness: SignedDuration,
+    /// The snapshots planned from.
+    pub snapshots: &'a Snapshots,
+    /// Schedules that now hold nobody although they were known to hold somebody.
+    pub emptied: &'a BTreeSet<ScheduleKey>,
+    /// Said when a provider's clock and ours disagree too much.
+    pub clock_skew: Option<String>,
+    /// Entitlements of which it is not known completely who should hold them.
+    pub incomplete: &'a BTreeSet<EntitlementId>,
+    /// Grants under way from an earlier pass.
+    pub in_flight_grants: &'a BTreeSet<Key>,
+    /// How many grants the ledger owns.
+    pub owned: usize,
+    /// The digest that a person approved.
+    pub approved_digest: Option<&'a str>,
+}
+
+/// A plan whose every change passed every guard. `apply` takes nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApprovedPlan {
+    steps: Vec<Step>,
+}
+
+impl ApprovedPlan {
+    /// The changes in order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Hands the changes over to be carried out.
+    #[must_use]
+    pub fn into_steps(self) -> Vec<Step> {
+        self.steps
+    }
+}
+
+/// One approved change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What to do.
+    pub change: Change,
+    /// Make before break: these grants of the same pass must be confirmed first …
+    pub waits_for: Vec<Key>,
+    /// … unless this instant has passed.
+    pub patience_ends: Timestamp,
+}
+
+/// A change that a guard refuses for now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// What would have been done.
+    pub change: Change,
+    /// Which guard.
+    pub guard: Guard,
+    /// Why, with the arithmetic.
+    pub reason: String,
+    /// What would release it.
+    pub release: String,
+}
+
+/// The guards, in the order in which they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guard {
+    /// `mode` does not allow this kind of change.
+    Mode,
+    /// The person is never revoked by us.
+    Protected,
+    /// The clocks disagree.
+    ClockSkew,
+    /// The schedule has not been read for longer than `max_staleness`.
+    StaleSource,
+    /// It is not known who should hold the entitlement.
+    NotKnowing,
+    /// The schedule suddenly holds nobody.
+    EmptySchedule,
+    /// More surprises than the limits allow.
+    Limit,
+    /// The incoming grant is not confirmed yet.
+    MakeBeforeBreak,
+}
+
+impl Guard {
+    /// Every guard, for metrics that start at zero.
+    pub const ALL: [Self; 8] = [
+        Self::Mode,
+        Self::Protected,
+        Self::ClockSkew,
+        Self::StaleSource,
+        Self::NotKnowing,
+        Self::EmptySchedule,
+        Self::Limit,
+        Self::MakeBeforeBreak,
+    ];
+
+    /// A stable word for labels and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mode => "mode",
+            Self::Protected => "protected",
+            Self::ClockSkew => "clock_skew",
+            Self::StaleSource => "stale_source",
+            Self::NotKnowing => "not_knowing",
+            Self::EmptySchedule => "empty_schedule",
+            Self::Limit => "limit",
+            Self::MakeBeforeBreak => "make_before_break",
+        }
+    }
+
+    /// Whether a person's approval of the plan's digest overrules it. The mode and protection are decisions of the
+    /// operator's that only the configuration changes.
+    fn yields_to_approval(self) -> bool {
+        !matches!(self, Self::Mode | Self::Protected)
+    }
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The guards' decision about a whole plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// What may happen.
+    pub approved: ApprovedPlan,
+    /// What may not, in the plan's order.
+    pub held: Vec<Held>,
+}
+
+/// Schedules on which nobody is at `at` by the newest snapshot although somebody is by the settled one.
+#[must_use]
+pub fn emptied(newest: &Snapshots, settled: &Snapshots, at: Timestamp) -> BTreeSet<ScheduleKey> {
+    let anybody = |snapshots: &Snapshots, key: &ScheduleKey| {
+        snapshots
+            .get(key)
+            .is_some_and(|s| s.shifts.iter().any(|shift| shift.interval.contains(at)))
+    };
+    newest
+        .keys()
+        .filter(|key| !anybody(newest, key) && anybody(settled, key))
+        .cloned()
+        .collect()
+}
+
+/// Asks every guard about every change.
+#[must_use]
+pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
+    let approved_by_person = conditions.approved_digest == Some(plan.digest.as_str());
+    let over = Limited::count(plan, conditions);
+    let mut passed = Vec::new();
+    let mut held = Vec::new();
+    for change in &plan.changes {
+        let refusal = refuse(change, plan, conditions, &over);
+        match refusal.filter(|r| !(approved_by_person && r.guard.yields_to_approval())) {
+            Some(refusal) => held.push(refusal.hold(change, plan)),
+            None => passed.push(change.clone()),
+        }
+    }
+    let steps = order(passed, &mut held, plan, conditions, approved_by_person);
+    Verdict {
+        approved: ApprovedPlan { steps },
+        held,
+    }
+}
+
+struct Refusal {
+    guard: Guard,
+    reason: String,
+    release: Option<String>,
+}
+
+impl Refusal {
+    fn new(guard: Guard, reason: String) -> Option<Self> {
+        Some(Self {
+            guard,
+            reason,
+            release: None,
+        })
+    }
+
+    fn until(self, release: String) -> Self {
+        Self {
+            release: Some(release),
+            ..self
+        }
+    }
+
+    fn hold(self, change: &Change, plan: &Plan) -> Held {
+        let approve = format!("`dutybound apply --approve {}`", plan.digest);
+        let release = match (self.release, self.guard.yields_to_approval()) {
+            (Some(release), true) => format!("{release}, or {approve}"),
+            (Some(release), false) => release,
+            (None, _) => approve,
+        };
+        Held {
+            change: change.clone(),
+            guard: self.guard,
+            reason: self.reason,
+            release,
+        }
+    }
+}
+
+fn refuse(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
+    let allowed = match change.kind {
+        ChangeKind::Grant => matches!(c.mode, Mode::Sync | Mode::GrantOnly),
+        ChangeKind::Revoke => matches!(c.mode, Mode::Sync | Mode::RevokeOnly),
+    };
+    let substantive = match change.kind {
+        ChangeKind::Grant => refuse_grant(change, plan, c, over),
+        ChangeKind::Revoke => refuse_revoke(change, plan, c, over),
+    };
+    // The mode is named last, so that observing shows what would be held for a better reason.
+    substantive.or_else(|| {
+        if allowed {
+            return None;
+        }
+        Refusal::new(Guard::Mode, format!("mode is {:?}", c.mode.as_str()))
+            .map(|r| r.until("set `mode = \"sync\"` in the configuration".to_owned()))
+    })
+}
+
+fn refuse_grant(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
+    if let Some(skew) = &c.clock_skew {
+        return Refusal::new(Guard::ClockSkew, skew.clone()).map(|r| r.until("correct the clock".to_owned()));
+    }
+    let schedules = change.schedules();
+    if !schedules.is_empty() && schedules.iter().all(|key| stale(key, plan.at, c)) {
+        return Refusal::new(Guard::StaleSource, stale_reason(&schedules, c))
+            .map(|r| r.until("a complete read of the schedule".to_owned()));
+    }
+    over.refusal(change)
+}
+
+fn refuse_revoke(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
+    if let Some(person) = change.person.as_ref().filter(|p| c.limits.protected.contains(p)) {
+        return Refusal::new(Guard::Protected, format!("{person} is listed under `protected`"))
+            .map(|r| r.until("remove them from `protected`".to_owned()));
+    }
+    // An end that was on record before it came is obeyed whatever the provider's health: hand-offs survive outages.
+    let known_end = !change.causes.is_empty()
+        && change
+            .causes
+            .iter()
+            .all(|cause| cause.end_known && cause.held.end() <= plan.at);
+    let uncertain: BTreeSet<_> = change
+        .schedules()
+        .into_iter()
+        .filter(|key| stale(key, plan.at, c))
+        .collect();
+    if !uncertain.is_empty() && !known_end {
+        return Refusal::new(Guard::StaleSource, stale_reason(&uncertain, c))
+            .map(|r| r.until("a complete read of the schedule".to_owned()));
+    }
+    if c.incomplete.contains(&change.entitlement) && !known_end {
+        return Refusal::new(
+            Guard::NotKnowing,
+            format!(
+                "somebody who may be {} is on duty for {} but could not be identified",
+                change.who(),
+                change.entitlement
+            ),
+        )
+        .map(|r| r.until("mend the problem shown for this entitlement".to_owned()));
+    }
+    let emptied: Vec<_> = change
+        .schedules()
+        .into_iter()
+        .filter(|key| c.emptied.contains(key))
+        .collect();
+    if let Some(key) = emptied.first() {
+        return Refusal::new(Guard::EmptySchedule, format!("{key} suddenly has nobody on call"))
+            .map(|r| r.until("the schedule still saying so after the notice period".to_owned()));
+    }
+    over.refusal(change)
+}
+
+fn stale(key: &ScheduleKey, at: Timestamp, c: &Conditions<'_>) -> bool {
+    c.snapshots
+        .get(key)
+        .is_none_or(|s| c.max_staleness < s.read_at.duration_until(at) || !s.window.contains(at))
+}
+
+fn stale_reason(keys: &BTreeSet<ScheduleKey>, c: &Conditions<'_>) -> String {
+    let names = keys.iter().map(|key| match c.snapshots.get(key) {
+        Some(snapshot) => format!(
+            "{key} was last read completely at {}",
+            snapshot.read_at.round(jiff::Unit::Second).unwrap_or(snapshot.read_at)
+        ),
+        None => format!("{key} was never read completely"),
+    });
+    names.collect::<Vec<_>>().join("; ")
+}
+
+/// Which surprises are more than the limits allow.
+struct Limited {
+    pass: BTreeMap<ChangeKind, String>,
+    entitlements: BTreeMap<(ChangeKind, EntitlementId), String>,
+}
+
+impl Limited {
+    fn count(plan: &Plan, c: &Conditions<'_>) -> Self {
+        let mut limited = Self {
+            pass: BTreeMap::new(),
+            entitlements: BTreeMap::new(),
+        };
+        let rules = [
+            (
+                ChangeKind::Grant,
+                "grants",
+                c.limits.surprising_grants,
+                c.limits.surprising_grants_per_entitlement,
+            ),
+            (
+                ChangeKind::Revoke,
+                "revokes",
+                c.limits.surprising_revokes,
+                c.limits.surprising_revokes_per_entitlement,
+            ),
+        ];
+        for (kind, word, per_pass, per_entitlement) in rules {
+            let surprises: Vec<_> = plan
+                .changes
+                .iter()
+                .filter(|change| change.kind == kind && matches!(change.foresight, Foresight::Surprising(_)))
+                .collect();
+            if exceeds(surprises.len(), per_pass) {
+                limited.pass.insert(
+                    kind,
+                    format!(
+                        "{} surprising {word} in one pass, the limit is {per_pass}",
+                        surprises.len()
+                    ),
+                );
+            }
+            let percent = u64::from(c.limits.surprising_revokes_percent);
+            let share = surprises.len() as u64 * 100;
+            if kind == ChangeKind::Revoke && c.owned >= 10 && share > percent * c.owned as u64 {
+                limited.pass.entry(kind).or_insert_with(|| {
+                    format!(
+                        "{} surprising revokes of {} grants owned, the limit is {percent} %",
+                        surprises.len(),
+                        c.owned
+                    )
+                });
+            }
+            let mut counts: BTreeMap<&EntitlementId, usize> = BTreeMap::new();
+            for change in &surprises {
+                *counts.entry(&change.entitlement).or_default() += 1;
+            }
+            for (entitlement, count) in counts.into_iter().filter(|(_, n)| exceeds(*n, per_entitlement)) {
+                limited.entitlements.insert(
+                    (kind, entitlement.clone()),
+                    format!("{count} surprising {word} of {entitlement} in one pass, the limit is {per_entitlement}"),
+                );
+            }
+        }
+        limited
+    }
+
+    fn refusal(&self, change: &Change) -> Option<Refusal> {
+        let Foresight::Surprising(why) = &change.foresight else {
+            return None;
+        };
+        let arithmetic = self
+            .pass
+            .get(&change.kind)
+            .or_else(|| self.entitlements.get(&(change.kind, change.entitlement.clone())))?;
+        Refusal::new(Guard::Limit, format!("{arithmetic}; {why}"))
+            .map(|r| r.until("the schedule still saying so after the notice period".to_owned()))
+    }
+}
+
+fn exceeds(count: usize, limit: u32) -> bool {
+    u32::try_from(count).map_or(true, |count| limit < count)
+}
+
+/// Make before break: a revoke waits for the grants of its target, and is held while one of them cannot come.
+fn order(
+    passed: Vec<Change>,
+    held: &mut Vec<Held>,
+    plan: &Plan,
+    c: &Conditions<'_>,
+    approved_by_person: bool,
+) -> Vec<Step> {
+    let mut coming: BTreeMap<ResolvedTarget, Vec<Key>> = BTreeMap::new();
+    for change in passed.iter().filter(|change| change.kind == ChangeKind::Grant) {
+        coming.entry(change.target.clone()).or_default().push(change.key());
+    }
+    // Grants that the mode rules out will never come; waiting for them would leave access standing.
+    let mut stuck: BTreeMap<ResolvedTarget, String> = BTreeMap::new();
+    for hold in held
+        .iter()
+        .filter(|h| h.change.kind == ChangeKind::Grant && h.guard != Guard::Mode)
+    {
+        stuck.insert(
+            hold.change.target.clone(),
+            format!("the grant to {} is held ({})", hold.change.who(), hold.guard),
+        );
+    }
+    for (target, principal) in c.in_flight_grants {
+        stuck.insert(target.clone(), format!("the grant to {principal} is under way"));
+    }
+    let mut steps = Vec::new();
+    for change in passed {
+        let patience_ends = change.due.checked_add(c.patience).unwrap_or(Timestamp::MAX);
+        let waiting = change.kind == ChangeKind::Revoke && plan.at < patience_ends;
+        let obstacle = stuck.get(&change.target).cloned().or_else(|| {
+            let unidentified = plan
+                .problems
+                .iter()
+                .any(|p| p.kind.is_not_knowing() && p.entitlement.as_ref() == Some(&change.entitlement));
+            unidentified.then(|| "somebody who should hold it now could not be identified".to_owned())
+        });
+        match obstacle.filter(|_| waiting && !approved_by_person) {
+            Some(obstacle) => {
+                let refusal = Refusal {
+                    guard: Guard::MakeBeforeBreak,
+                    reason: obstacle,
+                    release: Some(format!("the incoming grant, or {patience_ends} whatever happens")),
+                };
+                held.push(refusal.hold(&change, plan));
+            }
+            None => {
+                let waits_for = if waiting {
+                    coming.get(&change.target).cloned().unwrap_or_default()
+                } else {
+                    Vec::new()
+                };
+                steps.push(Step {
+                    change,
+                    waits_for,
+                    patience_ends,
+                });
+            }
+        }
+    }
+    steps
+}

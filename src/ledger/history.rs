@@ -1,0 +1,285 @@
+//! Reads of the record for people: past and present access, holds, and the board of the last pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+
+use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
+use crate::guard::{Guard, Held};
+use crate::model::{Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget};
+use crate::plan::Drift;
+use crate::problem::Problem;
+
+/// One interval of access, with why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AccessRow {
+    /// The ledger's row.
+    pub id: i64,
+    /// As which entitlement.
+    pub entitlement: EntitlementId,
+    /// What in AWS.
+    pub target: ResolvedTarget,
+    /// Who in the identity store.
+    pub principal: PrincipalId,
+    /// Who.
+    pub person: Person,
+    /// Confirmed by AWS at this instant.
+    pub granted_at: Timestamp,
+    /// AWS's request or membership id.
+    pub grant_reference: Option<String>,
+    /// Content hash of the policy under which it was granted.
+    pub policy: String,
+    /// When it ended, if it did.
+    pub revoked_at: Option<Timestamp>,
+    /// How it ended.
+    pub end_reason: Option<String>,
+    /// Every cause it ever had.
+    pub causes: Vec<RecordedCause>,
+}
+
+/// A cause as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RecordedCause {
+    /// The cause.
+    pub cause: Cause,
+    /// When it was first on record for this access.
+    pub recorded_at: Timestamp,
+    /// When it no longer was.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A change that a guard holds, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HoldRow {
+    /// The first pass in a row that held it.
+    pub since: Timestamp,
+    /// What and why, by the last pass.
+    pub held: HeldSummary,
+}
+
+/// What is held, for showing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldSummary {
+    /// `grant` or `revoke`.
+    pub kind: crate::identity_center::ChangeKind,
+    /// Which entitlement.
+    pub entitlement: EntitlementId,
+    /// Whose.
+    pub who: String,
+    /// Which guard.
+    pub guard: Guard,
+    /// Why.
+    pub reason: String,
+    /// What releases it.
+    pub release: String,
+}
+
+/// What the last pass saw, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Board {
+    /// The policy in force.
+    pub policy_revision: String,
+    /// What may be written.
+    pub mode: String,
+    /// Problems at that time.
+    pub problems: Vec<Problem>,
+    /// Drift at that time.
+    pub drift: Vec<DriftSummary>,
+    /// When the next known boundary is.
+    pub next_boundary: Option<Timestamp>,
+}
+
+/// Drift, for showing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftSummary {
+    /// Which entitlement.
+    pub entitlement: EntitlementId,
+    /// The person where known, else the user or group id.
+    pub holder: String,
+    /// Whether duty calls for it at this moment.
+    pub desired: bool,
+}
+
+impl From<&Drift> for DriftSummary {
+    fn from(drift: &Drift) -> Self {
+        Self {
+            entitlement: drift.entitlement.clone(),
+            holder: drift
+                .person
+                .as_ref()
+                .map_or_else(|| drift.holder.clone(), ToString::to_string),
+            desired: drift.desired,
+        }
+    }
+}
+
+impl Ledger {
+    /// All access that overlaps `range`, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn access_in(&self, range: Interval) -> Result<Vec<AccessRow>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, i.reference, i.policy, a.revoked_at, \
+             a.end_reason, c.body, c.recorded_at, c.ended_at \
+             FROM access a JOIN intent i ON i.id = a.grant_intent LEFT JOIN cause c ON c.access_id = a.id \
+             WHERE a.granted_at < ? AND (a.revoked_at IS NULL OR a.revoked_at > ?) ORDER BY a.granted_at, a.id, c.id",
+        )
+        .bind(range.end().as_millisecond())
+        .bind(range.start().as_millisecond())
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found: Vec<AccessRow> = Vec::new();
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let what = || format!("access {id}");
+            if found.last().is_none_or(|last| last.id != id) {
+                found.push(AccessRow {
+                    id,
+                    entitlement: parse(row.try_get::<String, _>(1)?, what)?,
+                    target: read_json(row.try_get(2)?, what)?,
+                    principal: PrincipalId(row.try_get(3)?),
+                    person: parse(row.try_get::<String, _>(4)?, what)?,
+                    granted_at: instant(row.try_get(5)?, what)?,
+                    grant_reference: row.try_get(6)?,
+                    policy: row.try_get(7)?,
+                    revoked_at: row
+                        .try_get::<Option<i64>, _>(8)?
+                        .map(|ms| instant(ms, what))
+                        .transpose()?,
+                    end_reason: row.try_get(9)?,
+                    causes: Vec::new(),
+                });
+            }
+            if let (Some(body), Some(access)) = (row.try_get::<Option<&str>, _>(10)?, found.last_mut()) {
+                access.causes.push(RecordedCause {
+                    cause: read_json(body, what)?,
+                    recorded_at: instant(row.try_get(11)?, what)?,
+                    ended_at: row
+                        .try_get::<Option<i64>, _>(12)?
+                        .map(|ms| instant(ms, what))
+                        .transpose()?,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Replaces the list of held changes, keeping since when for those that were held before.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn set_holds(&self, held: &[Held], now: Timestamp) -> Result<(), LedgerError> {
+        let before: BTreeMap<(String, String), (Timestamp, String)> = self.hold_rows().await?;
+        let mut after = BTreeSet::new();
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for hold in held {
+            let subject = write_json(&(hold.change.kind, &hold.change.target, &hold.change.principal));
+            let summary = write_json(&HeldSummary {
+                kind: hold.change.kind,
+                entitlement: hold.change.entitlement.clone(),
+                who: hold.change.who(),
+                guard: hold.guard,
+                reason: hold.reason.clone(),
+                release: hold.release.clone(),
+            });
+            let key = (subject, hold.guard.as_str().to_owned());
+            if before.get(&key).is_none_or(|(_, body)| *body != summary) {
+                sqlx::query(
+                    "INSERT INTO hold (subject, guard, since, body) VALUES (?, ?, ?, ?) \
+                     ON CONFLICT (subject, guard) DO UPDATE SET body = excluded.body",
+                )
+                .bind(&key.0)
+                .bind(&key.1)
+                .bind(now.as_millisecond())
+                .bind(&summary)
+                .execute(&mut *tx)
+                .await?;
+            }
+            after.insert(key);
+        }
+        for (subject, guard) in before.keys().filter(|key| !after.contains(*key)) {
+            sqlx::query("DELETE FROM hold WHERE subject = ? AND guard = ?")
+                .bind(subject)
+                .bind(guard)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn hold_rows(&self) -> Result<BTreeMap<(String, String), (Timestamp, String)>, LedgerError> {
+        let rows = sqlx::query("SELECT subject, guard, since, body FROM hold")
+            .fetch_all(&self.pool)
+            .await?;
+        let mut holds = BTreeMap::new();
+        for row in rows {
+            let subject: String = row.try_get(0)?;
+            let since = instant(row.try_get(2)?, || format!("hold {subject}"))?;
+            holds.insert((subject, row.try_get(1)?), (since, row.try_get(3)?));
+        }
+        Ok(holds)
+    }
+
+    /// What is held at present, the oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn holds(&self) -> Result<Vec<HoldRow>, LedgerError> {
+        let mut holds = Vec::new();
+        for ((subject, _), (since, body)) in self.hold_rows().await? {
+            holds.push(HoldRow {
+                since,
+                held: read_json(&body, || format!("hold {subject}"))?,
+            });
+        }
+        holds.sort_by(|a, b| {
+            (a.since, &a.held.entitlement, &a.held.who).cmp(&(b.since, &b.held.entitlement, &b.held.who))
+        });
+        Ok(holds)
+    }
+
+    /// Records a person's release of a plan.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn record_approval(&self, digest: &str, by: &str, now: Timestamp) -> Result<(), LedgerError> {
+        sqlx::query("INSERT INTO approval (digest, approved_at, approved_by) VALUES (?, ?, ?)")
+            .bind(digest)
+            .bind(now.as_millisecond())
+            .bind(by)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Replaces the board if it says something new.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn set_board(&self, board: &Board, now: Timestamp) -> Result<(), LedgerError> {
+        sqlx::query(
+            "INSERT INTO board (id, updated_at, body) VALUES (1, ?, ?) \
+             ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at, body = excluded.body WHERE body <> excluded.body",
+        )
+        .bind(now.as_millisecond())
+        .bind(write_json(board))
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The board of the last pass.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn board(&self) -> Result<Option<Board>, LedgerError> {
+        let body: Option<String> = sqlx::query_scalar("SELECT body FROM board")
+            .fetch_optional(&self.pool)
+            .await?;
+        body.map(|body| read_json(&body, || "the board".to_owned())).transpose()
+    }
+}

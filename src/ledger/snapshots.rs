@@ -1,0 +1,256 @@
+//! Stored snapshots: every content that a schedule was seen to have, and which of them counts as known in advance.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use sqlx::Row;
+
+use super::{Ledger, LedgerError, instant, read_json, write_json};
+use crate::desired::Snapshots;
+use crate::model::{ScheduleKey, Snapshot};
+use crate::schedule::ReadError;
+
+/// How long replaced contents are kept.
+const KEPT: SignedDuration = SignedDuration::from_hours(35 * 24);
+
+/// All stored contents in memory, as the ledger has them.
+#[derive(Debug, Clone, Default)]
+pub struct StoredSnapshots {
+    versions: BTreeMap<ScheduleKey, Vec<Version>>,
+    failures: BTreeMap<ScheduleKey, ReadFailure>,
+}
+
+/// One content of a schedule.
+#[derive(Debug, Clone)]
+struct Version {
+    first_read_at: Timestamp,
+    content: String,
+    /// Its `read_at` is that of the last read that found this content.
+    snapshot: Snapshot,
+}
+
+/// Why a schedule cannot be read at present.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReadFailure {
+    /// The first failed read in a row.
+    pub since: Timestamp,
+    /// [`crate::schedule::ReadErrorKind`] as a word.
+    pub kind: String,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+/// What a complete read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// Nothing: a newer read was there already.
+    Late,
+    /// The content known before.
+    Confirmed,
+    /// Another content.
+    Changed,
+}
+
+impl StoredSnapshots {
+    /// The last complete read of every schedule.
+    #[must_use]
+    pub fn newest(&self) -> Snapshots {
+        let newest = |versions: &Vec<Version>| versions.last().map(|v| v.snapshot.clone());
+        self.versions
+            .iter()
+            .flat_map(|(key, versions)| newest(versions).map(|s| (key.clone(), s)))
+            .collect()
+    }
+
+    /// What was known of every schedule `notice` before `at`: the content in force then. Where a schedule was first
+    /// read later than that, its first content counts, because nothing before it could contradict it.
+    #[must_use]
+    pub fn settled(&self, at: Timestamp, notice: SignedDuration) -> Snapshots {
+        let known_since = at.checked_sub(notice).unwrap_or(Timestamp::MIN);
+        let mut settled = Snapshots::new();
+        for (key, versions) in &self.versions {
+            let in_force = versions
+                .iter()
+                .rev()
+                .find(|v| v.first_read_at <= known_since)
+                .or(versions.first());
+            let covers = in_force.filter(|v| v.snapshot.window.contains(at)).or(versions.last());
+            settled.extend(covers.map(|v| (key.clone(), v.snapshot.clone())));
+        }
+        settled
+    }
+
+    /// Takes in a complete read. A snapshot whose read began before that of the newest one is late and changes nothing.
+    pub fn accept(&mut self, snapshot: Snapshot) -> Accepted {
+        self.failures.remove(&snapshot.schedule);
+        let content = content_of(&snapshot);
+        let read_at = snapshot.read_at;
+        let versions = self.versions.entry(snapshot.schedule.clone()).or_default();
+        match versions.last_mut() {
+            Some(newest) if read_at < newest.snapshot.read_at => Accepted::Late,
+            Some(newest) if newest.content == content => {
+                newest.snapshot = snapshot;
+                Accepted::Confirmed
+            }
+            _ => {
+                let old = read_at.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
+                versions.retain(|v| old <= v.snapshot.read_at);
+                versions.push(Version {
+                    first_read_at: read_at,
+                    content,
+                    snapshot,
+                });
+                Accepted::Changed
+            }
+        }
+    }
+
+    /// Takes in a failed read. Returns whether it says something new.
+    pub fn fail(&mut self, error: &ReadError, now: Timestamp) -> bool {
+        let failure = ReadFailure {
+            since: self.failures.get(&error.schedule).map_or(now, |f| f.since),
+            kind: error.kind.as_str().to_owned(),
+            message: error.message.clone(),
+        };
+        self.failures.insert(error.schedule.clone(), failure.clone()) != Some(failure)
+    }
+
+    /// Schedules whose last read failed.
+    #[must_use]
+    pub fn failures(&self) -> &BTreeMap<ScheduleKey, ReadFailure> {
+        &self.failures
+    }
+}
+
+impl Ledger {
+    /// Loads everything that is stored.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn load_snapshots(&self) -> Result<StoredSnapshots, LedgerError> {
+        let mut stored = StoredSnapshots::default();
+        let rows = sqlx::query("SELECT id, first_read_at, last_read_at, content, body FROM snapshot ORDER BY id")
+            .fetch_all(&self.pool)
+            .await?;
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let what = || format!("snapshot {id}");
+            let mut snapshot: Snapshot = read_json(row.try_get(4)?, what)?;
+            snapshot.read_at = instant(row.try_get(2)?, what)?;
+            stored
+                .versions
+                .entry(snapshot.schedule.clone())
+                .or_default()
+                .push(Version {
+                    first_read_at: instant(row.try_get(1)?, what)?,
+                    content: row.try_get(3)?,
+                    snapshot,
+                });
+        }
+        let rows = sqlx::query("SELECT schedule, since, kind, message FROM read_failure")
+            .fetch_all(&self.pool)
+            .await?;
+        for row in rows {
+            let schedule: &str = row.try_get(0)?;
+            let what = || format!("read failure of {schedule}");
+            let failure = ReadFailure {
+                since: instant(row.try_get(1)?, what)?,
+                kind: row.try_get(2)?,
+                message: row.try_get(3)?,
+            };
+            stored.failures.insert(read_json(schedule, what)?, failure);
+        }
+        Ok(stored)
+    }
+
+    /// Takes in a complete read and stores it.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn store_snapshot(
+        &self,
+        stored: &mut StoredSnapshots,
+        snapshot: Snapshot,
+    ) -> Result<Accepted, LedgerError> {
+        let key = write_json(&snapshot.schedule);
+        let (read_at, body) = (snapshot.read_at, write_json(&snapshot));
+        let content = content_of(&snapshot);
+        let had_failed = stored.failures.contains_key(&snapshot.schedule);
+        let accepted = stored.accept(snapshot);
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        if had_failed {
+            sqlx::query("DELETE FROM read_failure WHERE schedule = ?")
+                .bind(&key)
+                .execute(&mut *tx)
+                .await?;
+        }
+        match accepted {
+            Accepted::Late => {}
+            Accepted::Confirmed => {
+                sqlx::query(
+                    "UPDATE snapshot SET last_read_at = ?1, body = ?2 \
+                     WHERE id = (SELECT MAX(id) FROM snapshot WHERE schedule = ?3)",
+                )
+                .bind(read_at.as_millisecond())
+                .bind(&body)
+                .bind(&key)
+                .execute(&mut *tx)
+                .await?;
+            }
+            Accepted::Changed => {
+                sqlx::query("INSERT INTO snapshot (schedule, first_read_at, last_read_at, content, body) VALUES (?1, ?2, ?2, ?3, ?4)")
+                    .bind(&key)
+                    .bind(read_at.as_millisecond())
+                    .bind(&content)
+                    .bind(&body)
+                    .execute(&mut *tx)
+                    .await?;
+                sqlx::query(
+                    "DELETE FROM snapshot WHERE schedule = ?1 AND last_read_at < ?2 \
+                     AND id <> (SELECT MAX(id) FROM snapshot WHERE schedule = ?1)",
+                )
+                .bind(&key)
+                .bind(read_at.checked_sub(KEPT).unwrap_or(Timestamp::MIN).as_millisecond())
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(accepted)
+    }
+
+    /// Records that a schedule could not be read, keeping since when. Returns whether that is news.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn store_failure(
+        &self,
+        stored: &mut StoredSnapshots,
+        error: &ReadError,
+        now: Timestamp,
+    ) -> Result<bool, LedgerError> {
+        if !stored.fail(error, now) {
+            return Ok(false);
+        }
+        let since = stored.failures.get(&error.schedule).map_or(now, |f| f.since);
+        sqlx::query(
+            "INSERT INTO read_failure (schedule, since, kind, message) VALUES (?, ?, ?, ?) \
+             ON CONFLICT (schedule) DO UPDATE SET kind = excluded.kind, message = excluded.message",
+        )
+        .bind(write_json(&error.schedule))
+        .bind(since.as_millisecond())
+        .bind(error.kind.as_str())
+        .bind(&error.message)
+        .execute(&self.pool)
+        .await?;
+        Ok(true)
+    }
+}
+
+/// Identifies what the provider said, whenever it was read.
+fn content_of(snapshot: &Snapshot) -> String {
+    let hash = Sha256::digest(write_json(&(&snapshot.shifts, &snapshot.notices)).as_bytes());
+    hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,1 @@
+//! Shows a plan as text and as JSON.

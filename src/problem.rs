@@ -1,0 +1,185 @@
+//! Everything that keeps somebody from what their duty would earn, as a value that is shown everywhere.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{EntitlementId, Interval, Origin, Person, ScheduleKey};
+
+/// One thing a person should look at. Sorted by kind first, the gravest first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Problem {
+    /// What sort.
+    pub kind: ProblemKind,
+    /// The entitlement that somebody does not get.
+    pub entitlement: Option<EntitlementId>,
+    /// Who does not get it, where known.
+    pub person: Option<Person>,
+    /// The provider's user, where no person could be told.
+    pub user: Option<String>,
+    /// The schedule concerned.
+    pub schedule: Option<ScheduleKey>,
+    /// When it matters; `None` is now and until mended.
+    pub during: Option<Interval>,
+    /// The rule concerned.
+    pub rule: Option<Origin>,
+    /// What happened and what to do, in one sentence.
+    pub message: String,
+}
+
+/// Sorts of problems, the gravest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// AWS could not be asked, or is not the AWS that the configuration expects.
+    AwsUnavailable,
+    /// A permission set, account or group does not exist or could not be looked up.
+    TargetUnresolved,
+    /// A schedule was never read completely.
+    ScheduleUnread,
+    /// A schedule's last good snapshot is older than `max_staleness`.
+    ScheduleStale,
+    /// A schedule cannot be read now; the stored snapshot stands in.
+    ScheduleFailing,
+    /// The clocks of this host and of a provider disagree.
+    ClockSkew,
+    /// AWS refused or did not confirm a change.
+    ChangeFailed,
+    /// Nobody in the identity store is this person.
+    PersonUnknown,
+    /// The person's user is disabled.
+    PersonDisabled,
+    /// Several users are this person.
+    PersonAmbiguous,
+    /// The identity store could not be asked about the person.
+    PersonUnresolved,
+    /// A provider's user has no usable e-mail.
+    NoEmail,
+    /// Several of a provider's users share an e-mail.
+    AmbiguousUser,
+    /// A provider's user has the e-mail of somebody mapped to another user.
+    PinnedElsewhere,
+    /// On call without the second key.
+    NotAMember,
+    /// On call without a required training.
+    MissingTraining,
+    /// On call for longer than the membership lasts.
+    MembershipEnds,
+    /// The provider's user is deleted.
+    UserDeleted,
+    /// The provider's user is blocked.
+    UserBlocked,
+    /// A standing target that the rule does not allow.
+    PermanentNotAllowed,
+    /// What a provider's answer held besides shifts.
+    ScheduleNotice,
+}
+
+impl ProblemKind {
+    /// Whether the problem means that we do not know who should hold the entitlement, as opposed to knowing that
+    /// somebody should not. Not knowing must never revoke.
+    #[must_use]
+    pub fn is_not_knowing(self) -> bool {
+        matches!(
+            self,
+            Self::ScheduleUnread
+                | Self::PersonUnknown
+                | Self::PersonAmbiguous
+                | Self::PersonDisabled
+                | Self::PersonUnresolved
+                | Self::NoEmail
+                | Self::AmbiguousUser
+                | Self::PinnedElsewhere
+        )
+    }
+
+    /// A stable word for labels and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AwsUnavailable => "aws_unavailable",
+            Self::TargetUnresolved => "target_unresolved",
+            Self::ScheduleUnread => "schedule_unread",
+            Self::ScheduleStale => "schedule_stale",
+            Self::ScheduleFailing => "schedule_failing",
+            Self::ClockSkew => "clock_skew",
+            Self::ChangeFailed => "change_failed",
+            Self::PersonUnknown => "person_unknown",
+            Self::PersonDisabled => "person_disabled",
+            Self::PersonAmbiguous => "person_ambiguous",
+            Self::PersonUnresolved => "person_unresolved",
+            Self::NoEmail => "no_email",
+            Self::AmbiguousUser => "ambiguous_user",
+            Self::PinnedElsewhere => "pinned_elsewhere",
+            Self::NotAMember => "not_a_member",
+            Self::MissingTraining => "missing_training",
+            Self::MembershipEnds => "membership_ends",
+            Self::UserDeleted => "user_deleted",
+            Self::UserBlocked => "user_blocked",
+            Self::PermanentNotAllowed => "permanent_not_allowed",
+            Self::ScheduleNotice => "schedule_notice",
+        }
+    }
+
+    /// Every kind, for metrics that start at zero.
+    pub const ALL: [Self; 21] = [
+        Self::AwsUnavailable,
+        Self::TargetUnresolved,
+        Self::ScheduleUnread,
+        Self::ScheduleStale,
+        Self::ScheduleFailing,
+        Self::ClockSkew,
+        Self::ChangeFailed,
+        Self::PersonUnknown,
+        Self::PersonDisabled,
+        Self::PersonAmbiguous,
+        Self::PersonUnresolved,
+        Self::NoEmail,
+        Self::AmbiguousUser,
+        Self::PinnedElsewhere,
+        Self::NotAMember,
+        Self::MissingTraining,
+        Self::MembershipEnds,
+        Self::UserDeleted,
+        Self::UserBlocked,
+        Self::PermanentNotAllowed,
+        Self::ScheduleNotice,
+    ];
+}
+
+impl Problem {
+    /// A problem about nothing in particular yet.
+    #[must_use]
+    pub fn new(kind: ProblemKind, message: String) -> Self {
+        Self {
+            kind,
+            entitlement: None,
+            person: None,
+            user: None,
+            schedule: None,
+            during: None,
+            rule: None,
+            message,
+        }
+    }
+
+    /// Whether it matters at `t`.
+    #[must_use]
+    pub fn holds_at(&self, t: Timestamp) -> bool {
+        self.during.is_none_or(|d| d.contains(t))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match (&self.during, &self.rule) {
+            (Some(during), Some(rule)) if during.start() > Timestamp::MIN => {
+                write!(f, " (from {}; rule at {rule})", during.start())
+            }
+            (_, Some(rule)) => write!(f, " (rule at {rule})"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! One pass of everything: settle, survey, apply, record. Decides nothing itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Mutex;
+
+use crate::apply::{Applied, Applier, End};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read};
+use crate::ledger::{Board, Ledger, LedgerError, OpenIntent, Outcome, StoredSnapshots};
+use crate::live::{CONSISTENCY_GRACE, LiveCache};
+use crate::plan::Key;
+use crate::policy::Policy;
+use crate::survey::{Record, Survey, survey};
+
+/// How long a grant of unknown outcome counts as ours if it turns up.
+const UNKNOWN_IS_OURS: SignedDuration = SignedDuration::from_hours(24);
+
+/// Everything that a pass works with besides configuration and policy.
+pub struct Reconciler {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The live state.
+    pub reader: Arc<dyn Read>,
+    /// The record.
+    pub ledger: Ledger,
+    /// What the pollers read; they add to it between passes.
+    pub snapshots: Arc<Mutex<StoredSnapshots>>,
+    /// Who carries out changes; `None` in mode `observe`, where no writer exists.
+    pub applier: Option<Arc<Applier>>,
+    /// The live state between complete reads.
+    pub live: LiveCache,
+}
+
+/// Why a pass did not come to a plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// AWS could not be asked, or is not the one that the configuration expects.
+    #[error("nothing was planned or written because AWS could not be asked")]
+    Aws(#[from] AwsError),
+    /// The record cannot be kept, so nothing may be done.
+    #[error("nothing more is written because the ledger cannot be used")]
+    Ledger(#[from] LedgerError),
+}
+
+/// What a pass saw and set in motion.
+#[derive(Debug)]
+pub struct Pass {
+    /// The plan and what the guards said.
+    pub survey: Survey,
+    /// Changes that ended since the pass before.
+    pub ended: Vec<Applied>,
+    /// Intents that still wait to be settled.
+    pub open_intents: usize,
+}
+
+impl Reconciler {
+    /// Runs one pass. Changes are started, not awaited; see [`Applier::idle`].
+    ///
+    /// # Errors
+    /// [`PassError`]; nothing is written to AWS then.
+    pub async fn pass(
+        &mut self,
+        config: &Config,
+        policy: &Policy,
+        approved_digest: Option<&str>,
+    ) -> Result<Pass, PassError> {
+        let ended = self
+            .applier
+            .as_ref()
+            .map(|applier| applier.take_results())
+            .unwrap_or_default();
+        for applied in ended.iter().filter(|a| a.end == End::Confirmed) {
+            self.live.note(&applied.change.key(), applied.change.kind);
+        }
+        self.reader.instance().await?;
+        let unsettled = self.settle().await?;
+        let at = self.clock.now();
+        let record = self.record(&unsettled, at).await?;
+        let stored = self.snapshots.lock().await.clone();
+        let survey = survey(
+            &self.reader,
+            &mut self.live,
+            config,
+            policy,
+            &stored,
+            &record,
+            at,
+            approved_digest,
+        )
+        .await?;
+
+        for key in &survey.plan.lost {
+            tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");
+            self.ledger.close_lost(key, at).await?;
+        }
+        for kept in &survey.plan.kept {
+            self.ledger
+                .update_causes(kept.access_id, &kept.recorded, &kept.causes, at)
+                .await?;
+        }
+        self.ledger.set_holds(&survey.verdict.held, at).await?;
+        self.ledger.set_board(&board(config, policy, &survey), at).await?;
+        if let Some(applier) = &self.applier {
+            applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
+            applier.start(survey.verdict.approved.clone(), &policy.revision);
+        }
+        Ok(Pass {
+            survey,
+            ended,
+            open_intents: unsettled.len(),
+        })
+    }
+
+    /// Closes open intents of an earlier process or of lost replies, by AWS's word or by the live state.
+    async fn settle(&mut self) -> Result<Vec<OpenIntent>, PassError> {
+        let in_flight = self.in_flight();
+        let mut unsettled = Vec::new();
+        for intent in self.ledger.open_intents().await? {
+            if in_flight.contains_key(&intent.change.key()) {
+                continue;
+            }
+            let Some((outcome, detail)) = self.judge(&intent).await? else {
+                unsettled.push(intent);
+                continue;
+            };
+            let now = self.clock.now();
+            tracing::info!(
+                intent = intent.id, entitlement = %intent.change.entitlement, principal = %intent.change.principal,
+                outcome = outcome.as_str(), "settled a change whose outcome was open"
+            );
+            // A lost reply means that access may have begun as early as the call; the record must not say less.
+            let since = if intent.change.kind == ChangeKind::Grant {
+                intent.created_at
+            } else {
+                now
+            };
+            self.ledger
+                .complete(intent.id, &intent.change, outcome, Some(detail), since, now)
+                .await?;
+            if outcome == Outcome::Succeeded {
+                self.live.note(&intent.change.key(), intent.change.kind);
+            }
+        }
+        Ok(unsettled)
+    }
+
+    async fn judge(&self, intent: &OpenIntent) -> Result<Option<(Outcome, &'static str)>, PassError> {
+        let change = &intent.change;
+        if let (Some(request_id), crate::model::ResolvedTarget::Assignment { .. }) = (&intent.reference, &change.target)
+        {
+            let operation = Operation {
+                kind: change.kind,
+                request_id: request_id.clone(),
+            };
+            match self.reader.operation(&operation).await {
+                Ok(Progress::InProgress) => return Ok(None),
+                Ok(Progress::Succeeded) => return Ok(Some((Outcome::Succeeded, "settled by the operation's status"))),
+                Ok(Progress::Failed(_)) => return Ok(Some((Outcome::Failed, "settled by the operation's status"))),
+                Ok(Progress::Forgotten) | Err(_) => {}
+            }
+        }
+        let holders = match self.reader.holders(&change.target).await {
+            Ok(holders) => holders,
+            Err(error) => {
+                tracing::warn!(intent = intent.id, %error, "an open change cannot be settled yet");
+                return Ok(None);
+            }
+        };
+        let present = holders.users.contains_key(&change.principal);
+        Ok(Some(match (change.kind, present) {
+            (ChangeKind::Grant, true) | (ChangeKind::Revoke, false) => {
+                (Outcome::Succeeded, "settled by the live state")
+            }
+            // AWS may still carry out a creation that we never heard of; until then it counts as not done.
+            (ChangeKind::Grant, false) => (Outcome::Unknown, "not in force when looked at"),
+            (ChangeKind::Revoke, true) => (Outcome::Failed, "still in force when looked at"),
+        }))
+    }
+
+    async fn record(&self, unsettled: &[OpenIntent], at: Timestamp) -> Result<Record, LedgerError> {
+        let ago = |span| at.checked_sub(span).unwrap_or(Timestamp::MIN);
+        let mut in_flight = self.in_flight();
+        in_flight.extend(unsettled.iter().map(|intent| (intent.change.key(), intent.change.kind)));
+        Ok(Record {
+            owned: self.ledger.owned().await?,
+            unknown_outcomes: self.ledger.unknown_grants(ago(UNKNOWN_IS_OURS)).await?,
+            confirmed: self.ledger.confirmed_since(ago(CONSISTENCY_GRACE)).await?,
+            in_flight,
+            failures: self.applier.as_ref().map(|a| a.failures()).unwrap_or_default(),
+        })
+    }
+
+    fn in_flight(&self) -> BTreeMap<Key, ChangeKind> {
+        self.applier.as_ref().map(|a| a.in_flight()).unwrap_or_default()
+    }
+}
+
+fn board(config: &Config, policy: &Policy, survey: &Survey) -> Board {
+    Board {
+        policy_revision: policy.revision.clone(),
+        mode: config.mode.as_str().to_owned(),
+        problems: survey.problems.clone(),
+        drift: survey.plan.drift.iter().map(Into::into).collect(),
+        next_boundary: survey.timeline.next_boundary(survey.at),
+    }
+}
