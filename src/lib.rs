@@ -1,7 +1,9 @@
 //! dutybound: AWS access for exactly as long as people are on call.
 
 pub mod apply;
+pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod desired;
 pub mod guard;
@@ -11,11 +13,13 @@ pub mod live;
 pub mod model;
 pub mod plan;
 pub mod policy;
+pub mod poll;
 pub mod problem;
 pub mod reconcile;
 pub mod schedule;
 pub mod survey;
 pub mod telemetry;
+pub mod text;
 
 /// An error and its causes on one line.
 #[must_use]

@@ -46,9 +46,9 @@ pub enum PassError {
     Ledger(#[from] LedgerError),
 }
 
-/// What a pass saw and set in motion.
+/// What the first half of a pass saw.
 #[derive(Debug)]
-pub struct Pass {
+pub struct Look {
     /// The plan and what the guards said.
     pub survey: Survey,
     /// Changes that ended since the pass before.
@@ -58,16 +58,17 @@ pub struct Pass {
 }
 
 impl Reconciler {
-    /// Runs one pass. Changes are started, not awaited; see [`Applier::idle`].
+    /// The first half of a pass: settles what an earlier process or a lost reply left open, and plans. Writes to the
+    /// ledger, never to AWS.
     ///
     /// # Errors
-    /// [`PassError`]; nothing is written to AWS then.
-    pub async fn pass(
+    /// [`PassError`].
+    pub async fn look(
         &mut self,
         config: &Config,
         policy: &Policy,
         approved_digest: Option<&str>,
-    ) -> Result<Pass, PassError> {
+    ) -> Result<Look, PassError> {
         let ended = self
             .applier
             .as_ref()
@@ -92,27 +93,36 @@ impl Reconciler {
             approved_digest,
         )
         .await?;
-
-        for key in &survey.plan.lost {
-            tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");
-            self.ledger.close_lost(key, at).await?;
-        }
-        for kept in &survey.plan.kept {
-            self.ledger
-                .update_causes(kept.access_id, &kept.recorded, &kept.causes, at)
-                .await?;
-        }
-        self.ledger.set_holds(&survey.verdict.held, at).await?;
-        self.ledger.set_board(&board(config, policy, &survey), at).await?;
-        if let Some(applier) = &self.applier {
-            applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
-            applier.start(survey.verdict.approved.clone(), &policy.revision);
-        }
-        Ok(Pass {
+        Ok(Look {
             survey,
             ended,
             open_intents: unsettled.len(),
         })
+    }
+
+    /// The second half: records what was seen and starts what was approved. Changes are started, not awaited; see
+    /// [`Applier::idle`].
+    ///
+    /// # Errors
+    /// [`LedgerError`]; nothing is started then.
+    pub async fn act(&mut self, look: &Look, config: &Config, policy: &Policy) -> Result<(), LedgerError> {
+        let survey = &look.survey;
+        for key in &survey.plan.lost {
+            tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");
+            self.ledger.close_lost(key, survey.at).await?;
+        }
+        for kept in &survey.plan.kept {
+            self.ledger
+                .update_causes(kept.access_id, &kept.recorded, &kept.causes, survey.at)
+                .await?;
+        }
+        self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
+        self.ledger.set_board(&board(config, policy, survey), survey.at).await?;
+        if let Some(applier) = &self.applier {
+            applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
+            applier.start(survey.verdict.approved.clone(), &policy.revision);
+        }
+        Ok(())
     }
 
     /// Closes open intents of an earlier process or of lost replies, by AWS's word or by the live state.

@@ -256,6 +256,18 @@ impl Ledger {
         Ok(())
     }
 
+    /// The plan that a person released last, if that was after `since`.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn approval_since(&self, since: Timestamp) -> Result<Option<String>, LedgerError> {
+        let digest = sqlx::query_scalar("SELECT digest FROM approval WHERE approved_at >= ? ORDER BY id DESC LIMIT 1")
+            .bind(since.as_millisecond())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(digest)
+    }
+
     /// Replaces the board if it says something new.
     ///
     /// # Errors

@@ -189,6 +189,27 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// Leaves a person's release of a plan for the daemon that writes this ledger.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn approve_beside(
+        path: &Path,
+        owner_id: &str,
+        digest: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        let options = SqliteConnectOptions::new().filename(path).foreign_keys(true);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
+        let ledger = Self { pool, _lock: None };
+        ledger.check_owner(path, owner_id).await?;
+        ledger.record_approval(digest, by, now).await
+    }
+
     async fn check_owner(&self, path: &Path, owner_id: &str) -> Result<(), LedgerError> {
         let found: String = sqlx::query_scalar("SELECT owner_id FROM installation")
             .fetch_one(&self.pool)

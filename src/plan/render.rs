@@ -1,1 +1,231 @@
-//! Shows a plan as text and as JSON.
+//! Shows a guarded plan as text and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::{Change, Drift, Foresight};
+use crate::guard::{Guard, Held};
+use crate::identity_center::ChangeKind;
+use crate::model::EntitlementId;
+use crate::policy::Policy;
+use crate::problem::Problem;
+use crate::survey::Survey;
+use crate::text::{cause, clean, instant, span};
+
+/// How a schedule was read, for the head of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceLine {
+    /// The schedule.
+    pub schedule: String,
+    /// When the snapshot planned from was read.
+    pub read_at: Option<jiff::Timestamp>,
+    /// Why the last read failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// Everything that is shown of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct View {
+    /// The instant it speaks of.
+    pub at: jiff::Timestamp,
+    /// Names exactly these changes.
+    pub digest: String,
+    /// What may be written.
+    pub mode: &'static str,
+    /// Content hash of the policy.
+    pub policy: String,
+    /// The instance that was read.
+    pub instance: String,
+    /// How current the schedules are.
+    pub schedules: Vec<SourceLine>,
+    /// What would be done at once.
+    pub changes: Vec<Change>,
+    /// What guards hold.
+    pub held: Vec<Held>,
+    /// What is there and not ours.
+    pub drift: Vec<Drift>,
+    /// What people should look at.
+    pub problems: Vec<Problem>,
+    /// How many grants stay as they are.
+    pub unchanged: usize,
+}
+
+impl View {
+    /// Gathers what is to be shown. In mode `observe` and the like, what only the mode holds is shown as a change.
+    #[must_use]
+    pub fn new(survey: &Survey, mode: &'static str, policy: &Policy, schedules: Vec<SourceLine>) -> Self {
+        let (by_mode, held): (Vec<_>, Vec<_>) = survey
+            .verdict
+            .held
+            .iter()
+            .cloned()
+            .partition(|h| h.guard == Guard::Mode);
+        let approved = survey.verdict.approved.steps().iter().map(|step| &step.change);
+        let allowed: Vec<_> = approved.chain(by_mode.iter().map(|h| &h.change)).collect();
+        Self {
+            at: survey.at,
+            digest: survey.plan.digest.clone(),
+            mode,
+            policy: policy.revision.clone(),
+            instance: survey.instance.arn.clone(),
+            schedules,
+            changes: survey
+                .plan
+                .changes
+                .iter()
+                .filter(|c| allowed.contains(c))
+                .cloned()
+                .collect(),
+            held,
+            drift: survey.plan.drift.clone(),
+            problems: survey.problems.clone(),
+            unchanged: survey.plan.kept.len(),
+        }
+    }
+
+    /// As text, styled; the caller's stream drops the styles where they do not belong.
+    #[must_use]
+    pub fn text(&self, policy: &Policy) -> String {
+        let mut out = String::new();
+        self.write(&mut out, policy).unwrap_or_default();
+        out
+    }
+
+    fn write(&self, out: &mut String, policy: &Policy) -> std::fmt::Result {
+        writeln!(out, "Plan {}   mode {}   {}", self.digest, self.mode, instant(self.at))?;
+        for line in &self.schedules {
+            let age = line.read_at.map_or_else(
+                || "never read".to_owned(),
+                |t| format!("read {} before", span(t.duration_until(self.at))),
+            );
+            match &line.failure {
+                None => writeln!(out, "  {}  {age}", line.schedule)?,
+                Some(why) => writeln!(
+                    out,
+                    "  {}  {}; {age}",
+                    line.schedule,
+                    styled(RED, &format!("FAILED: {}", clean(why)))
+                )?,
+            }
+        }
+        let mut blocks: BTreeMap<&EntitlementId, Vec<String>> = BTreeMap::new();
+        for change in &self.changes {
+            blocks.entry(&change.entitlement).or_default().push(change_line(change));
+        }
+        for held in &self.held {
+            let change = &held.change;
+            blocks.entry(&change.entitlement).or_default().push(format!(
+                "{}\n      {}\n      released by {}",
+                styled(
+                    YELLOW,
+                    &format!(
+                        "  = {}  HELD ({}): {} waits",
+                        change.who(),
+                        held.guard,
+                        word(change.kind)
+                    )
+                ),
+                clean(&held.reason),
+                held.release
+            ));
+        }
+        for drift in &self.drift {
+            let who = drift
+                .person
+                .as_ref()
+                .map_or_else(|| clean(&drift.holder), ToString::to_string);
+            let why = if drift.desired {
+                "holds it already, not through dutybound, which will not revoke it when duty ends"
+            } else {
+                "holds it, not through dutybound; left alone"
+            };
+            blocks
+                .entry(&drift.entitlement)
+                .or_default()
+                .push(format!("  ! {who}  {why}"));
+        }
+        for (id, lines) in blocks {
+            let target = policy
+                .entitlement(id)
+                .map(|e| format!("   {}", clean(&e.target.to_string())))
+                .unwrap_or_default();
+            writeln!(out, "\n{}{target}", styled(BOLD, &id.to_string()))?;
+            if let Some(context) = policy.projects.get(&id.project).and_then(|p| p.context.as_ref()) {
+                writeln!(out, "  context: {}", clean(context.trim()))?;
+            }
+            for line in lines {
+                writeln!(out, "{line}")?;
+            }
+        }
+        if !self.problems.is_empty() {
+            writeln!(out, "\n{}", styled(BOLD, "Problems"))?;
+            for problem in &self.problems {
+                writeln!(
+                    out,
+                    "  {} {}",
+                    styled(YELLOW, &format!("{}:", problem.kind.as_str())),
+                    clean(&problem.to_string())
+                )?;
+            }
+        }
+        let count = |kind| self.changes.iter().filter(|c| c.kind == kind).count();
+        writeln!(
+            out,
+            "\nPlan: {} to grant, {} to revoke, {} held, {} not ours, {} unchanged.",
+            count(ChangeKind::Grant),
+            count(ChangeKind::Revoke),
+            self.held.len(),
+            self.drift.len(),
+            self.unchanged
+        )
+    }
+}
+
+const RED: AnsiColor = AnsiColor::Red;
+const YELLOW: AnsiColor = AnsiColor::Yellow;
+const BOLD: Style = Style::new().bold();
+
+fn styled(style: impl Into<Emphasis>, text: &str) -> String {
+    let Emphasis(style) = style.into();
+    format!("{style}{text}{style:#}")
+}
+
+struct Emphasis(Style);
+
+impl From<Style> for Emphasis {
+    fn from(style: Style) -> Self {
+        Self(style)
+    }
+}
+
+impl From<AnsiColor> for Emphasis {
+    fn from(color: AnsiColor) -> Self {
+        Self(color.on_default())
+    }
+}
+
+fn word(kind: ChangeKind) -> &'static str {
+    crate::apply::kind_word(kind)
+}
+
+fn change_line(change: &Change) -> String {
+    let (sign, color) = match change.kind {
+        ChangeKind::Grant => ('+', AnsiColor::Green),
+        ChangeKind::Revoke => ('-', AnsiColor::Red),
+    };
+    let mut line = styled(color, &format!("  {sign} {}", change.who()));
+    if change.causes.is_empty() {
+        line.push_str("  no cause on record");
+    }
+    for cause_of in &change.causes {
+        let was = if change.kind == ChangeKind::Revoke { "was " } else { "" };
+        line.push_str(&format!("\n      {was}{}", cause(cause_of)));
+    }
+    if let Foresight::Surprising(why) = &change.foresight {
+        line.push_str(&format!("\n      surprising: {}", clean(why)));
+    }
+    line
+}

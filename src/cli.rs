@@ -1,0 +1,185 @@
+//! The command line: what can be said, and the exit codes that answer.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+
+/// Exit codes, the same for every command.
+pub mod exit {
+    /// Done; nothing to do; the person holds it.
+    pub const OK: u8 = 0;
+    /// Something failed; the error on stderr says what.
+    pub const ERROR: u8 = 1;
+    /// `diff`: there are changes. `explain`: the person does not hold it.
+    pub const CHANGES: u8 = 2;
+    /// `diff`, `apply`: a guard holds something.
+    pub const HELD: u8 = 3;
+    /// The command line could not be understood.
+    pub const USAGE: u8 = 64;
+}
+
+/// Access bound to duty: AWS access for exactly as long as people are on call.
+#[derive(Debug, Parser)]
+#[command(name = "dutybound", version, about, long_about = None, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// The operator's configuration.
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "DUTYBOUND_CONFIG",
+        default_value = "config.toml",
+        value_name = "FILE"
+    )]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "Exit codes: 0 done, nothing to do, holds; 1 error; 2 diff: changes, explain: does not hold; \
+3 something is held; 64 usage.\nData goes to stdout, logs to stderr. DUTYBOUND_LOG sets what is logged (default: info).";
+
+/// What dutybound can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Validate configuration and policy; needs no network and no secrets.
+    Check(Formatted),
+    /// Read the world and show the plan; writes nothing.
+    Diff(Diff),
+    /// Make one guarded pass.
+    Apply(Apply),
+    /// Run the daemon.
+    Run,
+    /// Show who holds what now, why and until when, and the health of every source.
+    Status(Formatted),
+    /// Show why a person holds something or does not, link by link.
+    Explain(Explain),
+    /// Show access hours of a period.
+    Report(Report),
+    /// Print the minimal IAM policy for the configured entitlements.
+    IamPolicy(IamPolicy),
+    /// Print a JSON Schema, for editors that complete and validate while you type.
+    Schema {
+        /// Of which file.
+        file: SchemaFile,
+    },
+    /// Print shell completions.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// A command that shows something.
+#[derive(Debug, Args)]
+pub struct Formatted {
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// Show the plan that would be made at this instant against the live state of now.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<Timestamp>,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// Release the held changes of exactly the plan with this digest.
+    #[arg(long, value_name = "DIGEST")]
+    pub approve: Option<String>,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The person's e-mail address.
+    pub person: String,
+    /// Such as `payments/prod-admin`; all that concern the person when left out.
+    pub entitlement: Option<String>,
+    /// At this instant, past or coming.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<Timestamp>,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Start of the period; a week ago when left out.
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<Timestamp>,
+    /// End of the period; now when left out.
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Timestamp>,
+    /// One line for each of these.
+    #[arg(long, default_value = "entitlement")]
+    pub by: GroupBy,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: TableFormat,
+}
+
+/// Arguments of `iam-policy`.
+#[derive(Debug, Args)]
+pub struct IamPolicy {
+    /// Look names up in AWS, so that the policy names exact ARNs.
+    #[arg(long)]
+    pub resolve: bool,
+}
+
+/// Text for people or JSON for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// How tables are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For spreadsheets.
+    Csv,
+}
+
+/// What a report's lines are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GroupBy {
+    /// One line per entitlement.
+    Entitlement,
+    /// One line per project.
+    Project,
+    /// One line per person.
+    Person,
+}
+
+/// The files that have a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaFile {
+    /// `config.toml`
+    Config,
+    /// `access.d/*.toml`
+    Project,
+}

@@ -1,0 +1,125 @@
+//! `apply`: one guarded pass, awaited to its end.
+
+use std::sync::Arc;
+
+use crate::apply::{Applied, End, kind_word};
+use crate::commands::diff;
+use crate::config::Config;
+use crate::ledger::{Ledger, LedgerError};
+use crate::policy::Policy;
+use crate::poll::{self, Sources};
+use crate::reconcile::{Look, PassError, Reconciler};
+use crate::text::{clean, instant};
+
+/// Why a pass was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The pass itself failed.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// The approved plan is not today's.
+    #[error(
+        "the plan is now {now}, not {approved}; nothing was written. Look at `dutybound diff` again and approve what it shows"
+    )]
+    Moved {
+        /// Today's digest.
+        now: String,
+        /// The digest that was approved.
+        approved: String,
+    },
+    /// Something that the policy names does not exist or has never been read.
+    #[error("nothing was written, because the policy cannot be carried out as it stands: {}", .0.join("; "))]
+    Mistakes(Vec<String>),
+}
+
+impl From<LedgerError> for ApplyError {
+    fn from(error: LedgerError) -> Self {
+        Self::Pass(error.into())
+    }
+}
+
+/// What one pass did.
+pub struct Outcome {
+    /// What it saw.
+    pub look: Look,
+    /// How every change ended.
+    pub applied: Vec<Applied>,
+}
+
+/// Reads every schedule, makes a pass and waits until its changes have ended. Unlike the daemon, which serves whom it
+/// can, a pass that a person watches refuses to begin with a policy of which a part cannot be carried out.
+///
+/// # Errors
+/// [`ApplyError`]; nothing was written to AWS then.
+pub async fn run(
+    reconciler: &mut Reconciler,
+    config: &Config,
+    policy: &Policy,
+    sources: &Sources,
+    approve: Option<(&str, &str)>,
+    show: impl FnOnce(&Look, &crate::ledger::StoredSnapshots),
+) -> Result<Outcome, ApplyError> {
+    let now = reconciler.clock.now();
+    let window = poll::window(now, config.timing.horizon);
+    let ledger: Ledger = reconciler.ledger.clone();
+    let stored = Arc::clone(&reconciler.snapshots);
+    for read in poll::read_all(sources, &policy.schedules(), window).await {
+        let mut stored = stored.lock().await;
+        match read {
+            Ok(snapshot) => {
+                ledger.store_snapshot(&mut stored, snapshot).await?;
+            }
+            Err(error) => {
+                ledger.store_failure(&mut stored, &error, now).await?;
+            }
+        }
+    }
+    let look = reconciler
+        .look(config, policy, approve.map(|(digest, _)| digest))
+        .await?;
+    let mistakes = diff::mistakes(&look.survey);
+    if !mistakes.is_empty() {
+        return Err(ApplyError::Mistakes(mistakes));
+    }
+    if let Some((digest, by)) = approve {
+        if look.survey.plan.digest != digest {
+            return Err(ApplyError::Moved {
+                now: look.survey.plan.digest.clone(),
+                approved: digest.to_owned(),
+            });
+        }
+        ledger.record_approval(digest, by, now).await?;
+    }
+    show(&look, &*stored.lock().await);
+    reconciler.act(&look, config, policy).await?;
+    let mut applied = Vec::new();
+    if let Some(applier) = &reconciler.applier {
+        applier.idle().await;
+        applied = applier.take_results();
+        applied.sort_by(|a, b| {
+            (a.at, a.change.kind, &a.change.entitlement).cmp(&(b.at, b.change.kind, &b.change.entitlement))
+        });
+    }
+    Ok(Outcome { look, applied })
+}
+
+/// One line on how a change ended.
+#[must_use]
+pub fn line(applied: &Applied) -> String {
+    let change = &applied.change;
+    let what = format!(
+        "{} of {} for {}",
+        kind_word(change.kind),
+        change.entitlement,
+        change.who()
+    );
+    match &applied.end {
+        End::Confirmed => format!("confirmed at {}: {what}", instant(applied.at)),
+        End::Failed(why) => format!("FAILED: {what}: {}", clean(why)),
+        End::Unsettled(why) => format!(
+            "UNSETTLED: {what}: {}; the next pass looks at the live state",
+            clean(why)
+        ),
+        End::Deferred(why) => format!("deferred: {what}: {}", clean(why)),
+    }
+}

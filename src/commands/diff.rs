@@ -1,0 +1,144 @@
+//! `diff`: reads the world and shows the plan. Is never handed anything that can write.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::commands::status::schedule_status;
+use crate::config::Config;
+use crate::identity_center::{AwsError, Read};
+use crate::ledger::{Ledger, LedgerError, StoredSnapshots};
+use crate::live::{CONSISTENCY_GRACE, LiveCache};
+use crate::plan::render::{SourceLine, View};
+use crate::policy::Policy;
+use crate::poll::{self, Sources};
+use crate::problem::ProblemKind;
+use crate::survey::{Record, Survey, survey};
+
+/// PagerDuty shows shifts at most 90 days ahead.
+const FARTHEST: SignedDuration = SignedDuration::from_hours(80 * 24);
+
+/// Why there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    /// The instant asked for is over or too far ahead.
+    #[error("--at {at} {why}")]
+    At {
+        /// What was asked for.
+        at: Timestamp,
+        /// What is wrong with it, and what to do.
+        why: &'static str,
+    },
+    /// AWS could not be asked.
+    #[error("the live state could not be read")]
+    Aws(#[from] AwsError),
+    /// The record could not be read.
+    #[error("the record could not be read")]
+    Ledger(#[from] LedgerError),
+}
+
+/// Surveys the world as it is, for now or for a coming instant.
+///
+/// # Errors
+/// [`DiffError`]. Schedules that cannot be read are problems of the survey.
+pub async fn look(
+    config: &Config,
+    policy: &Policy,
+    sources: &Sources,
+    reader: &Arc<dyn Read>,
+    ledger: Option<&Ledger>,
+    now: Timestamp,
+    at: Option<Timestamp>,
+) -> Result<(Survey, StoredSnapshots), DiffError> {
+    let mut config = config.clone();
+    let mut record = Record::default();
+    let mut stored = StoredSnapshots::default();
+    if let Some(ledger) = ledger {
+        stored = ledger.load_snapshots().await?;
+        record.owned = ledger.owned().await?;
+        record.confirmed = ledger
+            .confirmed_since(now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN))
+            .await?;
+        record.in_flight = ledger
+            .open_intents()
+            .await?
+            .into_iter()
+            .map(|i| (i.change.key(), i.change.kind))
+            .collect();
+    }
+    if let Some(at) = at {
+        let ahead = now.duration_until(at);
+        if ahead.is_negative() {
+            return Err(DiffError::At {
+                at,
+                why: "is over; `dutybound explain --at` tells about the past",
+            });
+        }
+        if FARTHEST < ahead {
+            return Err(DiffError::At {
+                at,
+                why: "is more than 80 days ahead, farther than schedules can be read",
+            });
+        }
+        // By then the daemon will have polled on, so today's read does not count as old, and must reach that far.
+        config.timing.max_staleness = config.timing.max_staleness.saturating_add(ahead);
+        config.timing.horizon = config
+            .timing
+            .horizon
+            .max(ahead.saturating_add(SignedDuration::from_hours(24)));
+    }
+    let window = poll::window(now, config.timing.horizon);
+    for read in poll::read_all(sources, &policy.schedules(), window).await {
+        match read {
+            Ok(snapshot) => {
+                stored.accept(snapshot);
+            }
+            Err(error) => {
+                stored.fail(&error, now);
+            }
+        }
+    }
+    let survey = survey(
+        reader,
+        &mut LiveCache::default(),
+        &config,
+        policy,
+        &stored,
+        &record,
+        at.unwrap_or(now),
+        None,
+    )
+    .await?;
+    Ok((survey, stored))
+}
+
+/// The survey as it is shown.
+#[must_use]
+pub fn view(survey: &Survey, config: &Config, policy: &Policy, stored: &StoredSnapshots) -> View {
+    let lines = schedule_status(stored, &policy.schedules())
+        .into_iter()
+        .map(|s| SourceLine {
+            schedule: s.schedule,
+            read_at: s.read_at,
+            failure: s.failure,
+        });
+    View::new(survey, config.mode.as_str(), policy, lines.collect())
+}
+
+/// What keeps a survey from being one that a person may rely on: a schedule never read, a name that AWS does not know,
+/// live state that could not be read.
+#[must_use]
+pub fn mistakes(survey: &Survey) -> Vec<String> {
+    let fatal = |kind| {
+        matches!(
+            kind,
+            ProblemKind::ScheduleUnread | ProblemKind::TargetUnresolved | ProblemKind::AwsUnavailable
+        )
+    };
+    survey
+        .problems
+        .iter()
+        .filter(|p| fatal(p.kind))
+        .map(|p| p.message.clone())
+        .collect()
+}

@@ -1,0 +1,6 @@
+//! What each command does, apart from the daemon.
+
+pub mod apply;
+pub mod diff;
+pub mod explain;
+pub mod status;

@@ -1,0 +1,175 @@
+//! `status`: who holds what now, why and until when, what is held, and the health of every source.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::ledger::{AccessRow, Board, HoldRow, StoredSnapshots};
+use crate::model::ScheduleKey;
+use crate::text::{cause, clean, instant, span};
+
+/// What `status` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Now.
+    pub at: Timestamp,
+    /// Grants of ours that stand, by entitlement and person.
+    pub access: Vec<AccessRow>,
+    /// What guards hold.
+    pub held: Vec<HoldRow>,
+    /// How current every schedule is.
+    pub schedules: Vec<ScheduleStatus>,
+    /// What the last pass saw; `None` before the first one.
+    pub last_pass: Option<Board>,
+}
+
+/// How current one schedule is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ScheduleStatus {
+    /// Which.
+    pub schedule: String,
+    /// The last complete read.
+    pub read_at: Option<Timestamp>,
+    /// Since when it cannot be read.
+    pub failing_since: Option<Timestamp>,
+    /// Why not.
+    pub failure: Option<String>,
+}
+
+impl Status {
+    /// Gathers it from the record.
+    #[must_use]
+    pub fn new(
+        at: Timestamp,
+        mut access: Vec<AccessRow>,
+        held: Vec<HoldRow>,
+        stored: &StoredSnapshots,
+        schedules: &std::collections::BTreeSet<ScheduleKey>,
+        last_pass: Option<Board>,
+    ) -> Self {
+        access.retain(|a| a.revoked_at.is_none());
+        access.sort_by(|a, b| (&a.entitlement, &a.person).cmp(&(&b.entitlement, &b.person)));
+        Self {
+            at,
+            access,
+            held,
+            schedules: schedule_status(stored, schedules),
+            last_pass,
+        }
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out).unwrap_or_default();
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let mode = self.last_pass.as_ref().map_or("unknown", |b| b.mode.as_str());
+        writeln!(out, "Status at {}   mode {mode}", instant(self.at))?;
+        writeln!(out, "\nHeld now ({})", self.access.len())?;
+        let mut entitlement = None;
+        for access in &self.access {
+            if entitlement != Some(&access.entitlement) {
+                writeln!(out, "  {}", access.entitlement)?;
+                entitlement = Some(&access.entitlement);
+            }
+            writeln!(
+                out,
+                "    {}  since {} ({})",
+                access.person,
+                instant(access.granted_at),
+                span(access.granted_at.duration_until(self.at))
+            )?;
+            let mut open = access.causes.iter().filter(|c| c.ended_at.is_none()).peekable();
+            if open.peek().is_none() {
+                writeln!(out, "      no cause any more; due to be revoked")?;
+            }
+            for recorded in open {
+                writeln!(out, "      {}", cause(&recorded.cause))?;
+            }
+        }
+        if !self.held.is_empty() {
+            writeln!(out, "\nHeld back by guards ({})", self.held.len())?;
+            for hold in &self.held {
+                let held = &hold.held;
+                writeln!(
+                    out,
+                    "  {} {} of {} ({}, since {})\n    {}\n    released by {}",
+                    held.who,
+                    crate::apply::kind_word(held.kind),
+                    held.entitlement,
+                    held.guard,
+                    instant(hold.since),
+                    clean(&held.reason),
+                    clean(&held.release)
+                )?;
+            }
+        }
+        writeln!(out, "\nSchedules ({})", self.schedules.len())?;
+        for schedule in &self.schedules {
+            let age = schedule.read_at.map_or_else(
+                || "never read".to_owned(),
+                |t| format!("read {} ago", span(t.duration_until(self.at))),
+            );
+            match (&schedule.failure, schedule.failing_since) {
+                (Some(why), Some(since)) => {
+                    writeln!(
+                        out,
+                        "  {}  FAILING since {}: {}; {age}",
+                        schedule.schedule,
+                        instant(since),
+                        clean(why)
+                    )?;
+                }
+                _ => writeln!(out, "  {}  ok, {age}", schedule.schedule)?,
+            }
+        }
+        let Some(board) = &self.last_pass else {
+            return writeln!(out, "\nNo pass has been made yet.");
+        };
+        if !board.drift.is_empty() {
+            writeln!(out, "\nNot ours ({})", board.drift.len())?;
+            for drift in &board.drift {
+                writeln!(out, "  {} holds {}", clean(&drift.holder), drift.entitlement)?;
+            }
+        }
+        if !board.problems.is_empty() {
+            writeln!(out, "\nProblems ({})", board.problems.len())?;
+            for problem in &board.problems {
+                writeln!(out, "  {}: {}", problem.kind.as_str(), clean(&problem.to_string()))?;
+            }
+        }
+        match board.next_boundary {
+            Some(next) => writeln!(
+                out,
+                "\nNext boundary at {} (in {}).",
+                instant(next),
+                span(self.at.duration_until(next))
+            ),
+            None => writeln!(out, "\nNo boundary is known ahead."),
+        }
+    }
+}
+
+/// How current each of these schedules is.
+#[must_use]
+pub fn schedule_status(
+    stored: &StoredSnapshots,
+    schedules: &std::collections::BTreeSet<ScheduleKey>,
+) -> Vec<ScheduleStatus> {
+    let newest = stored.newest();
+    let status = |key: &ScheduleKey| {
+        let failure = stored.failures().get(key);
+        ScheduleStatus {
+            schedule: key.to_string(),
+            read_at: newest.get(key).map(|s| s.read_at),
+            failing_since: failure.map(|f| f.since),
+            failure: failure.map(|f| f.message.clone()),
+        }
+    };
+    schedules.iter().map(status).collect()
+}

@@ -1,0 +1,98 @@
+//! What the daemon says about its passes: each thing once when it begins and once when it ends, nothing when idle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::apply::End;
+use crate::guard::Guard;
+use crate::problem::{Problem, ProblemKind};
+use crate::reconcile::{Look, PassError};
+use crate::text;
+
+/// What makes a problem the same one in the next pass although its words, with times in them, may differ.
+type Subject = (ProblemKind, Option<String>, Option<String>, Option<String>);
+
+fn subject(problem: &Problem) -> Subject {
+    let who = problem.person.as_ref().map(ToString::to_string).or_else(|| problem.user.clone());
+    let schedule = problem.schedule.as_ref().map(ToString::to_string);
+    (problem.kind, problem.entitlement.as_ref().map(ToString::to_string), who, schedule)
+}
+
+/// Remembers what was said.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    problems: BTreeMap<Subject, String>,
+    held: BTreeSet<(String, Guard)>,
+    failures: u32,
+    last_error: Option<String>,
+    standing: usize,
+    next_boundary: Option<Timestamp>,
+    trouble: bool,
+}
+
+impl Journal {
+    pub(super) fn pass(&mut self, look: &Look) {
+        if self.last_error.take().is_some() {
+            tracing::info!("passes succeed again");
+        }
+        let survey = &look.survey;
+        let problems: BTreeMap<Subject, String> = survey.problems.iter().map(|p| (subject(p), p.to_string())).collect();
+        for (new, message) in problems.iter().filter(|(subject, _)| !self.problems.contains_key(*subject)) {
+            tracing::warn!(problem = new.0.as_str(), ?message, "problem");
+        }
+        for (old, message) in self.problems.iter().filter(|(subject, _)| !problems.contains_key(*subject)) {
+            tracing::info!(problem = old.0.as_str(), ?message, "problem is gone");
+        }
+        let mut held = BTreeSet::new();
+        for hold in &survey.verdict.held {
+            let subject = (format!("{:?} {} {}", hold.change.kind, hold.change.entitlement, hold.change.who()), hold.guard);
+            if !self.held.contains(&subject) && hold.guard != Guard::MakeBeforeBreak {
+                tracing::warn!(
+                    change = crate::apply::kind_word(hold.change.kind), entitlement = %hold.change.entitlement,
+                    principal = %hold.change.principal, guard = hold.guard.as_str(), reason = ?hold.reason, release = ?hold.release,
+                    "held"
+                );
+            }
+            held.insert(subject);
+        }
+        let failing = problems.keys().any(|p| matches!(p.0, ProblemKind::ChangeFailed | ProblemKind::TargetUnresolved));
+        let unended = look.ended.iter().any(|a| a.end != End::Confirmed);
+        self.trouble = failing || unended;
+        self.failures = if self.trouble { self.failures.saturating_add(1) } else { 0 };
+        self.problems = problems;
+        self.held = held;
+        self.standing = survey.plan.kept.len();
+        self.next_boundary = survey.timeline.next_boundary(survey.at);
+    }
+
+    pub(super) fn failed(&mut self, error: &PassError) {
+        let message = crate::chain(error);
+        if self.last_error.as_ref() != Some(&message) {
+            tracing::error!(reason = ?message, "the pass failed; it is tried again");
+        }
+        self.last_error = Some(message);
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Whether something is to be tried again before the next poll.
+    pub(super) fn has_trouble(&self) -> bool {
+        self.trouble
+    }
+
+    /// Time before the next try, doubling with every failure in a row.
+    pub(super) fn retry_after(&self) -> SignedDuration {
+        SignedDuration::from_secs(1 << self.failures.min(6))
+    }
+
+    pub(super) fn status_line(&self, now: Timestamp) -> String {
+        if let Some(error) = &self.last_error {
+            return text::clean(&format!("failing: {error}")).chars().take(200).collect();
+        }
+        let next = self.next_boundary.map_or_else(
+            || "no boundary known ahead".to_owned(),
+            |t| format!("next boundary in {}", text::span(now.duration_until(t))),
+        );
+        format!("{} grants standing, {} held, {} problems, {next}", self.standing, self.held.len(), self.problems.len())
+    }
+}

@@ -1,0 +1,291 @@
+//! When to make a pass: at the next boundary, when a poll brought news, when files or signals say so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Config, Mode};
+use crate::guard::Guard;
+use crate::metrics::Metrics;
+use crate::model::SourceName;
+use crate::poll::{Poller, Sources, Wanted};
+use crate::reconcile::{Look, PassError, Reconciler};
+
+pub mod in_force;
+mod journal;
+
+use in_force::{InForce, Reload};
+use journal::Journal;
+
+/// Time between looks at the policy directory.
+const LOOK_AT_FILES: SignedDuration = SignedDuration::from_secs(2);
+/// The longest sleep, so that a step of the wall clock or a resumed host is noticed within it.
+const LONGEST_SLEEP: SignedDuration = SignedDuration::from_secs(1);
+/// At least this much between passes, however much news there is.
+const BREATH: Duration = Duration::from_millis(100);
+/// A pass that takes longer no longer feeds the watchdog.
+const PASS_DEADLINE: SignedDuration = SignedDuration::from_mins(15);
+/// How long a person's release of a plan stays valid.
+const APPROVAL_HOLDS: SignedDuration = SignedDuration::from_hours(1);
+/// How long a stopping daemon waits for calls under way.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Everything that the daemon runs on.
+pub struct Daemon {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Configuration; limits, timing and identities are replaced by a reload.
+    pub config: Config,
+    /// Reads the configuration anew; `None` keeps the one in force. It says itself what was wrong.
+    pub reload_config: Box<dyn Fn() -> Option<Config> + Send>,
+    /// The policy.
+    pub in_force: InForce,
+    /// What makes passes.
+    pub reconciler: Reconciler,
+    /// On-call sources.
+    pub sources: Sources,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+    /// Sources that have been tried completely at least once.
+    pub tried: Arc<Mutex<BTreeSet<SourceName>>>,
+    /// The policy, for the HTTP listener.
+    pub policy_shown: watch::Sender<Arc<crate::policy::Policy>>,
+}
+
+impl Daemon {
+    /// Runs until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// Only when signals cannot be listened to; trouble with the world never ends the daemon.
+    pub async fn run(mut self) -> std::io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let stop = CancellationToken::new();
+        let news = Arc::new(Notify::new());
+        let (wanted, receiver) = watch::channel(self.wanted());
+        let mut background = JoinSet::new();
+        for source in self.sources.values() {
+            let poller = Poller {
+                clock: Arc::clone(&self.clock),
+                ledger: self.reconciler.ledger.clone(),
+                snapshots: Arc::clone(&self.reconciler.snapshots),
+                news: Arc::clone(&news),
+                wanted: receiver.clone(),
+                tried: Arc::clone(&self.tried),
+            };
+            background.spawn(poller.run(Arc::clone(source)));
+        }
+        if let Some(applier) = self.reconciler.applier.clone() {
+            let news = Arc::clone(&news);
+            background.spawn(async move {
+                loop {
+                    applier.progress().await;
+                    news.notify_one();
+                }
+            });
+        }
+        tracing::info!(mode = self.config.mode.as_str(), policy = self.in_force.policy().revision, "started");
+
+        let mut journal = Journal::default();
+        let mut next_pass = self.clock.now();
+        let mut next_look = self.clock.now();
+        let mut last_now = self.clock.now();
+        let mut ready = false;
+        loop {
+            let now = self.clock.now();
+            if now < last_now {
+                tracing::warn!(from = %last_now, to = %now, "the wall clock stepped back");
+                (next_pass, next_look) = (now, now);
+            }
+            last_now = now;
+            if next_look <= now {
+                next_look = now.saturating_add(LOOK_AT_FILES).unwrap_or(now);
+                if self.look_at_policy(false) {
+                    wanted.send_replace(self.wanted());
+                    next_pass = now;
+                }
+            }
+            if next_pass <= now {
+                let pass = tokio::select! {
+                    pass = self.pass(&mut journal) => pass,
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                };
+                next_pass = pass;
+                self.metrics.sources(&*self.reconciler.snapshots.lock().await, self.in_force.policy(), &self.config, self.clock.now());
+                if !ready {
+                    ready = true;
+                    notify(&[sd_notify::NotifyState::Ready]);
+                }
+                notify(&[sd_notify::NotifyState::Watchdog, sd_notify::NotifyState::Status(&journal.status_line(self.clock.now()))]);
+                self.clock.sleep(BREATH).await;
+                continue;
+            }
+            notify(&[sd_notify::NotifyState::Watchdog]);
+            let nap = now.duration_until(next_pass.min(next_look)).min(LONGEST_SLEEP);
+            tokio::select! {
+                () = self.clock.sleep(Duration::try_from(nap).unwrap_or_default()) => {}
+                () = news.notified() => next_pass = self.clock.now(),
+                _ = hangup.recv() => {
+                    notify(&[sd_notify::NotifyState::Reloading]);
+                    self.reload();
+                    wanted.send_replace(self.wanted());
+                    next_pass = self.clock.now();
+                    notify(&[sd_notify::NotifyState::Ready]);
+                }
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        stop.cancel();
+        self.stop(background).await;
+        Ok(())
+    }
+
+    async fn stop(self, mut background: JoinSet<()>) {
+        notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!("stopping; calls under way may end, nothing new is begun");
+        background.abort_all();
+        if let Some(applier) = &self.reconciler.applier
+            && tokio::time::timeout(STOP_PATIENCE, applier.stop()).await.is_err()
+        {
+            tracing::warn!("some changes had not ended; the next start settles them");
+        }
+        tracing::info!("stopped");
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            schedules: self.in_force.policy().schedules(),
+            poll: self.config.timing.poll,
+            horizon: self.config.timing.horizon,
+        }
+    }
+
+    /// One pass, and when the next one is due at the latest.
+    async fn pass(&mut self, journal: &mut Journal) -> Timestamp {
+        let began = self.clock.now();
+        let ticking = Arc::clone(&self.clock);
+        let pass = async {
+            let result = self.reconcile(began).await;
+            (result, self.clock.now())
+        };
+        tokio::pin!(pass);
+        let (result, ended) = loop {
+            tokio::select! {
+                result = &mut pass => break result,
+                () = ticking.sleep(Duration::from_secs(5)) => {
+                    if began.duration_until(ticking.now()) < PASS_DEADLINE {
+                        notify(&[sd_notify::NotifyState::Watchdog]);
+                    }
+                }
+            }
+        };
+        let soon = ended.saturating_add(self.config.timing.poll.min(journal.retry_after())).unwrap_or(ended);
+        match result {
+            Ok(look) => {
+                self.metrics.pass_ended(&look, began.duration_until(ended), ended);
+                for applied in &look.ended {
+                    self.metrics.applied(applied);
+                }
+                journal.pass(&look);
+                let unfinished = look.open_intents > 0 || journal.has_trouble();
+                let latest = if unfinished { soon } else { ended.saturating_add(self.config.timing.poll).unwrap_or(ended) };
+                due(&look, &self.config).map_or(latest, |due| due.min(latest))
+            }
+            Err(error) => {
+                self.metrics.pass_failed(&error, began.duration_until(ended), ended);
+                journal.failed(&error);
+                soon
+            }
+        }
+    }
+
+    async fn reconcile(&mut self, now: Timestamp) -> Result<Look, PassError> {
+        let policy = Arc::clone(self.in_force.policy());
+        let since = now.checked_sub(APPROVAL_HOLDS).unwrap_or(Timestamp::MIN);
+        let approved = self.reconciler.ledger.approval_since(since).await?;
+        let look = self.reconciler.look(&self.config, &policy, approved.as_deref()).await?;
+        self.reconciler.act(&look, &self.config, &policy).await?;
+        Ok(look)
+    }
+
+    /// Whether another policy is in force now.
+    fn look_at_policy(&mut self, at_once: bool) -> bool {
+        let now = self.clock.now();
+        match self.in_force.look(now, at_once) {
+            Reload::Unchanged => false,
+            Reload::Restored => {
+                tracing::info!("the policy directory holds the policy in force again");
+                self.metrics.policy_loaded(true, &self.in_force.policy().revision, now);
+                false
+            }
+            Reload::Loaded(warnings) => {
+                for warning in &warnings {
+                    tracing::warn!(place = warning.place(), message = ?warning.message, "policy warning");
+                }
+                tracing::info!(policy = self.in_force.policy().revision, "a new policy is in force");
+                self.metrics.policy_loaded(true, &self.in_force.policy().revision, now);
+                self.policy_shown.send_replace(Arc::clone(self.in_force.policy()));
+                true
+            }
+            Reload::Refused(report) => {
+                for mistake in report.diagnostics() {
+                    tracing::error!(place = mistake.place(), message = ?mistake.message, "policy refused; the one in force stays");
+                }
+                self.metrics.policy_loaded(false, &self.in_force.policy().revision, now);
+                false
+            }
+        }
+    }
+
+    /// SIGHUP: everything that can change without a restart.
+    fn reload(&mut self) {
+        self.look_at_policy(true);
+        let Some(new) = (self.reload_config)() else { return };
+        let mode = match (self.config.mode, new.mode) {
+            (Mode::Observe, Mode::Observe) => Mode::Observe,
+            (Mode::Observe, _) | (_, Mode::Observe) => {
+                tracing::warn!("switching to or from mode observe needs a restart");
+                self.config.mode
+            }
+            (_, mode) => mode,
+        };
+        tracing::info!("limits, timing, identities and mode are reloaded; sources, identity_center, ledger and http need a restart");
+        self.config = Config {
+            mode,
+            identities: new.identities,
+            timing: new.timing,
+            limits: new.limits,
+            ..self.config.clone()
+        };
+    }
+}
+
+/// The next instant at which a pass has something to do by the clock alone.
+fn due(look: &Look, config: &Config) -> Option<Timestamp> {
+    let survey = &look.survey;
+    let patience = survey
+        .verdict
+        .held
+        .iter()
+        .filter(|h| h.guard == Guard::MakeBeforeBreak)
+        .flat_map(|h| h.change.due.checked_add(config.timing.patience));
+    survey.timeline.next_boundary(survey.at).into_iter().chain(patience).filter(|t| survey.at < *t).min()
+}
+
+/// Tells systemd. Not running under it is no error.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}
+

@@ -1,0 +1,169 @@
+//! Reads schedules from every source, each at its own pace, so that a slow or broken one keeps nobody else waiting.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::ledger::{Accepted, Ledger, StoredSnapshots};
+use crate::model::{Interval, ScheduleKey, Snapshot, SourceName};
+use crate::schedule::{ReadError, ReadErrorKind, Source};
+
+/// The configured sources by name.
+pub type Sources = BTreeMap<SourceName, Arc<dyn Source>>;
+
+/// The span that a read at `at` asks about: whole days, so that a schedule's content changes once a day by the passing
+/// of time and otherwise only by edits.
+#[must_use]
+pub fn window(at: Timestamp, horizon: SignedDuration) -> Interval {
+    let day = SignedDuration::from_hours(24);
+    let midnight = at
+        .to_zoned(TimeZone::UTC)
+        .start_of_day()
+        .map_or(at, |day| day.timestamp());
+    let end = midnight
+        .checked_add(horizon)
+        .and_then(|t| t.checked_add(day))
+        .unwrap_or(Timestamp::MAX);
+    Interval::new(midnight, end).unwrap_or(Interval::ALWAYS)
+}
+
+/// Reads every schedule once: sources beside each other, the schedules of one source after each other.
+pub async fn read_all(
+    sources: &Sources,
+    schedules: &BTreeSet<ScheduleKey>,
+    window: Interval,
+) -> Vec<Result<Snapshot, ReadError>> {
+    let mut reads = JoinSet::new();
+    let mut results = Vec::new();
+    for (name, keys) in by_source(schedules) {
+        match sources.get(&name).cloned() {
+            Some(source) => {
+                reads.spawn(async move {
+                    let mut results = Vec::new();
+                    for key in keys {
+                        results.push(source.read(&key, window).await);
+                    }
+                    results
+                });
+            }
+            None => results.extend(keys.into_iter().map(|key| Err(unknown_source(key)))),
+        }
+    }
+    while let Some(read) = reads.join_next().await {
+        match read {
+            Ok(read) => results.extend(read),
+            Err(error) => tracing::error!(%error, "a read of schedules broke off"),
+        }
+    }
+    results
+}
+
+fn by_source(schedules: &BTreeSet<ScheduleKey>) -> BTreeMap<SourceName, Vec<ScheduleKey>> {
+    let mut map: BTreeMap<SourceName, Vec<ScheduleKey>> = BTreeMap::new();
+    for key in schedules {
+        map.entry(key.source.clone()).or_default().push(key.clone());
+    }
+    map
+}
+
+fn unknown_source(schedule: ScheduleKey) -> ReadError {
+    ReadError {
+        message: format!(
+            "no source {:?} is configured since the daemon started; restart it after adding one",
+            schedule.source.0
+        ),
+        kind: ReadErrorKind::Rejected,
+        schedule,
+    }
+}
+
+/// Keeps the stored snapshots current in the background.
+pub struct Poller {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where the snapshots are stored.
+    pub ledger: Ledger,
+    /// What passes plan from.
+    pub snapshots: Arc<Mutex<StoredSnapshots>>,
+    /// Told when a content changed and at the end of every round.
+    pub news: Arc<Notify>,
+    /// What is to be read at present.
+    pub wanted: watch::Receiver<Wanted>,
+    /// Sources that have been tried completely at least once.
+    pub tried: Arc<Mutex<BTreeSet<SourceName>>>,
+}
+
+/// What pollers read and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The schedules that rules name.
+    pub schedules: BTreeSet<ScheduleKey>,
+    /// Time between reads.
+    pub poll: SignedDuration,
+    /// How far ahead.
+    pub horizon: SignedDuration,
+}
+
+impl Poller {
+    /// Reads the schedules of one source for ever.
+    pub async fn run(mut self, source: Arc<dyn Source>) {
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            let began = self.clock.now();
+            for key in wanted.schedules.iter().filter(|key| key.source == *source.name()) {
+                let result = source.read(key, window(self.clock.now(), wanted.horizon)).await;
+                self.take(result).await;
+            }
+            self.tried.lock().await.insert(source.name().clone());
+            self.news.notify_one();
+            let next = began.checked_add(wanted.poll).unwrap_or(began);
+            let left = Duration::try_from(self.clock.now().duration_until(next)).unwrap_or_default();
+            // At least a moment between rounds, however slow the source and short the interval.
+            let pause = left.max(Duration::from_millis(200));
+            tokio::select! {
+                () = self.clock.sleep(pause) => {}
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&self, result: Result<Snapshot, ReadError>) {
+        let mut stored = self.snapshots.lock().await;
+        let written = match result {
+            Ok(snapshot) => {
+                let schedule = snapshot.schedule.clone();
+                let recovered = stored.failures().contains_key(&schedule);
+                let accepted = self.ledger.store_snapshot(&mut stored, snapshot).await;
+                if recovered {
+                    tracing::info!(%schedule, "can be read again");
+                }
+                accepted.map(|a| a == Accepted::Changed)
+            }
+            Err(error) => {
+                let news = self.ledger.store_failure(&mut stored, &error, self.clock.now()).await;
+                if let Ok(true) = news {
+                    tracing::warn!(
+                        schedule = %error.schedule, kind = error.kind.as_str(), reason = ?error.message,
+                        "cannot read the schedule; the stored snapshot stands in"
+                    );
+                }
+                news
+            }
+        };
+        drop(stored);
+        match written {
+            Ok(true) => self.news.notify_one(),
+            Ok(false) => {}
+            Err(error) => tracing::error!(error = crate::chain(&error), "a read could not be stored"),
+        }
+    }
+}

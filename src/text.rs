@@ -1,0 +1,105 @@
+//! Turns values into text for people: harmless on any terminal, with times that can be read.
+
+use jiff::{SignedDuration, Timestamp, Unit};
+
+use crate::model::{Basis, Cause};
+
+/// Makes text from outside harmless: control characters, line breaks and the marks that reorder or hide text are shown
+/// as escapes, so that nothing a provider or a file says can drive a terminal or pretend to be another line.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let hides =
+            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        if c.is_control() || hides {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// An instant to the second, in UTC; the ends of time in words.
+#[must_use]
+pub fn instant(t: Timestamp) -> String {
+    if t == Timestamp::MAX {
+        "further notice".to_owned()
+    } else if t == Timestamp::MIN {
+        "always".to_owned()
+    } else {
+        t.round(Unit::Second).unwrap_or(t).to_string()
+    }
+}
+
+/// A span in its two largest units, such as `3d 4h` or `12s`.
+#[must_use]
+pub fn span(duration: SignedDuration) -> String {
+    let total = duration.as_secs().max(0);
+    let parts = [
+        (total / 86_400, "d"),
+        (total / 3600 % 24, "h"),
+        (total / 60 % 60, "m"),
+        (total % 60, "s"),
+    ];
+    let shown: Vec<_> = parts
+        .iter()
+        .skip_while(|(n, _)| *n == 0)
+        .take(2)
+        .filter(|(n, _)| 0 < *n)
+        .map(|(n, u)| format!("{n}{u}"))
+        .collect();
+    if shown.is_empty() {
+        "0s".to_owned()
+    } else {
+        shown.join(" ")
+    }
+}
+
+/// Why, until when and by which line of which file, in one line.
+#[must_use]
+pub fn cause(cause: &Cause) -> String {
+    let what = match &cause.basis {
+        Basis::OnCall {
+            schedule,
+            level,
+            via_override,
+            ..
+        } => {
+            let level = level.map(|l| format!(" level {l}")).unwrap_or_default();
+            let through = via_override
+                .as_ref()
+                .map(|o| format!(" through override {}", clean(o)))
+                .unwrap_or_default();
+            format!("on call in {schedule}{level}{through}")
+        }
+        Basis::Window => format!("member of {} in its window", cause.project),
+        Basis::Membership => format!("member of {}", cause.project),
+    };
+    let end = if cause.end_known || cause.held.end() == Timestamp::MAX {
+        "until"
+    } else {
+        "until at least"
+    };
+    format!("{what} {end} {} ({})", instant(cause.held.end()), cause.rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_drives_a_terminal() {
+        assert_eq!(clean("a\u{1b}[31mb\nc\u{202e}d"), "a\\u{1b}[31mb\\u{a}c\\u{202e}d");
+        assert_eq!(clean("Žofie 李"), "Žofie 李");
+    }
+
+    #[test]
+    fn spans_show_two_units() {
+        assert_eq!(span(SignedDuration::from_secs(0)), "0s");
+        assert_eq!(span(SignedDuration::from_secs(3 * 86_400 + 4 * 3600 + 59)), "3d 4h");
+        assert_eq!(span(SignedDuration::from_secs(3600)), "1h");
+        assert_eq!(span(SignedDuration::from_secs(62)), "1m 2s");
+    }
+}
