@@ -170,7 +170,8 @@ impl Sandbox {
         self.shared.change(|state| state.faults.clear());
     }
 
-    /// Freezes the simulator's clock at an instant; `None` lets it follow the wall clock again.
+    /// Freezes the simulator's clock at an instant; `None` lets it follow the wall clock again. Under a frozen clock an
+    /// assignment operation that takes time stays in progress until the clock is moved. Rate limits use real time.
     pub fn set_now(&self, now: Option<Timestamp>) {
         self.shared.change(|state| state.clock = now);
     }

@@ -21,14 +21,16 @@ pub(crate) struct State {
     pub(crate) faults: Vec<(u64, Fault)>,
     pub(crate) clock: Option<Timestamp>,
     pub(crate) buckets: HashMap<String, Bucket>,
+    /// Fixed windows: when each began and how many calls it has had.
+    pub(crate) windows: HashMap<String, (Instant, u32)>,
     sequence: u64,
     calls: u64,
 }
 
 /// A token bucket in real time: limits protect a service from real load, so a frozen clock must not starve callers.
 pub(crate) struct Bucket {
-    pub(crate) tokens: f64,
-    pub(crate) filled: Instant,
+    tokens: f64,
+    filled: Instant,
 }
 
 impl Bucket {
@@ -167,6 +169,7 @@ impl Shared {
                 faults: Vec::new(),
                 clock: None,
                 buckets: HashMap::new(),
+                windows: HashMap::new(),
                 sequence: 0,
                 calls: 0,
             }),

@@ -71,8 +71,9 @@ pub(crate) fn is_member(aws: &Aws, input: &Input<'_>) -> Outcome {
     let results: Vec<Value> = groups
         .iter()
         .map(|group| {
-            let exists = listed(aws, input)
-                .any(|member| member.user == user && Some(member.group.as_str()) == group.as_str());
+            let exists = group
+                .as_str()
+                .is_some_and(|group| find(aws, group, &user).is_some());
             json!({"GroupId": group, "MemberId": {"UserId": user}, "MembershipExists": exists})
         })
         .collect();

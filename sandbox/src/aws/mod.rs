@@ -89,6 +89,10 @@ impl Input<'_> {
         };
         // A token names offset, page and operation, so that one from another list is refused as AWS does.
         let (offset, page) = match self.optional("NextToken") {
+            None if aws.empty_first_page => {
+                let token = format!("0.2.{}", self.operation);
+                return Ok(json!({name: [], "NextToken": token}));
+            }
             None => (0, 1),
             Some(token) => {
                 let mut parts = token.split('.');

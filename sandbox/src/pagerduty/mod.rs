@@ -106,34 +106,53 @@ fn authenticate(
         .ok_or_else(refused)
 }
 
-/// Counts the request against its credential's minute and gives the `ratelimit-*` headers.
-fn rate(state: &mut State, request: &Incoming) -> (bool, [(&'static str, u64); 3]) {
-    let per_minute = state.world.pagerduty.requests_per_minute;
-    let capacity = f64::from(per_minute);
-    let credential = request.header("authorization").unwrap_or_default();
-    let bucket = state.bucket(&format!("pagerduty {credential}"), capacity);
-    // A window of a minute, refilled at once: that is what seconds until reset describe.
-    if bucket.filled.elapsed().as_secs() >= 60 {
-        bucket.tokens = capacity;
-        bucket.filled = Instant::now();
+/// The limit, what remains of it, and the seconds until it is whole again.
+type Rate = [(&'static str, u64); 3];
+
+/// Counts the request against its credential's limits and gives the headers of the one closest to being reached.
+fn rate(state: &mut State, request: &Incoming) -> (bool, Rate) {
+    let credential = request
+        .header("authorization")
+        .unwrap_or_default()
+        .to_owned();
+    let general = state.world.pagerduty.requests_per_minute;
+    let (within, rate) = minute(state, &format!("pagerduty {credential}"), general);
+    match state.world.pagerduty.oncalls_per_minute {
+        Some(limit) if request.path == "/oncalls" => {
+            let (also_within, other) =
+                minute(state, &format!("pagerduty oncalls {credential}"), limit);
+            let closest = if other[1].1 < rate[1].1 { other } else { rate };
+            (within && also_within, closest)
+        }
+        _ => (within, rate),
     }
-    let within = bucket.tokens >= 1.0;
+}
+
+/// Counts against one window of a minute, refilled at once: that is what seconds until reset describe.
+fn minute(state: &mut State, name: &str, limit: u32) -> (bool, Rate) {
+    let window = state
+        .windows
+        .entry(name.to_owned())
+        .or_insert_with(|| (Instant::now(), 0));
+    if window.0.elapsed().as_secs() >= 60 {
+        *window = (Instant::now(), 0);
+    }
+    let within = window.1 < limit;
     if within {
-        bucket.tokens -= 1.0;
+        window.1 += 1;
     }
-    let reset = 60_u64.saturating_sub(bucket.filled.elapsed().as_secs());
-    // The bucket holds whole tokens only, at most as many as a u32 counts.
-    let used = (capacity - bucket.tokens).max(0.0);
-    let remaining = (0..=per_minute)
-        .rev()
-        .find(|left| f64::from(*left) + used <= capacity)
-        .unwrap_or(0);
-    let headers = [
-        ("ratelimit-limit", u64::from(per_minute)),
-        ("ratelimit-remaining", u64::from(remaining)),
-        ("ratelimit-reset", reset),
+    let rate = [
+        ("ratelimit-limit", u64::from(limit)),
+        (
+            "ratelimit-remaining",
+            u64::from(limit.saturating_sub(window.1)),
+        ),
+        (
+            "ratelimit-reset",
+            60_u64.saturating_sub(window.0.elapsed().as_secs()),
+        ),
     ];
-    (within, headers)
+    (within, rate)
 }
 
 fn route(
@@ -213,6 +232,7 @@ fn page(
     if offset + limit > 10_000 {
         return Err(Refusal::invalid("Offset + limit may not exceed 10000."));
     }
+    let with_total = flag(request, "total")?;
     let total = rows.len();
     let rows: Vec<Value> = rows.into_iter().skip(offset).take(limit).collect();
     Ok(json!({
@@ -220,8 +240,17 @@ fn page(
         "limit": limit,
         "offset": offset,
         "more": offset + limit < total,
-        "total": (request.parameter("total") == Some("true")).then_some(total),
+        "total": with_total.then_some(total),
     }))
+}
+
+/// A boolean, which must be in lower case.
+fn flag(request: &Incoming, name: &str) -> Result<bool, Refusal> {
+    match request.parameter(name) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Refusal::invalid(format!("{name} must be true or false."))),
+    }
 }
 
 /// The zone asked for, otherwise the given one.

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::people::full;
-use super::{Outcome, Refusal, moment, page, reference, user_reference, zone};
+use super::{Outcome, Refusal, flag, moment, page, reference, user_reference, zone};
 use crate::request::{Incoming, rendered};
 use crate::world::interval::Span;
 use crate::world::pagerduty::{EscalationPolicy, PagerDuty, Target};
@@ -41,7 +41,7 @@ pub(crate) fn list(pager: &PagerDuty, request: &Incoming, now: Timestamp) -> Out
             }
         }
     }
-    filter(request, &mut rows);
+    filter(request, &mut rows, flag(request, "earliest")?);
     let clipped = pager.oncalls_cut_at_window && since < until;
     let includes = request.parameters("include[]");
     let rows = rows
@@ -134,7 +134,7 @@ fn collect<'a>(
 }
 
 /// Set filters: OR inside one, AND across. `schedule_ids[]=null` stands for people named by the policy.
-fn filter(request: &Incoming, rows: &mut Vec<Row<'_>>) {
+fn filter(request: &Incoming, rows: &mut Vec<Row<'_>>, earliest: bool) {
     let schedules = request.parameters("schedule_ids[]");
     let users = request.parameters("user_ids[]");
     let policies = request.parameters("escalation_policy_ids[]");
@@ -144,7 +144,7 @@ fn filter(request: &Incoming, rows: &mut Vec<Row<'_>>) {
             && (users.is_empty() || users.contains(&row.user.as_str()))
             && (policies.is_empty() || policies.contains(&row.policy.id.as_str()))
     });
-    if request.parameter("earliest") == Some("true") {
+    if earliest {
         let mut seen: Vec<(String, usize, String)> = Vec::new();
         rows.sort_by_key(|row| row.start);
         rows.retain(|row| {

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::people::full;
-use super::{Outcome, Refusal, moment, page, reference, user_reference, window, zone};
+use super::{Outcome, Refusal, flag, moment, page, reference, user_reference, window, zone};
 use crate::request::{Incoming, rendered};
 use crate::world::interval::Span;
 use crate::world::pagerduty::{PagerDuty, Schedule, ShiftOnV2, Target};
@@ -31,9 +31,10 @@ pub(crate) fn get(pager: &PagerDuty, request: &Incoming, id: &str) -> Outcome {
     };
     let zone = zone(request, &schedule.time_zone)?;
     let window = window(request, &zone)?;
-    let spans = window.map_or_else(Vec::new, |(since, until)| {
-        schedule.final_spans(since, until)
-    });
+    let spans = match window {
+        Some((since, until)) if !too_narrow(since, until) => schedule.final_spans(since, until),
+        _ => Vec::new(),
+    };
     let overrides: Vec<Span<String>> = schedule
         .overrides
         .iter()
@@ -44,7 +45,7 @@ pub(crate) fn get(pager: &PagerDuty, request: &Incoming, id: &str) -> Outcome {
         })
         .filter(|span| window.is_some_and(|(since, until)| span.overlaps(since, until)))
         .collect();
-    let overflow = request.parameter("overflow") == Some("true");
+    let overflow = flag(request, "overflow")?;
     let mut body = head(pager, schedule);
     body["schedule_layers"] = json!(layers(pager, schedule, &zone));
     body["overrides_subschedule"] =
@@ -103,7 +104,7 @@ pub(crate) fn overrides(pager: &PagerDuty, request: &Incoming, id: &str) -> Outc
     ) else {
         return Err(Refusal::invalid("Since and until are required."));
     };
-    let overflow = request.parameter("overflow") == Some("true");
+    let overflow = flag(request, "overflow")?;
     let rows: Vec<Value> = schedule
         .overrides
         .iter()
@@ -134,6 +135,12 @@ pub(crate) fn overrides(pager: &PagerDuty, request: &Incoming, id: &str) -> Outc
         })
         .collect();
     Ok(json!({"overrides": rows}))
+}
+
+/// A window of some microseconds gives an empty list, one of no length at all does not
+/// (github.com/PagerDuty/api-schema issue 479).
+fn too_narrow(since: Timestamp, until: Timestamp) -> bool {
+    since < until && until.duration_since(since).as_millis() == 0
 }
 
 fn find<'a>(pager: &'a PagerDuty, id: &str) -> Result<&'a Schedule, Refusal> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::schedules::coverage;
-use super::{Outcome, Refusal, page, window, zone};
+use super::{Outcome, Refusal, flag, page, window, zone};
 use crate::request::Incoming;
 use crate::world::pagerduty::{PagerDuty, ShiftSchedule, Slot};
 
@@ -36,7 +36,7 @@ pub(crate) fn get(pager: &PagerDuty, request: &Incoming, id: &str) -> Outcome {
     let mut body = head(schedule);
     let wanted = request.parameters("include[]").contains(&"final_schedule");
     if let (Some((since, until)), true) = (window, wanted) {
-        let overflow = request.parameter("overflow") == Some("true");
+        let overflow = flag(request, "overflow")?;
         let spans = schedule.final_spans(since, until);
         let manned: Vec<_> = spans
             .iter()

@@ -394,6 +394,26 @@ async fn lists_page_by_token_and_refuse_foreign_tokens() {
 }
 
 #[tokio::test]
+async fn an_empty_page_may_have_a_token() {
+    let sandbox = organisation().await;
+    sandbox.edit(|world| world.aws.empty_first_page = true);
+    let first = store(&sandbox, "ListGroups", json!({})).await.body;
+    assert_eq!(first["Groups"], json!([]));
+    let second = store(
+        &sandbox,
+        "ListGroups",
+        json!({"NextToken": first["NextToken"]}),
+    )
+    .await
+    .body;
+    assert_eq!(
+        texts(&second["Groups"], "/DisplayName"),
+        ["payments-prod-readers", "data-oncall"]
+    );
+    assert_eq!(second.get("NextToken"), None);
+}
+
+#[tokio::test]
 async fn provisioned_places_and_rows_of_a_principal_follow_assignments() {
     let sandbox = organisation().await;
     let (set, alice, group) = sandbox.edit(|world| {

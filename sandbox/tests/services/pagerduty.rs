@@ -427,6 +427,40 @@ async fn the_minute_has_so_many_requests() {
 }
 
 #[tokio::test]
+async fn oncalls_have_a_limit_of_their_own_and_headers_show_the_closest() {
+    let sandbox = organisation().await;
+    sandbox.edit(|world| world.pagerduty.oncalls_per_minute = Some(1));
+    let first = pagerduty(&sandbox, "/oncalls").await;
+    assert_eq!(
+        (first.status, first.header("ratelimit-remaining")),
+        (200, "0")
+    );
+    assert_eq!(pagerduty(&sandbox, "/oncalls").await.status, 429);
+    let other = pagerduty(&sandbox, "/users").await;
+    assert_eq!(
+        (other.status, other.header("ratelimit-limit")),
+        (200, "960")
+    );
+}
+
+#[tokio::test]
+async fn booleans_are_lower_case_and_windows_of_microseconds_are_empty() {
+    let sandbox = organisation().await;
+    let path =
+        "/schedules/PABC123?since=2026-06-01T13:00:00Z&until=2026-06-01T14:00:00Z&overflow=True";
+    assert_eq!(pagerduty(&sandbox, path).await.status, 400);
+    let narrow = "/schedules/PABC123?since=2026-06-01T13:00:00Z&until=2026-06-01T13:00:00.000005Z";
+    assert_eq!(entries(&pagerduty(&sandbox, narrow).await.body), []);
+    let instant =
+        "/schedules/PABC123?since=2026-06-01T13:00:00Z&until=2026-06-01T13:00:00Z&overflow=true";
+    let expected = [("PALICE1", "2026-06-01T12:00:00Z", "2026-06-02T00:00:00Z")];
+    assert_eq!(
+        entries(&pagerduty(&sandbox, instant).await.body),
+        rows(&expected)
+    );
+}
+
+#[tokio::test]
 async fn the_date_header_follows_the_simulators_clock() {
     let sandbox = organisation().await;
     let reply = pagerduty(&sandbox, "/users").await;
