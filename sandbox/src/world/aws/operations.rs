@@ -1,0 +1,167 @@
+//! Asynchronous assignment operations: how long they take, whether they fail, and how they take effect.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Assignment, AssignmentKey, Aws};
+
+/// Creation or deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationKind {
+    /// CreateAccountAssignment.
+    Create,
+    /// DeleteAccountAssignment.
+    Delete,
+}
+
+/// The status of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status {
+    /// Not done yet.
+    InProgress,
+    /// Done.
+    Succeeded,
+    /// Without effect.
+    Failed,
+}
+
+impl Status {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::InProgress => "IN_PROGRESS",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+/// An assignment operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Request id.
+    pub request_id: String,
+    /// Creation or deletion.
+    pub kind: OperationKind,
+    /// Of what.
+    pub key: AssignmentKey,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// When it takes effect.
+    pub due: Timestamp,
+    /// How it stands.
+    pub status: Status,
+    /// Why it fails or failed.
+    pub failure_reason: Option<String>,
+}
+
+/// Which assignment operations something applies to; an unset field matches all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Matching {
+    /// Creation or deletion.
+    pub kind: Option<OperationKind>,
+    /// Account id.
+    pub account: Option<String>,
+    /// Permission set ARN.
+    pub permission_set: Option<String>,
+    /// Principal id.
+    pub principal: Option<String>,
+}
+
+impl Matching {
+    pub(crate) fn matches(&self, kind: OperationKind, key: &AssignmentKey) -> bool {
+        self.kind.is_none_or(|own| own == kind)
+            && self.account.as_ref().is_none_or(|own| *own == key.account)
+            && self
+                .permission_set
+                .as_ref()
+                .is_none_or(|own| *own == key.permission_set)
+            && self
+                .principal
+                .as_ref()
+                .is_none_or(|own| *own == key.principal)
+    }
+}
+
+/// An exception from the usual duration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlowOperation {
+    /// Which operations.
+    pub matching: Matching,
+    /// How long they take.
+    pub takes: SignedDuration,
+}
+
+/// Operations that end FAILED.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which operations.
+    pub matching: Matching,
+    /// `FailureReason`.
+    pub reason: String,
+}
+
+/// What the deletion of an assignment that does not exist does; AWS's own behaviour was not verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingAssignment {
+    /// ResourceNotFoundException at once.
+    NotFound,
+    /// Accepted, then FAILED.
+    Failed,
+}
+
+impl Aws {
+    /// Lets operations that are due take effect and drops what lists no longer show.
+    pub(crate) fn settle(&mut self, now: Timestamp) {
+        for number in 0..self.operations.len() {
+            let operation = &mut self.operations[number];
+            if operation.status != Status::InProgress || operation.due > now {
+                continue;
+            }
+            if operation.failure_reason.is_some() {
+                operation.status = Status::Failed;
+                continue;
+            }
+            operation.status = Status::Succeeded;
+            let (kind, key, due) = (operation.kind, operation.key.clone(), operation.due);
+            match kind {
+                OperationKind::Create if !self.exists(&key) => {
+                    self.assignments.push(Assignment {
+                        key,
+                        since: Some(due),
+                        removed: None,
+                    });
+                }
+                OperationKind::Create => {}
+                OperationKind::Delete => {
+                    for row in &mut self.assignments {
+                        if row.removed.is_none() && row.key == key {
+                            row.removed = Some(due);
+                        }
+                    }
+                }
+            }
+        }
+        let delay = self.list_delay;
+        let listed = |removed: Option<Timestamp>| removed.is_none_or(|at| later(at, delay) > now);
+        self.assignments.retain(|row| listed(row.removed));
+        self.memberships.retain(|member| listed(member.removed));
+    }
+
+    /// When the next operation falls due.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.operations
+            .iter()
+            .filter(|operation| operation.status == Status::InProgress)
+            .map(|operation| operation.due)
+            .min()
+    }
+}
+
+/// An instant moved by a duration, held at the end of time.
+pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
