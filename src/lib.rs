@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod iam_policy;
 pub mod identity_center;
 pub mod model;
 pub mod policy;
