@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_ssoadmin::config::http::HttpResponse;
 use aws_sdk_ssoadmin::error::{ProvideErrorMetadata, SdkError};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::OnceCell;
 
 use super::failure::{Failure, Site};
@@ -30,6 +31,9 @@ pub(super) const PAGE: i32 = 100;
 /// AWS allows 100 000 users, so no honest list is longer than 1000 pages.
 const MOST_PAGES: usize = 2_000;
 
+/// Everybody who waited for a question that failed hears that failure, instead of asking the same again in turn.
+pub(super) const FAILED_FOR: SignedDuration = SignedDuration::from_secs(2);
+
 /// A connection to Identity Center. Cloning shares it, with its limiter and caches; make one per process.
 #[derive(Clone)]
 pub struct Client {
@@ -45,6 +49,7 @@ pub(super) struct Shared {
     pub(super) site: Site,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) instance: OnceCell<Instance>,
+    pub(super) instance_failure: Mutex<Option<(AwsError, Timestamp)>>,
     pub(super) targets: TargetCache,
     pub(super) people: PeopleCache,
     limiter: Limiter,
@@ -106,6 +111,7 @@ impl Client {
                     endpoint: config.endpoint_url.as_ref().map(shown),
                 },
                 instance: OnceCell::new(),
+                instance_failure: Mutex::default(),
                 targets: TargetCache::default(),
                 people: PeopleCache::default(),
                 limiter: Limiter::new(config.requests_per_second, clock.clone()),
@@ -149,8 +155,8 @@ impl Client {
         result
     }
 
-    /// Pauses before the next attempt, or gives the final error.
-    pub(super) async fn pause(&self, patience: &mut Patience, failure: Failure) -> Result<(), AwsError> {
+    /// Pauses before the next attempt, or gives the failure back because it is final.
+    pub(super) async fn pause(&self, patience: &mut Patience, mut failure: Failure) -> Result<(), Failure> {
         match patience.after(&failure) {
             Some(pause) => {
                 tracing::debug!(
@@ -162,14 +168,12 @@ impl Client {
                 self.shared.clock.sleep(pause).await;
                 Ok(())
             }
-            None => Err(self.give_up(patience, failure)),
+            None => {
+                failure.outcome_unknown |= patience.outcome_unknown;
+                failure.tries = patience.tries;
+                Err(failure)
+            }
         }
-    }
-
-    /// The final error of a request that was tried and not repeated any more.
-    pub(super) fn give_up(&self, patience: &Patience, mut failure: Failure) -> AwsError {
-        failure.outcome_unknown |= patience.outcome_unknown;
-        failure.into_error(&self.shared.site, patience.tries)
     }
 
     /// The time for one request with all its repetitions.
@@ -183,8 +187,23 @@ impl Client {
         &self,
         call: Call,
         priority: Priority,
-        mut send: impl FnMut() -> F,
+        send: impl FnMut() -> F,
     ) -> Result<T, AwsError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let answer = self.persist(call, priority, send).await;
+        answer.map_err(|failure| failure.into_error(&self.shared.site))
+    }
+
+    /// Like [`Client::run`], for callers that look into the failure.
+    pub(super) async fn persist<T, E, F>(
+        &self,
+        call: Call,
+        priority: Priority,
+        mut send: impl FnMut() -> F,
+    ) -> Result<T, Failure>
     where
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,

@@ -37,8 +37,14 @@ pub(super) struct Failure {
     pub(super) retry_after: Option<Duration>,
     /// Whether AWS may have carried it out.
     pub(super) outcome_unknown: bool,
+    /// Whether no connection came about, so that nothing was sent.
+    pub(super) never_sent: bool,
     /// Whether the time limit ended it.
     timed_out: bool,
+    /// How often the request was sent.
+    pub(super) tries: u32,
+    /// What an answer of 200 said that the SDK could not read.
+    pub(super) unread: Value,
     /// How long the attempt took, without waiting for the limiter.
     pub(super) took: Duration,
 }
@@ -56,7 +62,10 @@ impl Failure {
             retry: false,
             retry_after: None,
             outcome_unknown: false,
+            never_sent: false,
             timed_out: false,
+            tries: 1,
+            unread: Value::Null,
             took,
         };
         match error {
@@ -73,6 +82,10 @@ impl Failure {
             }
             SdkError::DispatchFailure(dispatch) => {
                 failure.timed_out = dispatch.is_timeout();
+                // The outermost message only says "dispatch failure".
+                if let Some(connector) = dispatch.as_connector_error() {
+                    failure.words = sanitise(&chain(connector));
+                }
                 failure.not_dispatched(dispatch.is_other());
             }
             _ => {}
@@ -82,11 +95,7 @@ impl Failure {
 
     fn answered(&mut self, code: Option<&str>, message: Option<&str>, raw: &HttpResponse) {
         let status = raw.status().as_u16();
-        let details = raw
-            .body()
-            .bytes()
-            .and_then(|body| serde_json::from_slice::<Value>(body).ok())
-            .unwrap_or_default();
+        let details = json_of(raw);
         self.code = code.map(sanitise);
         self.words = match message {
             Some(message) if !message.trim().is_empty() => sanitise(message),
@@ -120,6 +129,7 @@ impl Failure {
             self.kind = AwsErrorKind::Server;
             self.outcome_unknown = self.call.changes();
             self.words = format!("the answer could not be read: {}", self.words);
+            self.unread = json_of(raw);
         }
     }
 
@@ -132,10 +142,10 @@ impl Failure {
         self.no_answer();
         // A connection that never came about carried nothing. The SDK tells that apart in its words only; when it
         // ever changes them, the change counts as possibly made, which is the safe side.
-        let never_sent = ["(connect)", "dns error", "connect timeout"]
+        self.never_sent = ["(connect)", "dns error", "connect timeout"]
             .iter()
             .any(|sign| text.contains(sign));
-        if never_sent {
+        if self.never_sent {
             self.outcome_unknown = false;
             self.retry = true;
         }
@@ -160,14 +170,14 @@ impl Failure {
         }
     }
 
-    /// The error that leaves this module. `tries` is how often the request was sent.
-    pub(super) fn into_error(self, site: &Site, tries: u32) -> AwsError {
+    /// The error that leaves this module.
+    pub(super) fn into_error(self, site: &Site) -> AwsError {
         let mut message = self.words.clone();
         if let Some(code) = &self.code {
             message = format!("{code}: {message}");
         }
-        if tries > 1 {
-            let _infallible = write!(message, " (tried {tries} times)");
+        if self.tries > 1 {
+            let _infallible = write!(message, " (tried {} times)", self.tries);
         }
         let hint = self.hint(site);
         if !hint.is_empty() {
@@ -290,6 +300,12 @@ fn kind_of(code: Option<&str>, words: &str, status: u16) -> AwsErrorKind {
             _ => AwsErrorKind::Rejected,
         },
     }
+}
+
+/// The body, where it is JSON.
+fn json_of(raw: &HttpResponse) -> Value {
+    let body = raw.body().bytes().unwrap_or_default();
+    serde_json::from_slice(body).unwrap_or_default()
 }
 
 /// All messages of an error's chain, without repeating a message that its parent already contains.

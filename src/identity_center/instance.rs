@@ -1,16 +1,40 @@
 //! Finds the Identity Center instance and compares it with what the operator expects, before anything else happens.
 
-use aws_sdk_ssoadmin::types::{InstanceMetadata, InstanceStatus};
+use std::sync::{MutexGuard, PoisonError};
 
-use super::client::{Client, PAGE};
+use aws_sdk_ssoadmin::types::{InstanceMetadata, InstanceStatus};
+use jiff::Timestamp;
+
+use super::client::{Client, FAILED_FOR, PAGE};
 use super::failure::sanitise;
 use super::limiter::Priority;
+use super::targets::fresh;
 use super::{AwsError, AwsErrorKind, Call, Instance};
 
 impl Client {
-    /// The instance. Looked up once per process; failures are not remembered.
+    /// The instance. Looked up once per process.
     pub(super) async fn instance(&self) -> Result<&Instance, AwsError> {
-        self.shared.instance.get_or_try_init(|| self.find_instance()).await
+        self.shared.instance.get_or_try_init(|| self.find_instance_anew()).await
+    }
+
+    async fn find_instance_anew(&self) -> Result<Instance, AwsError> {
+        let recent = self.instance_failure().clone();
+        if let Some((error, at)) = recent
+            && fresh(at, FAILED_FOR, self.shared.clock.now())
+        {
+            return Err(error);
+        }
+        let found = self.find_instance().await;
+        *self.instance_failure() = found
+            .as_ref()
+            .err()
+            .map(|error| (error.clone(), self.shared.clock.now()));
+        found
+    }
+
+    fn instance_failure(&self) -> MutexGuard<'_, Option<(AwsError, Timestamp)>> {
+        let failure = self.shared.instance_failure.lock();
+        failure.unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn find_instance(&self) -> Result<Instance, AwsError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-use super::{AwsErrorKind, failure::Failure};
+use super::failure::Failure;
 
 /// Bounds of the backoff.
 #[derive(Debug, Clone, Copy)]
@@ -65,9 +65,10 @@ impl Patience {
         }
         let pause = self.pauses.next()?.max(failure.retry_after.unwrap_or_default());
         self.spent += pause;
-        let total = match failure.kind {
-            AwsErrorKind::Unreachable => self.total.min(UNREACHABLE),
-            _ => self.total,
+        let total = if failure.never_sent {
+            self.total.min(UNREACHABLE)
+        } else {
+            self.total
         };
         (self.spent <= total).then_some(pause)
     }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
-use super::client::{Client, PAGE, required, unreadable};
+use super::client::{Client, FAILED_FOR, PAGE, required, unreadable};
 use super::failure::sanitise;
 use super::limiter::Priority;
 use super::{AwsError, AwsErrorKind, Call};
@@ -37,6 +37,8 @@ struct SetIndex {
     /// Name, and when it was last described, by ARN.
     by_arn: BTreeMap<String, (String, Timestamp)>,
     listed_at: Option<Timestamp>,
+    /// The last listing's failure.
+    failure: Option<(AwsError, Timestamp)>,
     /// Sets of the last listing whose description could not be read.
     unreadable: Vec<AwsError>,
 }
@@ -136,7 +138,15 @@ impl Client {
             }
         }
         if !index.listed_at.is_some_and(|at| fresh(at, RELIST_AFTER, now)) {
-            self.list_sets(&mut index, now).await?;
+            if let Some((error, at)) = &index.failure
+                && fresh(*at, FAILED_FOR, now)
+            {
+                return Err(error.clone());
+            }
+            let listed = self.list_sets(&mut index, now).await;
+            let failure = listed.as_ref().err().cloned();
+            index.failure = failure.map(|error| (error, self.shared.clock.now()));
+            listed?;
             if let Some((arn, _)) = index.arn_of(name) {
                 return Ok(arn);
             }
@@ -223,15 +233,20 @@ impl Client {
         let instance = self.instance().await?;
         let call = Call::DescribePermissionSet;
         let answer = self
-            .run(call, Priority::Look, || {
+            .persist(call, Priority::Look, || {
                 let request = self.shared.admin.describe_permission_set();
                 request.instance_arn(&instance.arn).permission_set_arn(arn).send()
             })
             .await;
         match answer {
             Ok(answer) => required(call, "Name", answer.permission_set().and_then(|set| set.name())).map(Some),
-            Err(error) if error.kind == AwsErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(failure) if failure.kind == AwsErrorKind::NotFound => Ok(None),
+            // Only the name matters here. moto describes a set without a session duration in a way that the SDK
+            // cannot read, the name included.
+            Err(failure) => match failure.unread["PermissionSet"]["Name"].as_str() {
+                Some(name) => required(call, "Name", Some(name)).map(Some),
+                None => Err(failure.into_error(&self.shared.site)),
+            },
         }
     }
 
@@ -314,7 +329,7 @@ fn not_found(call: Call, message: String) -> AwsError {
     }
 }
 
-/// Up to three similar names, as the end of a clause.
+/// Up to three similar names, in parentheses.
 fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let folded = name.to_lowercase();
     let mut close: Vec<(f64, &str)> = known
@@ -335,6 +350,6 @@ fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String 
     if names.is_empty() {
         String::new()
     } else {
-        format!(", did you mean {}?", names.join(" or "))
+        format!(" (did you mean {}?)", names.join(" or "))
     }
 }

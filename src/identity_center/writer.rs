@@ -165,7 +165,9 @@ impl Client {
                     return Ok(Started::Done { reference: membership });
                 }
             }
-            self.pause(&mut patience, failure).await?;
+            self.pause(&mut patience, failure)
+                .await
+                .map_err(|failure| failure.into_error(&self.shared.site))?;
         }
     }
 

@@ -98,6 +98,20 @@ async fn nothing_is_read_or_written_in_the_wrong_place() {
 }
 
 #[tokio::test]
+async fn those_who_wait_for_the_instance_share_its_failure() {
+    let server = Server::start(|op, _, nth| {
+        (op == "ListInstances" && nth == 0).then_some(Reply::Error("AccessDeniedException", "no"))
+    });
+    let rig = Rig::new(&server);
+    let reader = rig.client.reader();
+    reader.instance().await.unwrap_err();
+    reader.holders(&admin()).await.unwrap_err();
+    assert_eq!(server.operations(), ["ListInstances"]);
+    rig.clock.advance(Duration::from_secs(2));
+    reader.holders(&admin()).await.unwrap();
+}
+
+#[tokio::test]
 async fn several_instances_are_told_apart_by_arn_over_pages() {
     let server = Server::start(|op, body, _| {
         (op == "ListInstances").then(|| {
@@ -125,6 +139,8 @@ fn many_sets(broken: bool) -> Server {
         "DescribePermissionSet" => {
             let arn = body["PermissionSetArn"].as_str().unwrap();
             Some(match arn.strip_prefix("arn:ps-") {
+                // As moto describes a set that was made without a session duration.
+                Some("5") => Reply::Ok(json!({"PermissionSet": {"Name": "Set5", "SessionDuration": 3600}})),
                 Some("11") if broken => Reply::Ok(json!({"PermissionSet": {"Name": 7}})),
                 // Deleted since it was listed.
                 Some("10") => Reply::Error("ResourceNotFoundException", "gone"),
