@@ -7,6 +7,7 @@ pub mod commands;
 pub mod config;
 pub mod desired;
 pub mod guard;
+pub mod iam_policy;
 pub mod identity_center;
 pub mod ledger;
 pub mod live;

@@ -1,5 +1,20 @@
 //! What the daemon asks of IAM Identity Center: a reader, a separate writer, and the values they exchange.
 
+mod calls;
+mod client;
+mod failure;
+mod instance;
+mod limiter;
+mod live;
+mod people;
+mod reader;
+mod retry;
+mod slots;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod writer;
+
 use std::collections::BTreeMap;
 
 pub mod slots;
@@ -7,6 +22,10 @@ pub mod slots;
 use async_trait::async_trait;
 
 use crate::model::{Person, PrincipalId, ResolvedTarget, Target};
+
+pub(crate) use calls::Call;
+pub use client::Client;
+pub use slots::{SlotGuard, Slots};
 
 /// The Identity Center instance that was found, after the operator's expectation of it was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +52,7 @@ pub enum Resolution {
 }
 
 /// How the operator pins a person to a user of the identity store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum UserPin {
     /// By id.
     Id(PrincipalId),

@@ -1,0 +1,165 @@
+//! Finds the user of the identity store who is a person, and remembers it for a while.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use aws_sdk_identitystore::operation::describe_user::DescribeUserOutput;
+use aws_sdk_identitystore::types::{AlternateIdentifier, UniqueAttribute, UserStatus};
+use jiff::{SignedDuration, Timestamp};
+
+use super::client::{Client, required, unreadable};
+use super::limiter::Priority;
+use super::targets::{FOUND_FOR, fresh};
+use super::{AwsError, AwsErrorKind, Call, Resolution, UserPin};
+use crate::model::{Person, PrincipalId};
+
+/// Anything but one enabled user is looked at again soon, because somebody is probably about to correct it.
+const NOT_FOUND_FOR: SignedDuration = SignedDuration::from_mins(5);
+
+type Known = HashMap<(Person, Option<UserPin>), (Resolution, Timestamp)>;
+
+/// Who was looked up.
+#[derive(Debug, Default)]
+pub(super) struct PeopleCache(Mutex<Known>);
+
+impl PeopleCache {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a user, because AWS says that it is gone.
+    pub(super) fn forget(&self, principal: &PrincipalId) {
+        self.lock()
+            .retain(|_, (resolution, _)| *resolution != Resolution::Found(principal.clone()));
+    }
+}
+
+/// The only way in which the identity store looks up by attribute.
+pub(super) fn unique_attribute(call: Call, path: &str, value: &str) -> Result<AlternateIdentifier, AwsError> {
+    UniqueAttribute::builder()
+        .attribute_path(path)
+        .attribute_value(value.to_owned().into())
+        .build()
+        .map(AlternateIdentifier::UniqueAttribute)
+        .map_err(|error| AwsError {
+            operation: call.label(),
+            kind: AwsErrorKind::Rejected,
+            message: error.to_string(),
+            outcome_unknown: false,
+        })
+}
+
+impl Client {
+    pub(super) async fn person(&self, person: &Person, pin: Option<&UserPin>) -> Result<Resolution, AwsError> {
+        let key = (person.clone(), pin.cloned());
+        let now = self.shared.clock.now();
+        let known = self.shared.people.lock().get(&key).cloned();
+        if let Some((resolution, at)) = known {
+            let lifetime = match resolution {
+                Resolution::Found(_) => FOUND_FOR,
+                _ => NOT_FOUND_FOR,
+            };
+            if fresh(at, lifetime, now) {
+                return Ok(resolution);
+            }
+        }
+        let resolution = match pin {
+            Some(UserPin::Id(id)) => self.by_ids([id.0.clone()], |_| true).await?,
+            Some(UserPin::UserName(name)) => {
+                let id = self.user_id("userName", name).await?;
+                self.by_ids(id, |user| user.user_name() == Some(name)).await?
+            }
+            None => {
+                let address = person.as_str();
+                let ids: BTreeSet<String> = [
+                    self.user_id("userName", address).await?,
+                    self.user_id("emails.value", address).await?,
+                ]
+                .into_iter()
+                .flatten()
+                .collect();
+                self.by_ids(ids, |user| is_at(user, address)).await?
+            }
+        };
+        self.shared.people.lock().insert(key, (resolution.clone(), now));
+        Ok(resolution)
+    }
+
+    /// Describes the candidates and keeps those that truly are who was asked for. How AWS compares user names and
+    /// e-mails is not documented, so its match alone never earns access.
+    async fn by_ids(
+        &self,
+        ids: impl IntoIterator<Item = String>,
+        is_who_was_asked_for: impl Fn(&DescribeUserOutput) -> bool,
+    ) -> Result<Resolution, AwsError> {
+        let mut matching = Vec::new();
+        for id in ids {
+            let Some(user) = self.describe_user(&id).await? else {
+                continue;
+            };
+            if is_who_was_asked_for(&user) {
+                matching.push((PrincipalId(id), user.user_status));
+            } else {
+                tracing::warn!(user = %id, "the identity store matched a user with another name and e-mail; ignored");
+            }
+        }
+        Ok(match matching.pop() {
+            None => Resolution::Unknown,
+            Some(last) if !matching.is_empty() => {
+                let all = matching.into_iter().chain([last]);
+                Resolution::Ambiguous(all.map(|(id, _)| id).collect())
+            }
+            Some((id, None | Some(UserStatus::Enabled))) => Resolution::Found(id),
+            Some((id, Some(_))) => Resolution::Disabled(id),
+        })
+    }
+
+    async fn user_id(&self, path: &str, value: &str) -> Result<Option<String>, AwsError> {
+        let store = &self.instance().await?.identity_store_id;
+        let call = Call::GetUserId;
+        let identifier = unique_attribute(call, path, value)?;
+        let answer = self
+            .run(call, Priority::Look, || {
+                let request = self.shared.store.get_user_id();
+                request
+                    .identity_store_id(store)
+                    .alternate_identifier(identifier.clone())
+                    .send()
+            })
+            .await;
+        match answer {
+            Ok(answer) => required(call, "UserId", Some(answer.user_id())).map(Some),
+            Err(error) if error.kind == AwsErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn describe_user(&self, id: &str) -> Result<Option<DescribeUserOutput>, AwsError> {
+        let store = &self.instance().await?.identity_store_id;
+        let call = Call::DescribeUser;
+        let answer = self
+            .run(call, Priority::Look, || {
+                let request = self.shared.store.describe_user();
+                request.identity_store_id(store).user_id(id).send()
+            })
+            .await;
+        match answer {
+            Ok(user) if user.user_id() == id => Ok(Some(user)),
+            Ok(_) => Err(unreadable(
+                call,
+                "the answer describes another user than the one asked for",
+            )),
+            Err(error) if error.kind == AwsErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether the user name or one of the e-mails is this address, ASCII case aside.
+fn is_at(user: &DescribeUserOutput, address: &str) -> bool {
+    let emails = user.emails().iter().map(|email| email.value());
+    std::iter::once(user.user_name())
+        .chain(emails)
+        .flatten()
+        .any(|text| text.eq_ignore_ascii_case(address))
+}

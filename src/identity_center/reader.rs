@@ -1,0 +1,49 @@
+//! The half of the connection that only looks.
+
+use async_trait::async_trait;
+
+use super::limiter::Priority;
+use super::{AwsError, AwsErrorKind, Client, Holders, Instance, Operation, Progress, Read, Resolution, UserPin};
+use crate::model::{Person, ResolvedTarget, Target};
+
+/// Reads through a [`Client`].
+pub(super) struct Reader {
+    client: Client,
+}
+
+impl Reader {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+#[async_trait]
+impl Read for Reader {
+    async fn instance(&self) -> Result<Instance, AwsError> {
+        self.client.instance().await.cloned()
+    }
+
+    async fn resolve_target(&self, target: &Target) -> Result<ResolvedTarget, AwsError> {
+        self.client.instance().await?;
+        self.client.resolve(target).await
+    }
+
+    async fn resolve_person(&self, person: &Person, pin: Option<&UserPin>) -> Result<Resolution, AwsError> {
+        self.client.instance().await?;
+        self.client.person(person, pin).await
+    }
+
+    async fn holders(&self, target: &ResolvedTarget) -> Result<Holders, AwsError> {
+        let holders = self.client.holders(target, Priority::Look).await;
+        if let Err(error) = &holders
+            && error.kind == AwsErrorKind::NotFound
+        {
+            self.client.forget_target(target).await;
+        }
+        holders
+    }
+
+    async fn operation(&self, operation: &Operation) -> Result<Progress, AwsError> {
+        self.client.progress(operation).await
+    }
+}
