@@ -2,8 +2,11 @@
 
 pub mod clock;
 pub mod config;
+pub mod diagnostics;
+pub mod document;
 pub mod identity_center;
 pub mod model;
 pub mod policy;
 pub mod schedule;
+pub mod secret;
 pub mod telemetry;

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::{EntitlementId, Origin, Person, ProjectName, ScheduleKey, Target};
 
+pub mod file;
 pub mod window;
 
 pub use window::CronWindow;
