@@ -23,6 +23,7 @@ pub enum Severity {
 pub struct SourceFile {
     name: String,
     shown: String,
+    line_starts: Vec<usize>,
 }
 
 impl SourceFile {
@@ -46,7 +47,13 @@ impl SourceFile {
                 shown.push(c);
             }
         }
-        Self { name, shown }
+        let newlines = shown.match_indices('\n').map(|(at, _)| at + 1);
+        let line_starts = std::iter::once(0).chain(newlines).collect();
+        Self {
+            name,
+            shown,
+            line_starts,
+        }
     }
 
     /// A file of which nothing could be read.
@@ -64,16 +71,15 @@ impl SourceFile {
     /// Line and column of a byte offset, both counted from 1, columns in characters.
     #[must_use]
     pub fn position(&self, offset: usize) -> (usize, usize) {
-        let before = self.shown.get(..offset).unwrap_or(&self.shown);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        (line, before[line_start..].chars().count() + 1)
+        let line = self.line(offset);
+        let before = self.shown.get(self.line_starts[line - 1]..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
     }
 
     /// The line of a byte offset, counted from 1.
     #[must_use]
     pub fn line(&self, offset: usize) -> usize {
-        self.position(offset).0
+        self.line_starts.partition_point(|start| *start <= offset).max(1)
     }
 }
 
