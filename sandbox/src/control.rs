@@ -46,13 +46,7 @@ async fn clear_journal(State(shared): State<Arc<Shared>>) -> StatusCode {
 }
 
 async fn faults(State(shared): State<Arc<Shared>>) -> Json<Vec<Fault>> {
-    Json(shared.look(|state| {
-        state
-            .faults
-            .iter()
-            .map(|(_, fault)| fault.clone())
-            .collect()
-    }))
+    Json(shared.look(|state| state.faults.iter().map(|(_, fault)| fault.clone()).collect()))
 }
 
 async fn add_faults(State(shared): State<Arc<Shared>>, Json(faults): Json<Faults>) -> StatusCode {

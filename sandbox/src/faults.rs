@@ -168,26 +168,14 @@ impl Fault {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        self.effect(Effect::Status {
-            status,
-            headers,
-            body,
-        })
+        self.effect(Effect::Status { status, headers, body })
     }
 
     /// Answers with an AWS error: 500 for `InternalServerException`, otherwise 400.
     pub fn aws_error(self, code: &str, message: &str) -> Self {
-        let status = if code == "InternalServerException" {
-            500
-        } else {
-            400
-        };
+        let status = if code == "InternalServerException" { 500 } else { 400 };
         let body = json!({"__type": code, "message": message, "Message": message});
-        self.respond(
-            status,
-            &[("content-type", "application/x-amz-json-1.1")],
-            body,
-        )
+        self.respond(status, &[("content-type", "application/x-amz-json-1.1")], body)
     }
 
     /// Closes the connection without an answer.
@@ -258,18 +246,10 @@ impl Fault {
 }
 
 /// The answer that leaves, and whether the operation was performed. `None` is a cut connection.
-pub(crate) fn apply(
-    effect: &Effect,
-    wire: &Wire,
-    perform: impl FnOnce() -> Answer,
-) -> (Option<Answer>, bool) {
+pub(crate) fn apply(effect: &Effect, wire: &Wire, perform: impl FnOnce() -> Answer) -> (Option<Answer>, bool) {
     match effect {
         Effect::Pass => (Some(perform()), true),
-        Effect::Status {
-            status,
-            headers,
-            body,
-        } => {
+        Effect::Status { status, headers, body } => {
             let mut answer = match body {
                 Value::Null => Answer::bytes(*status, "", Vec::new()),
                 Value::String(text) => Answer::bytes(*status, "text/plain", text.as_bytes()),
@@ -313,10 +293,7 @@ pub(crate) fn apply(
             )),
             false,
         ),
-        Effect::EmptyBody => (
-            Some(Answer::bytes(200, "application/json", Vec::new())),
-            false,
-        ),
+        Effect::EmptyBody => (Some(Answer::bytes(200, "application/json", Vec::new())), false),
         Effect::TruncatedJson => {
             let mut answer = perform();
             let mut bytes = answer.clone().into_bytes();

@@ -65,13 +65,11 @@ pub struct Call {
 impl Call {
     /// Whether the operation changes something in AWS: the creation or deletion of an assignment or membership.
     pub fn is_write(&self) -> bool {
-        self.service == Service::Aws
-            && (self.operation.starts_with("Create") || self.operation.starts_with("Delete"))
+        self.service == Service::Aws && (self.operation.starts_with("Create") || self.operation.starts_with("Delete"))
     }
 
     /// Whether the caller was told that it worked.
     pub fn succeeded(&self) -> bool {
-        self.status
-            .is_some_and(|status| (200..300).contains(&status))
+        self.status.is_some_and(|status| (200..300).contains(&status))
     }
 }

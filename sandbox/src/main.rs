@@ -39,8 +39,7 @@ fn read_world(arguments: &Arguments) -> Result<World, String> {
         return Ok(World::small_organisation(Timestamp::now(), arguments.shift));
     };
     let shown = path.display();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     serde_json::from_str(&text).map_err(|error| format!("{shown} is not a world: {error}"))
 }
 

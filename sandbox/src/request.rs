@@ -97,11 +97,7 @@ impl Incoming {
                 .unwrap_or(1);
         }
         let number = |name: &str| self.parameter(name).and_then(|n| n.parse::<u64>().ok());
-        let limit = number("limit").unwrap_or(if self.service == Service::PagerDuty {
-            25
-        } else {
-            100
-        });
+        let limit = number("limit").unwrap_or(if self.service == Service::PagerDuty { 25 } else { 100 });
         number("offset").unwrap_or(0) / limit.max(1) + 1
     }
 
@@ -132,17 +128,9 @@ impl Incoming {
     pub(crate) fn credential_summary(&self) -> Option<String> {
         let value = self.header("authorization")?;
         if self.service == Service::Aws {
-            return Some(
-                credential_scope(value).map_or_else(String::new, |scope| scope.access_key_id),
-            );
+            return Some(credential_scope(value).map_or_else(String::new, |scope| scope.access_key_id));
         }
-        Some(
-            value
-                .split([' ', '='])
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-        )
+        Some(value.split([' ', '=']).next().unwrap_or_default().to_owned())
     }
 }
 
@@ -158,10 +146,7 @@ pub(crate) fn credential_scope(header: &str) -> Option<CredentialScope> {
     let mut parts = header[start..].split([',', ' ']).next()?.split('/');
     let access_key_id = parts.next()?.to_owned();
     let region = parts.nth(1)?.to_owned();
-    Some(CredentialScope {
-        access_key_id,
-        region,
-    })
+    Some(CredentialScope { access_key_id, region })
 }
 
 fn pairs(uri: &Uri) -> Vec<(String, String)> {
@@ -255,10 +240,7 @@ pub(crate) fn instant(text: &str, zone: &jiff::tz::TimeZone) -> Option<Timestamp
         return Some(timestamp);
     }
     let civil: jiff::civil::DateTime = text.parse().ok()?;
-    civil
-        .to_zoned(zone.clone())
-        .map(|zoned| zoned.timestamp())
-        .ok()
+    civil.to_zoned(zone.clone()).map(|zoned| zoned.timestamp()).ok()
 }
 
 /// Writes an instant with the zone's offset, `Z` for UTC.

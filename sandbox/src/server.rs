@@ -156,13 +156,8 @@ impl Sandbox {
 
     /// The scripted faults with their counts, so that a test can prove that its fault was met.
     pub fn faults(&self) -> Vec<Fault> {
-        self.shared.look(|state| {
-            state
-                .faults
-                .iter()
-                .map(|(_, fault)| fault.clone())
-                .collect()
-        })
+        self.shared
+            .look(|state| state.faults.iter().map(|(_, fault)| fault.clone()).collect())
     }
 
     /// Removes all faults and lets held calls go on.
@@ -210,11 +205,7 @@ struct Port {
     shared: Arc<Shared>,
 }
 
-async fn serve(
-    Extract(port): Extract<Port>,
-    ConnectInfo(wire): ConnectInfo<Wire>,
-    request: Request,
-) -> Response {
+async fn serve(Extract(port): Extract<Port>, ConnectInfo(wire): ConnectInfo<Wire>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
@@ -226,11 +217,8 @@ async fn serve(
             tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
         }
         if fault.hold {
-            let held =
-                |state: &mut crate::state::State| state.faults.iter().any(|(other, _)| other == id);
-            port.shared
-                .until(|state| (!held(state)).then_some(()))
-                .await;
+            let held = |state: &mut crate::state::State| state.faults.iter().any(|(other, _)| other == id);
+            port.shared.until(|state| (!held(state)).then_some(())).await;
         }
     }
     let effect = fault.map_or(Effect::Pass, |(_, fault)| fault.effect);

@@ -95,12 +95,10 @@ impl State {
 
     /// The bucket of that name, full when it is new.
     pub(crate) fn bucket(&mut self, name: &str, capacity: f64) -> &mut Bucket {
-        self.buckets
-            .entry(name.to_owned())
-            .or_insert_with(|| Bucket {
-                tokens: capacity,
-                filled: Instant::now(),
-            })
+        self.buckets.entry(name.to_owned()).or_insert_with(|| Bucket {
+            tokens: capacity,
+            filled: Instant::now(),
+        })
     }
 
     /// Writes the arrival into the journal and picks the fault that meets the call.
@@ -112,11 +110,7 @@ impl State {
         let met: Vec<(u64, Fault)> = self
             .faults
             .iter_mut()
-            .filter_map(|(id, fault)| {
-                fault
-                    .meets(request, &operation)
-                    .then(|| (*id, fault.clone()))
-            })
+            .filter_map(|(id, fault)| fault.meets(request, &operation).then(|| (*id, fault.clone())))
             .collect();
         let fault = met.into_iter().next();
         self.journal.push(Call {
@@ -200,11 +194,7 @@ impl Shared {
                 state.world.aws.settle(now);
                 let due = match state.clock {
                     Some(_) => None,
-                    None => state
-                        .world
-                        .aws
-                        .next_due()
-                        .map(|due| due.duration_since(now)),
+                    None => state.world.aws.next_due().map(|due| due.duration_since(now)),
                 };
                 (ready(state), due)
             });

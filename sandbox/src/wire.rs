@@ -87,11 +87,7 @@ fn broken() -> io::Error {
 }
 
 impl AsyncRead for CuttableStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.wire.get() == Cut::Now {
             return Poll::Ready(Err(broken()));
         }
@@ -100,11 +96,7 @@ impl AsyncRead for CuttableStream {
 }
 
 impl AsyncWrite for CuttableStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.wire.get() {
             Cut::Never => Pin::new(&mut self.tcp).poll_write(cx, buf),
             Cut::Now => Poll::Ready(Err(broken())),
@@ -119,11 +111,7 @@ impl AsyncWrite for CuttableStream {
                 if let Poll::Ready(Ok(count)) = written {
                     let body = count.saturating_sub(head);
                     let left = bytes.saturating_sub(body);
-                    self.wire.set(if left == 0 {
-                        Cut::Now
-                    } else {
-                        Cut::InBody(left)
-                    });
+                    self.wire.set(if left == 0 { Cut::Now } else { Cut::InBody(left) });
                 }
                 written
             }

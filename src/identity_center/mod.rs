@@ -9,7 +9,7 @@ mod live;
 mod people;
 mod reader;
 mod retry;
-mod slots;
+pub mod slots;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -17,7 +17,6 @@ mod writer;
 
 use std::collections::BTreeMap;
 
-pub mod slots;
 
 use async_trait::async_trait;
 

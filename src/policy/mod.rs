@@ -1,11 +1,23 @@
 //! The validated access policy: projects in a tree, the entitlements they own, their members and rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::{EntitlementId, Origin, Person, ProjectName, ScheduleKey, Target};
+use crate::{
+    diagnostics::{Diagnostic, Report, SourceFile},
+    document,
+    model::{EntitlementId, Origin, Person, ProjectName, ScheduleKey, SourceName, Target},
+};
 
+mod check;
+mod directory;
+pub mod file;
+mod lower;
 pub mod window;
 
 pub use window::CronWindow;
@@ -116,6 +128,108 @@ pub struct OnCall {
     pub permanent: bool,
 }
 
+/// What a policy is checked against.
+#[derive(Debug, Clone, Default)]
+pub struct PolicyContext {
+    /// The on-call sources of the configuration; `None` when they are not known, which is no mistake of the policy.
+    pub sources: Option<BTreeSet<SourceName>>,
+    /// The present, for warnings about what has ended and about coming changes of clocks. It never decides whether a
+    /// policy loads.
+    pub now: Option<Timestamp>,
+}
+
+/// Reads and checks every `*.toml` directly in `dir`, as they stood together at one moment.
+///
+/// Returns the policy with the warnings about it.
+///
+/// # Errors
+/// A [`Report`] of every mistake in every file, with the warnings. A directory that is missing, unreadable or without
+/// a policy file is an error and never an empty policy.
+pub fn load(dir: &Path, context: &PolicyContext) -> Result<(Policy, Vec<Diagnostic>), Report> {
+    let mut report = Report::default();
+    let files = match directory::read(dir) {
+        Ok(files) => files,
+        Err(diagnostic) => {
+            report.push(diagnostic);
+            return Err(report);
+        }
+    };
+    let revision = directory::revision(&files);
+    let folder = dir
+        .file_name()
+        .map_or_else(|| dir.to_string_lossy(), |name| name.to_string_lossy());
+    let mut drafts = Vec::new();
+    let mut complete = true;
+    for file in files {
+        let path = file.path.display().to_string();
+        match file.content.and_then(|bytes| document::decode(&path, bytes)) {
+            Ok(text) => {
+                let source = Arc::new(SourceFile::new(path, &text, &[]));
+                let parsed = document::parse(source, &text, &mut report);
+                drafts.push(lower::lower(parsed, format!("{folder}/{}", file.name), &mut report));
+            }
+            Err(diagnostic) => {
+                complete = false;
+                report.push(diagnostic);
+            }
+        }
+    }
+    check::run(&drafts, complete, context, &mut report);
+    report.sort();
+    if report.has_errors() {
+        return Err(report);
+    }
+    match revision.map(|revision| assemble(revision, drafts)) {
+        Ok(Some(policy)) => Ok((policy, report.into_diagnostics())),
+        Ok(None) => {
+            let message = "an entry was not understood, and the reason was lost: this is a defect of dutybound";
+            report.push(Diagnostic::whole_file("defect", &dir.display().to_string(), message));
+            Err(report)
+        }
+        Err(report) => Err(report),
+    }
+}
+
+/// The [`Policy::revision`] that [`load`] would give the directory now, without checking it: to notice changes,
+/// whether a file was written in place, renamed into place or reached through a link that now points elsewhere.
+///
+/// # Errors
+/// A [`Report`] when the directory or a file in it cannot be read, or there is no policy file.
+pub fn fingerprint(dir: &Path) -> Result<String, Report> {
+    match directory::read(dir) {
+        Ok(files) => directory::revision(&files),
+        Err(diagnostic) => {
+            let mut report = Report::default();
+            report.push(diagnostic);
+            Err(report)
+        }
+    }
+}
+
+/// `None` when an entry has no value. Its reason is in the report; here nothing is left out, because a policy without
+/// one of its members or rules would take access away.
+fn assemble(revision: String, drafts: Vec<lower::Draft>) -> Option<Policy> {
+    let mut projects = BTreeMap::new();
+    for draft in drafts {
+        let section = draft.file.project?.value;
+        let entitlements: Option<Vec<Entitlement>> = draft.entitlements.into_iter().collect();
+        let members: Option<Vec<Member>> = draft.members.into_iter().collect();
+        let rules: Option<Vec<Rule>> = draft.rules.into_iter().collect();
+        let project = Project {
+            name: draft.name.clone(),
+            parent: section.parent.map(|parent| ProjectName(parent.value)),
+            owners: draft.owners,
+            context: section.context.map(|context| context.value),
+            entitlements: entitlements?.into_iter().map(|e| (e.id.name.clone(), e)).collect(),
+            members: members?.into_iter().map(|m| (m.person.clone(), m)).collect(),
+            rules: rules?,
+            origin: draft.origin,
+        };
+        projects.insert(draft.name, project);
+    }
+    Some(Policy { revision, projects })
+}
+
 impl Policy {
     /// The entitlement with this id.
     #[must_use]
@@ -140,3 +254,6 @@ impl Policy {
         keys
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,25 +21,18 @@ pub(crate) fn list(aws: &Aws, input: &Input<'_>) -> Outcome {
 
 pub(crate) fn list_for_principal(aws: &Aws, input: &Input<'_>) -> Outcome {
     let (kind, principal) = principal(aws, input)?;
-    let account = input
-        .fields
-        .pointer("/Filter/AccountId")
-        .and_then(Value::as_str);
+    let account = input.fields.pointer("/Filter/AccountId").and_then(Value::as_str);
     let groups: Vec<&str> = aws
         .memberships
         .iter()
         .filter(|_| kind == PrincipalType::User && aws.principal_lists_group_rows)
-        .filter(|member| {
-            member.user == principal && aws.listed(member.since, member.removed, input.now)
-        })
+        .filter(|member| member.user == principal && aws.listed(member.since, member.removed, input.now))
         .map(|member| member.group.as_str())
         .collect();
     let rows = listed(aws, input)
         .filter(|key| {
             let direct = key.principal_type == kind && key.principal == principal;
-            direct
-                || key.principal_type == PrincipalType::Group
-                    && groups.contains(&key.principal.as_str())
+            direct || key.principal_type == PrincipalType::Group && groups.contains(&key.principal.as_str())
         })
         .filter(|key| account.is_none_or(|account| key.account == account))
         .map(row)
@@ -60,14 +53,8 @@ fn row(key: &AssignmentKey) -> Value {
 fn principal(aws: &Aws, input: &Input<'_>) -> Result<(PrincipalType, String), Refusal> {
     let id = input.text("PrincipalId")?;
     let (kind, known) = match input.text("PrincipalType")? {
-        "USER" => (
-            PrincipalType::User,
-            aws.users.iter().any(|user| user.id == id),
-        ),
-        "GROUP" => (
-            PrincipalType::Group,
-            aws.groups.iter().any(|group| group.id == id),
-        ),
+        "USER" => (PrincipalType::User, aws.users.iter().any(|user| user.id == id)),
+        "GROUP" => (PrincipalType::Group, aws.groups.iter().any(|group| group.id == id)),
         other => {
             return Err(Refusal::validation(format!(
                 "PrincipalType {other} is not USER or GROUP"
@@ -77,17 +64,12 @@ fn principal(aws: &Aws, input: &Input<'_>) -> Result<(PrincipalType, String), Re
     if known {
         return Ok((kind, id.to_owned()));
     }
-    let looks_like_uuid = id.len() >= 36
-        && id.len() <= 47
-        && id
-            .bytes()
-            .all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    let looks_like_uuid =
+        id.len() >= 36 && id.len() <= 47 && id.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
     Err(if looks_like_uuid {
         Refusal::not_found(format!("Could not find {} with id {id}", kind.as_str()))
     } else {
-        Refusal::validation(format!(
-            "Value '{id}' at 'principalId' failed to satisfy constraint"
-        ))
+        Refusal::validation(format!("Value '{id}' at 'principalId' failed to satisfy constraint"))
     })
 }
 
@@ -120,9 +102,7 @@ pub(crate) fn start(state: &mut State, input: &Input<'_>) -> Outcome {
         .filter(running)
         .any(|operation| operation.key.account == key.account)
     {
-        return Err(Refusal::conflict(
-            "There is a conflicting operation in process.",
-        ));
+        return Err(Refusal::conflict("There is a conflicting operation in process."));
     }
     if aws.operations.iter().filter(running).count() >= aws.outstanding_operations {
         return Err(Refusal::throttled(
@@ -207,10 +187,7 @@ pub(crate) fn describe_status(aws: &Aws, input: &Input<'_>) -> Outcome {
 
 pub(crate) fn list_status(aws: &Aws, input: &Input<'_>) -> Outcome {
     let kind = kind_of(input.operation);
-    let wanted = input
-        .fields
-        .pointer("/Filter/Status")
-        .and_then(Value::as_str);
+    let wanted = input.fields.pointer("/Filter/Status").and_then(Value::as_str);
     let rows = aws
         .operations
         .iter()

@@ -25,11 +25,7 @@ pub(crate) fn list_instances(aws: &Aws, input: &Input<'_>) -> Outcome {
 }
 
 pub(crate) fn list_permission_sets(aws: &Aws, input: &Input<'_>) -> Outcome {
-    let rows = aws
-        .permission_sets
-        .iter()
-        .map(|set| json!(set.arn))
-        .collect();
+    let rows = aws.permission_sets.iter().map(|set| json!(set.arn)).collect();
     input.page(aws, "PermissionSets", rows)
 }
 

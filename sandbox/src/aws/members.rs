@@ -71,9 +71,7 @@ pub(crate) fn is_member(aws: &Aws, input: &Input<'_>) -> Outcome {
     let results: Vec<Value> = groups
         .iter()
         .map(|group| {
-            let exists = group
-                .as_str()
-                .is_some_and(|group| find(aws, group, &user).is_some());
+            let exists = group.as_str().is_some_and(|group| find(aws, group, &user).is_some());
             json!({"GroupId": group, "MemberId": {"UserId": user}, "MembershipExists": exists})
         })
         .collect();
@@ -104,10 +102,8 @@ pub(crate) fn create(aws: &mut Aws, input: &Input<'_>, id: &str) -> Outcome {
     known_group(aws, group)?;
     known_user(aws, &user)?;
     if find(aws, group, &user).is_some() {
-        return Err(
-            Refusal::conflict("Member and Group relationship already exists.")
-                .with("Reason", "UNIQUENESS_CONSTRAINT_VIOLATION"),
-        );
+        return Err(Refusal::conflict("Member and Group relationship already exists.")
+            .with("Reason", "UNIQUENESS_CONSTRAINT_VIOLATION"));
     }
     aws.memberships.push(Membership {
         id: id.to_owned(),

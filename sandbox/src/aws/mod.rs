@@ -69,7 +69,9 @@ impl Input<'_> {
     /// A required text member.
     fn text(&self, name: &str) -> Result<&str, Refusal> {
         self.optional(name).ok_or_else(|| {
-            Refusal::validation(format!("1 validation error detected: Value at '{name}' failed to satisfy constraint: Member must not be null"))
+            Refusal::validation(format!(
+                "1 validation error detected: Value at '{name}' failed to satisfy constraint: Member must not be null"
+            ))
         })
     }
 
@@ -81,9 +83,7 @@ impl Input<'_> {
     fn page(&self, aws: &Aws, name: &str, rows: Vec<Value>) -> Outcome {
         let largest = aws.page_size.max(1);
         let size = match self.fields.get("MaxResults").and_then(Value::as_u64) {
-            Some(asked) if (1..=100).contains(&asked) => {
-                usize::try_from(asked).unwrap_or(largest).min(largest)
-            }
+            Some(asked) if (1..=100).contains(&asked) => usize::try_from(asked).unwrap_or(largest).min(largest),
             Some(_) => return Err(Refusal::validation("MaxResults must be between 1 and 100")),
             None => largest,
         };
@@ -99,9 +99,7 @@ impl Input<'_> {
                 let (offset, page, operation) = (parts.next(), parts.next(), parts.next());
                 let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
                 match (number(offset), number(page)) {
-                    (Some(offset), Some(page)) if operation == Some(self.operation) => {
-                        (offset, page)
-                    }
+                    (Some(offset), Some(page)) if operation == Some(self.operation) => (offset, page),
                     _ => return Err(Refusal::validation("Invalid NextToken")),
                 }
             }
@@ -120,20 +118,14 @@ pub(crate) fn answer(state: &mut State, request: &Incoming) -> Answer {
     let now = state.now();
     state.world.aws.settle(now);
     let request_id = state.uuid();
-    let target = request
-        .header("x-amz-target")
-        .unwrap_or_default()
-        .to_owned();
+    let target = request.header("x-amz-target").unwrap_or_default().to_owned();
     let identity_store = target.starts_with("AWSIdentityStore.");
     let outcome = authenticate(&state.world.aws, request)
         .and_then(|region| check_rate(state).map(|()| region))
         .and_then(|region| {
             let fields = request.json();
             if !fields.is_object() {
-                return Err(Refusal::new(
-                    "SerializationException",
-                    "the body is not a JSON object",
-                ));
+                return Err(Refusal::new("SerializationException", "the body is not a JSON object"));
             }
             let (_, operation) = target.split_once('.').unwrap_or_default();
             let input = Input {
@@ -201,11 +193,7 @@ fn authenticate(aws: &Aws, request: &Incoming) -> Result<String, Refusal> {
         .access_key_ids
         .as_ref()
         .is_none_or(|known| known.contains(&scope.access_key_id));
-    if known {
-        Ok(scope.region)
-    } else {
-        Err(refused())
-    }
+    if known { Ok(scope.region) } else { Err(refused()) }
 }
 
 fn check_rate(state: &mut State) -> Result<(), Refusal> {
@@ -229,12 +217,8 @@ fn sso_admin_call(state: &mut State, input: &Input<'_>) -> Outcome {
     match input.operation {
         "ListPermissionSets" => instance::list_permission_sets(aws, input),
         "DescribePermissionSet" => instance::describe_permission_set(aws, input),
-        "ListAccountsForProvisionedPermissionSet" => {
-            instance::accounts_of_permission_set(aws, input)
-        }
-        "ListPermissionSetsProvisionedToAccount" => {
-            instance::permission_sets_of_account(aws, input)
-        }
+        "ListAccountsForProvisionedPermissionSet" => instance::accounts_of_permission_set(aws, input),
+        "ListPermissionSetsProvisionedToAccount" => instance::permission_sets_of_account(aws, input),
         "ListAccountAssignments" => assignments::list(aws, input),
         "ListAccountAssignmentsForPrincipal" => assignments::list_for_principal(aws, input),
         "CreateAccountAssignment" | "DeleteAccountAssignment" => assignments::start(state, input),

@@ -25,13 +25,7 @@ fn unique_attribute<'a>(input: &'a Input<'_>) -> Result<(&'a str, &'a str), Refu
     };
     match (attribute("AttributePath"), attribute("AttributeValue")) {
         (Some(path), Some(value)) => Ok((path, value)),
-        _ if input
-            .fields
-            .pointer("/AlternateIdentifier/ExternalId")
-            .is_some() =>
-        {
-            Err(unknown("USER", "external id"))
-        }
+        _ if input.fields.pointer("/AlternateIdentifier/ExternalId").is_some() => Err(unknown("USER", "external id")),
         _ => Err(Refusal::validation("AlternateIdentifier is invalid")),
     }
 }
@@ -43,9 +37,7 @@ pub(crate) fn get_user_id(aws: &Aws, input: &Input<'_>) -> Outcome {
         _ => user.emails.iter().any(|email| same(aws, email, value)),
     };
     if !["userName", "UserName", "emails.value"].contains(&path) {
-        return Err(Refusal::validation(format!(
-            "AttributePath {path} is not supported"
-        )));
+        return Err(Refusal::validation(format!("AttributePath {path} is not supported")));
     }
     aws.users
         .iter()
@@ -77,9 +69,7 @@ pub(crate) fn list_users(aws: &Aws, input: &Input<'_>) -> Outcome {
 pub(crate) fn get_group_id(aws: &Aws, input: &Input<'_>) -> Outcome {
     let (path, value) = unique_attribute(input)?;
     if !["displayName", "DisplayName"].contains(&path) {
-        return Err(Refusal::validation(format!(
-            "AttributePath {path} is not supported"
-        )));
+        return Err(Refusal::validation(format!("AttributePath {path} is not supported")));
     }
     aws.groups
         .iter()

@@ -34,11 +34,7 @@ impl Refusal {
     }
 
     fn unseen_schedule() -> Self {
-        Self::new(
-            403,
-            40_301,
-            "Api key is not authorized to access the schedule",
-        )
+        Self::new(403, 40_301, "Api key is not authorized to access the schedule")
     }
 }
 
@@ -63,15 +59,8 @@ pub(crate) fn answer(state: &mut State, request: &Incoming) -> Answer {
         .and_then(|caller| route(&state.world.opsgenie, request, &caller, now));
     let (status, mut body, code) = match outcome {
         Ok(body) => (200, body, None),
-        Err(Refusal {
-            status,
-            code,
-            message,
-        }) => {
-            let fields = [
-                ("message".to_owned(), json!(message)),
-                ("code".to_owned(), json!(code)),
-            ];
+        Err(Refusal { status, code, message }) => {
+            let fields = [("message".to_owned(), json!(message)), ("code".to_owned(), json!(code))];
             (status, Map::from_iter(fields), Some(code))
         }
     };
@@ -85,12 +74,7 @@ pub(crate) fn answer(state: &mut State, request: &Incoming) -> Answer {
     }
     if status == 429 {
         let domain = domain(request);
-        let period = state
-            .world
-            .opsgenie
-            .limits
-            .iter()
-            .find(|limit| limit.domain == domain);
+        let period = state.world.opsgenie.limits.iter().find(|limit| limit.domain == domain);
         answer = answer
             .header("x-ratelimit-state", "THROTTLED")
             .header("x-ratelimit-reason", "ACCOUNT")
@@ -130,16 +114,8 @@ fn check_rate(state: &mut State, request: &Incoming) -> Result<(), Refusal> {
     for (limit, period) in limits {
         let capacity = f64::from(limit);
         let bucket = state.bucket(&format!("opsgenie {domain} {period}"), capacity);
-        if !bucket.take(
-            capacity,
-            capacity / f64::from(period.max(1)),
-            Instant::now(),
-        ) {
-            return Err(Refusal::new(
-                429,
-                42_900,
-                "You are making too many requests!",
-            ));
+        if !bucket.take(capacity, capacity / f64::from(period.max(1)), Instant::now()) {
+            return Err(Refusal::new(429, 42_900, "You are making too many requests!"));
         }
     }
     Ok(())
@@ -176,13 +152,7 @@ fn route(genie: &Opsgenie, request: &Incoming, caller: &Caller<'_>, now: Timesta
                 .schedules
                 .iter()
                 .filter(|schedule| caller.sees(schedule))
-                .map(|schedule| {
-                    timeline::schedule(
-                        genie,
-                        schedule,
-                        request.parameter("expand") == Some("rotation"),
-                    )
-                })
+                .map(|schedule| timeline::schedule(genie, schedule, request.parameter("expand") == Some("rotation")))
                 .collect();
             let mut fields = data(json!(rows));
             fields.insert("expandable".to_owned(), json!(["rotation"]));
@@ -235,9 +205,7 @@ fn find<'a>(
         None | Some("id") => false,
         Some("name") => true,
         Some(other) => {
-            return Err(Refusal::semantic(format!(
-                "{parameter} [{other}] is not valid"
-            )));
+            return Err(Refusal::semantic(format!("{parameter} [{other}] is not valid")));
         }
     };
     let schedule = genie.schedules.iter().find(|schedule| {

@@ -9,21 +9,11 @@ use super::{Outcome, Refusal, data};
 use crate::request::{Incoming, instant};
 use crate::world::opsgenie::{Duty, Opsgenie, Recipient, RecipientKind, Schedule};
 
-pub(crate) fn one(
-    genie: &Opsgenie,
-    schedule: &Schedule,
-    request: &Incoming,
-    now: Timestamp,
-) -> Outcome {
+pub(crate) fn one(genie: &Opsgenie, schedule: &Schedule, request: &Incoming, now: Timestamp) -> Outcome {
     Ok(data(on_call(genie, schedule, request, now)?))
 }
 
-pub(crate) fn all(
-    genie: &Opsgenie,
-    request: &Incoming,
-    seen: Option<&[String]>,
-    now: Timestamp,
-) -> Outcome {
+pub(crate) fn all(genie: &Opsgenie, request: &Incoming, seen: Option<&[String]>, now: Timestamp) -> Outcome {
     let rows = genie
         .schedules
         .iter()
@@ -33,16 +23,12 @@ pub(crate) fn all(
     Ok(data(json!(rows)))
 }
 
-fn on_call(
-    genie: &Opsgenie,
-    schedule: &Schedule,
-    request: &Incoming,
-    now: Timestamp,
-) -> Result<Value, Refusal> {
+fn on_call(genie: &Opsgenie, schedule: &Schedule, request: &Incoming, now: Timestamp) -> Result<Value, Refusal> {
     let date = match request.parameter("date") {
         None => now,
-        Some(text) => instant(text, &TimeZone::UTC)
-            .ok_or_else(|| Refusal::semantic(format!("date [{text}] is not valid")))?,
+        Some(text) => {
+            instant(text, &TimeZone::UTC).ok_or_else(|| Refusal::semantic(format!("date [{text}] is not valid")))?
+        }
     };
     let duties: Vec<Duty> = if schedule.enabled {
         schedule
@@ -58,10 +44,7 @@ fn on_call(
     let mut value = json!({"_parent": meta(schedule)});
     if request.parameter("flat") == Some("true") {
         let mut names: Vec<String> = Vec::new();
-        for id in duties
-            .iter()
-            .flat_map(|duty| users_of(genie, &duty.recipient))
-        {
+        for id in duties.iter().flat_map(|duty| users_of(genie, &duty.recipient)) {
             let name = genie
                 .users
                 .iter()

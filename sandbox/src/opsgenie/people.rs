@@ -16,20 +16,11 @@ pub(crate) fn list(genie: &Opsgenie, request: &Incoming) -> Outcome {
     let limit = number("limit", 100)?.clamp(1, 100);
     let offset = number("offset", 0)?;
     let total = genie.users.len();
-    let rows: Vec<Value> = genie
-        .users
-        .iter()
-        .skip(offset)
-        .take(limit)
-        .map(user)
-        .collect();
+    let rows: Vec<Value> = genie.users.iter().skip(offset).take(limit).map(user).collect();
     // Documented samples show plain http links; a client must not follow them with its key.
     let host = request.header("host").unwrap_or("api.opsgenie.com");
-    let link = |offset: usize| {
-        format!("http://{host}/v2/users?limit={limit}&offset={offset}&order=ASC&sort=username")
-    };
-    let mut paging =
-        json!({"first": link(0), "last": link(total.saturating_sub(1) / limit * limit)});
+    let link = |offset: usize| format!("http://{host}/v2/users?limit={limit}&offset={offset}&order=ASC&sort=username");
+    let mut paging = json!({"first": link(0), "last": link(total.saturating_sub(1) / limit * limit)});
     if offset + limit < total {
         paging["next"] = json!(link(offset + limit));
     }
@@ -48,11 +39,7 @@ pub(crate) fn get(genie: &Opsgenie, identifier: &str) -> Outcome {
         .iter()
         .find(|user| user.id == identifier || user.username.eq_ignore_ascii_case(identifier));
     let Some(found) = found else {
-        return Err(Refusal::new(
-            404,
-            40_400,
-            format!("No user exists with [{identifier}]"),
-        ));
+        return Err(Refusal::new(404, 40_400, format!("No user exists with [{identifier}]")));
     };
     let mut fields = data(user(found));
     fields.insert("expandable".to_owned(), json!(["contact"]));

@@ -9,9 +9,7 @@ use super::oncalls::users_of;
 use super::{Outcome, Refusal, data};
 use crate::request::{Incoming, instant};
 use crate::world::interval::Span;
-use crate::world::opsgenie::{
-    Duty, Group, Opsgenie, Recipient, RecipientKind, Schedule, ScheduleRotation,
-};
+use crate::world::opsgenie::{Duty, Group, Opsgenie, Recipient, RecipientKind, Schedule, ScheduleRotation};
 
 pub(crate) fn schedule(genie: &Opsgenie, schedule: &Schedule, with_rotations: bool) -> Value {
     let mut value = json!({
@@ -33,7 +31,8 @@ pub(crate) fn schedule(genie: &Opsgenie, schedule: &Schedule, with_rotations: bo
 }
 
 fn definition(genie: &Opsgenie, rotation: &ScheduleRotation) -> Value {
-    let mut value = json!({"id": rotation.id, "name": rotation.name, "type": "hourly", "length": 1, "participants": []});
+    let mut value =
+        json!({"id": rotation.id, "name": rotation.name, "type": "hourly", "length": 1, "participants": []});
     if let Some(rule) = &rotation.rotation {
         value["startDate"] = json!(rule.start.to_string());
         value["length"] = json!((rule.turn.as_secs() / 3600).max(1));
@@ -67,9 +66,7 @@ pub(crate) fn overrides(schedule: &Schedule, now: Timestamp) -> Value {
             let rotations: Vec<Value> = schedule
                 .rotations
                 .iter()
-                .filter(|rotation| {
-                    over.rotations.is_empty() || over.rotations.contains(&rotation.id)
-                })
+                .filter(|rotation| over.rotations.is_empty() || over.rotations.contains(&rotation.id))
                 .map(|rotation| json!({"id": rotation.id, "name": rotation.name}))
                 .collect();
             json!({
@@ -84,12 +81,7 @@ pub(crate) fn overrides(schedule: &Schedule, now: Timestamp) -> Value {
         .collect()
 }
 
-pub(crate) fn timeline(
-    genie: &Opsgenie,
-    schedule: &Schedule,
-    request: &Incoming,
-    now: Timestamp,
-) -> Outcome {
+pub(crate) fn timeline(genie: &Opsgenie, schedule: &Schedule, request: &Incoming, now: Timestamp) -> Outcome {
     let (since, until) = snapped(schedule, request, now)?;
     let expand: Vec<&str> = request
         .parameters("expand")
@@ -117,33 +109,22 @@ pub(crate) fn timeline(
         });
     }
     if expand.contains(&"override") {
-        body["overrideTimeline"] =
-            render(genie, schedule, now, (since, until), of_kind("override"));
+        body["overrideTimeline"] = render(genie, schedule, now, (since, until), of_kind("override"));
     }
     if expand.contains(&"forwarding") {
-        body["forwardingTimeline"] =
-            render(genie, schedule, now, (since, until), of_kind("forwarding"));
+        body["forwardingTimeline"] = render(genie, schedule, now, (since, until), of_kind("forwarding"));
     }
     let mut fields = data(body);
-    fields.insert(
-        "expandable".to_owned(),
-        json!(["base", "forwarding", "override"]),
-    );
+    fields.insert("expandable".to_owned(), json!(["base", "forwarding", "override"]));
     Ok(fields)
 }
 
 /// The window: it begins with the day, week or month around `date` in the schedule's zone, not with `date`.
-fn snapped(
-    schedule: &Schedule,
-    request: &Incoming,
-    now: Timestamp,
-) -> Result<(Timestamp, Timestamp), Refusal> {
-    let zone =
-        TimeZone::get(&schedule.time_zone).map_err(|error| Refusal::semantic(error.to_string()))?;
+fn snapped(schedule: &Schedule, request: &Incoming, now: Timestamp) -> Result<(Timestamp, Timestamp), Refusal> {
+    let zone = TimeZone::get(&schedule.time_zone).map_err(|error| Refusal::semantic(error.to_string()))?;
     let date = match request.parameter("date") {
         None => now,
-        Some(text) => instant(text, &zone)
-            .ok_or_else(|| Refusal::semantic(format!("date [{text}] is not valid")))?,
+        Some(text) => instant(text, &zone).ok_or_else(|| Refusal::semantic(format!("date [{text}] is not valid")))?,
     };
     let interval: i64 = match request.parameter("interval") {
         None => 1,
@@ -160,9 +141,7 @@ fn snapped(
         "weeks" => (day.saturating_sub(back.days()), interval.weeks()),
         "months" => (day.first_of_month(), interval.months()),
         other => {
-            return Err(Refusal::semantic(format!(
-                "intervalUnit [{other}] is not valid"
-            )));
+            return Err(Refusal::semantic(format!("intervalUnit [{other}] is not valid")));
         }
     };
     let bound = |day: jiff::civil::Date| day.to_datetime(Time::midnight()).to_zoned(zone.clone());
@@ -183,14 +162,11 @@ fn render(
         .rotations
         .iter()
         .map(|rotation| {
-            let mut value =
-                json!({"id": rotation.id, "name": rotation.name, "order": rotation.order});
+            let mut value = json!({"id": rotation.id, "name": rotation.name, "order": rotation.order});
             if !rotation.without_periods {
                 value["periods"] = spans(rotation)
                     .into_iter()
-                    .flat_map(|span| {
-                        split_at_now(span.cut(since, until), genie.split_history_at_now, now)
-                    })
+                    .flat_map(|span| split_at_now(span.cut(since, until), genie.split_history_at_now, now))
                     .map(|span| period(genie, &span, now))
                     .collect();
             }
@@ -218,11 +194,7 @@ fn split_at_now(span: Span<Duty>, wanted: bool, now: Timestamp) -> Vec<Span<Duty
 fn period(genie: &Opsgenie, span: &Span<Duty>, now: Timestamp) -> Value {
     let past = span.end.is_some_and(|end| end <= now);
     let duty = &span.what;
-    let kind = if past {
-        "historical"
-    } else {
-        duty.kind.as_str()
-    };
+    let kind = if past { "historical" } else { duty.kind.as_str() };
     let mut value = json!({
         "startDate": span.start.to_string(),
         "endDate": span.end.map(|end| end.to_string()),
@@ -256,9 +228,7 @@ fn recipient(genie: &Opsgenie, recipient: &Recipient) -> Value {
             .iter()
             .find(|schedule| schedule.id == recipient.id)
             .map(|schedule| schedule.name.clone()),
-        RecipientKind::Team | RecipientKind::Escalation => {
-            group(genie, recipient).map(|group| group.name.clone())
-        }
+        RecipientKind::Team | RecipientKind::Escalation => group(genie, recipient).map(|group| group.name.clone()),
     };
     let mut value = json!({"id": recipient.id, "type": recipient.kind.as_str()});
     if let Some(name) = name {

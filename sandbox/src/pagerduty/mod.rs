@@ -82,11 +82,7 @@ pub(crate) fn answer(state: &mut State, request: &Incoming) -> Answer {
 }
 
 /// Checks the credential; gives the scopes of an app token, `None` for a key that may do everything.
-fn authenticate(
-    pager: &PagerDuty,
-    request: &Incoming,
-    now: Timestamp,
-) -> Result<Option<Vec<String>>, Refusal> {
+fn authenticate(pager: &PagerDuty, request: &Incoming, now: Timestamp) -> Result<Option<Vec<String>>, Refusal> {
     let refused = || Refusal::new(401, 2006, "Authentication failed");
     let header = request.header("authorization").ok_or_else(refused)?;
     if let Some(key) = header.strip_prefix("Token token=") {
@@ -111,16 +107,12 @@ type Rate = [(&'static str, u64); 3];
 
 /// Counts the request against its credential's limits and gives the headers of the one closest to being reached.
 fn rate(state: &mut State, request: &Incoming) -> (bool, Rate) {
-    let credential = request
-        .header("authorization")
-        .unwrap_or_default()
-        .to_owned();
+    let credential = request.header("authorization").unwrap_or_default().to_owned();
     let general = state.world.pagerduty.requests_per_minute;
     let (within, rate) = minute(state, &format!("pagerduty {credential}"), general);
     match state.world.pagerduty.oncalls_per_minute {
         Some(limit) if request.path == "/oncalls" => {
-            let (also_within, other) =
-                minute(state, &format!("pagerduty oncalls {credential}"), limit);
+            let (also_within, other) = minute(state, &format!("pagerduty oncalls {credential}"), limit);
             let closest = if other[1].1 < rate[1].1 { other } else { rate };
             (within && also_within, closest)
         }
@@ -143,28 +135,15 @@ fn minute(state: &mut State, name: &str, limit: u32) -> (bool, Rate) {
     }
     let rate = [
         ("ratelimit-limit", u64::from(limit)),
-        (
-            "ratelimit-remaining",
-            u64::from(limit.saturating_sub(window.1)),
-        ),
-        (
-            "ratelimit-reset",
-            60_u64.saturating_sub(window.0.elapsed().as_secs()),
-        ),
+        ("ratelimit-remaining", u64::from(limit.saturating_sub(window.1))),
+        ("ratelimit-reset", 60_u64.saturating_sub(window.0.elapsed().as_secs())),
     ];
     (within, rate)
 }
 
-fn route(
-    pager: &PagerDuty,
-    request: &Incoming,
-    scopes: Option<&[String]>,
-    now: Timestamp,
-) -> Outcome {
+fn route(pager: &PagerDuty, request: &Incoming, scopes: Option<&[String]>, now: Timestamp) -> Outcome {
     let needs = |scope: &str| match scopes {
-        Some(scopes) if !scopes.iter().any(|own| own == scope) => {
-            Err(Refusal::new(403, 2010, "Access Denied"))
-        }
+        Some(scopes) if !scopes.iter().any(|own| own == scope) => Err(Refusal::new(403, 2010, "Access Denied")),
         _ => Ok(()),
     };
     let segments = request.segments();
@@ -214,13 +193,7 @@ fn route(
 }
 
 /// Classic paging: `limit` (default, maximum), `offset`, `more`, and `total` only when asked for.
-fn page(
-    request: &Incoming,
-    name: &str,
-    rows: Vec<Value>,
-    default: usize,
-    maximum: usize,
-) -> Outcome {
+fn page(request: &Incoming, name: &str, rows: Vec<Value>, default: usize, maximum: usize) -> Outcome {
     let number = |name: &str, fallback: usize| match request.parameter(name) {
         None => Ok(fallback),
         Some(text) => text
@@ -263,9 +236,7 @@ fn zone(request: &Incoming, default: &str) -> Result<TimeZone, Refusal> {
 fn moment(request: &Incoming, name: &str, zone: &TimeZone) -> Result<Option<Timestamp>, Refusal> {
     request
         .parameter(name)
-        .map(|text| {
-            instant(text, zone).ok_or_else(|| Refusal::new(400, 2004, "Invalid Date Format"))
-        })
+        .map(|text| instant(text, zone).ok_or_else(|| Refusal::new(400, 2004, "Invalid Date Format")))
         .transpose()
 }
 
@@ -273,10 +244,7 @@ fn moment(request: &Incoming, name: &str, zone: &TimeZone) -> Result<Option<Time
 fn window(request: &Incoming, zone: &TimeZone) -> Result<Option<(Timestamp, Timestamp)>, Refusal> {
     let fortnight = jiff::SignedDuration::from_hours(14 * 24);
     let far = || Refusal::new(400, 2005, "Invalid Query Date Range");
-    let window = match (
-        moment(request, "since", zone)?,
-        moment(request, "until", zone)?,
-    ) {
+    let window = match (moment(request, "since", zone)?, moment(request, "until", zone)?) {
         (None, None) => return Ok(None),
         (Some(since), Some(until)) => (since, until),
         (Some(since), None) => (since, since.checked_add(fortnight).map_err(|_| far())?),
@@ -293,8 +261,7 @@ fn user_reference(pager: &PagerDuty, id: &str) -> Value {
     let user = pager.users.iter().find(|user| user.id == id);
     let mut reference = reference("user", id, user.map_or(id, |user| user.name.as_str()));
     if let Some(User {
-        deleted_at: Some(at),
-        ..
+        deleted_at: Some(at), ..
     }) = user
     {
         reference["deleted_at"] = json!(at.to_string());

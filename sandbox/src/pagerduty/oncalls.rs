@@ -47,7 +47,11 @@ pub(crate) fn list(pager: &PagerDuty, request: &Incoming, now: Timestamp) -> Out
     let rows = rows
         .into_iter()
         .map(|row| {
-            let span = Span { start: row.start.unwrap_or(since), end: row.end, what: () };
+            let span = Span {
+                start: row.start.unwrap_or(since),
+                end: row.end,
+                what: (),
+            };
             let (start, end) = match row.start {
                 Some(_) if clipped => (Some(span.cut(since, until).start), span.cut(since, until).end),
                 _ => (row.start, row.end),
@@ -88,48 +92,28 @@ fn collect<'a>(
         Target::Schedule(id) => id,
     };
     if let Some(schedule) = pager.schedules.iter().find(|schedule| schedule.id == *id) {
-        let reference = (
-            schedule.id.as_str(),
-            schedule.name.as_str(),
-            "schedule_reference",
-        );
-        rows.extend(
-            schedule
-                .final_spans(since, until)
-                .into_iter()
-                .map(|span| Row {
-                    policy,
-                    level,
-                    schedule: Some(reference),
-                    user: span.what,
-                    start: Some(span.start),
-                    end: span.end,
-                }),
-        );
+        let reference = (schedule.id.as_str(), schedule.name.as_str(), "schedule_reference");
+        rows.extend(schedule.final_spans(since, until).into_iter().map(|span| Row {
+            policy,
+            level,
+            schedule: Some(reference),
+            user: span.what,
+            start: Some(span.start),
+            end: span.end,
+        }));
     }
-    let shift_schedule = pager
-        .shift_schedules
-        .iter()
-        .find(|schedule| schedule.id == *id);
+    let shift_schedule = pager.shift_schedules.iter().find(|schedule| schedule.id == *id);
     if let (Some(schedule), true) = (shift_schedule, pager.oncalls_cover_shift_schedules) {
-        let reference = (
-            schedule.id.as_str(),
-            schedule.name.as_str(),
-            "schedule_v3_reference",
-        );
+        let reference = (schedule.id.as_str(), schedule.name.as_str(), "schedule_v3_reference");
         let spans = schedule.final_spans(since, until).into_iter();
-        rows.extend(
-            spans
-                .filter(|span| !span.what.member.is_empty())
-                .map(|span| Row {
-                    policy,
-                    level,
-                    schedule: Some(reference),
-                    user: span.what.member,
-                    start: Some(span.start),
-                    end: span.end,
-                }),
-        );
+        rows.extend(spans.filter(|span| !span.what.member.is_empty()).map(|span| Row {
+            policy,
+            level,
+            schedule: Some(reference),
+            user: span.what.member,
+            start: Some(span.start),
+            end: span.end,
+        }));
     }
 }
 

@@ -7,10 +7,7 @@ use crate::request::Incoming;
 use crate::world::pagerduty::{PagerDuty, User};
 
 pub(crate) fn list(pager: &PagerDuty, request: &Incoming) -> Outcome {
-    let query = request
-        .parameter("query")
-        .unwrap_or_default()
-        .to_lowercase();
+    let query = request.parameter("query").unwrap_or_default().to_lowercase();
     let rows = pager
         .users
         .iter()

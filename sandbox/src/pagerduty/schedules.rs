@@ -11,10 +11,7 @@ use crate::world::interval::Span;
 use crate::world::pagerduty::{PagerDuty, Schedule, ShiftOnV2, Target};
 
 pub(crate) fn list(pager: &PagerDuty, request: &Incoming) -> Outcome {
-    let query = request
-        .parameter("query")
-        .unwrap_or_default()
-        .to_lowercase();
+    let query = request.parameter("query").unwrap_or_default().to_lowercase();
     let rows = pager
         .schedules
         .iter()
@@ -48,18 +45,9 @@ pub(crate) fn get(pager: &PagerDuty, request: &Incoming, id: &str) -> Outcome {
     let overflow = flag(request, "overflow")?;
     let mut body = head(pager, schedule);
     body["schedule_layers"] = json!(layers(pager, schedule, &zone));
-    body["overrides_subschedule"] =
-        subschedule(pager, "Overrides", overrides, None, window, overflow, &zone);
+    body["overrides_subschedule"] = subschedule(pager, "Overrides", overrides, None, window, overflow, &zone);
     let coverage = window.map(|window| coverage(&spans, window));
-    body["final_schedule"] = subschedule(
-        pager,
-        "Final Schedule",
-        spans,
-        coverage,
-        window,
-        overflow,
-        &zone,
-    );
+    body["final_schedule"] = subschedule(pager, "Final Schedule", spans, coverage, window, overflow, &zone);
     Ok(json!({"schedule": body}))
 }
 
@@ -98,10 +86,7 @@ pub(crate) fn users(pager: &PagerDuty, request: &Incoming, id: &str) -> Outcome 
 pub(crate) fn overrides(pager: &PagerDuty, request: &Incoming, id: &str) -> Outcome {
     let schedule = find(pager, id)?;
     let zone = zone(request, &schedule.time_zone)?;
-    let (Some(since), Some(until)) = (
-        moment(request, "since", &zone)?,
-        moment(request, "until", &zone)?,
-    ) else {
+    let (Some(since), Some(until)) = (moment(request, "since", &zone)?, moment(request, "until", &zone)?) else {
         return Err(Refusal::invalid("Since and until are required."));
     };
     let overflow = flag(request, "overflow")?;
@@ -117,13 +102,7 @@ pub(crate) fn overrides(pager: &PagerDuty, request: &Incoming, id: &str) -> Outc
             }
         })
         .filter(|span| span.overlaps(since, until))
-        .map(|span| {
-            if overflow {
-                span
-            } else {
-                span.cut(since, until)
-            }
-        })
+        .map(|span| if overflow { span } else { span.cut(since, until) })
         .map(|span| {
             let (id, user) = &span.what;
             json!({
@@ -144,11 +123,7 @@ fn too_narrow(since: Timestamp, until: Timestamp) -> bool {
 }
 
 fn find<'a>(pager: &'a PagerDuty, id: &str) -> Result<&'a Schedule, Refusal> {
-    if pager
-        .shift_schedules
-        .iter()
-        .any(|schedule| schedule.id == id)
-    {
+    if pager.shift_schedules.iter().any(|schedule| schedule.id == id) {
         return Err(Refusal::invalid(
             "Schedule is a shift-based schedule. Use /v3/schedules.",
         ));
@@ -164,10 +139,7 @@ fn other_shape(pager: &PagerDuty, id: &str) -> Option<Value> {
     if pager.shift_schedule_on_v2_path == ShiftOnV2::BadRequest {
         return None;
     }
-    let schedule = pager
-        .shift_schedules
-        .iter()
-        .find(|schedule| schedule.id == id)?;
+    let schedule = pager.shift_schedules.iter().find(|schedule| schedule.id == id)?;
     Some(json!({"schedule": {
         "id": schedule.id,
         "type": "schedule_v3",
@@ -203,11 +175,7 @@ fn head(pager: &PagerDuty, schedule: &Schedule) -> Value {
     head["name"] = json!(schedule.name);
     head["time_zone"] = json!(schedule.time_zone);
     head["description"] = Value::Null;
-    head["users"] = schedule
-        .people()
-        .iter()
-        .map(|id| user_reference(pager, id))
-        .collect();
+    head["users"] = schedule.people().iter().map(|id| user_reference(pager, id)).collect();
     head["escalation_policies"] = json!(policies);
     head["teams"] = json!([]);
     head

@@ -18,18 +18,12 @@ pub(crate) fn list(pager: &PagerDuty, request: &Incoming) -> Outcome {
 }
 
 pub(crate) fn get(pager: &PagerDuty, request: &Incoming, id: &str) -> Outcome {
-    let Some(schedule) = pager
-        .shift_schedules
-        .iter()
-        .find(|schedule| schedule.id == id)
-    else {
+    let Some(schedule) = pager.shift_schedules.iter().find(|schedule| schedule.id == id) else {
         // A layer-based schedule's id is refused here with 400, which is how clients tell the two apart.
-        return Err(
-            match pager.schedules.iter().find(|schedule| schedule.id == id) {
-                Some(_) => Refusal::invalid("Schedule is not a shift-based schedule."),
-                None => Refusal::not_found(),
-            },
-        );
+        return Err(match pager.schedules.iter().find(|schedule| schedule.id == id) {
+            Some(_) => Refusal::invalid("Schedule is not a shift-based schedule."),
+            None => Refusal::not_found(),
+        });
     };
     let zone = zone(request, &schedule.time_zone)?;
     let window = window(request, &zone)?;
@@ -46,11 +40,7 @@ pub(crate) fn get(pager: &PagerDuty, request: &Incoming, id: &str) -> Outcome {
         let assignments: Vec<Value> = spans
             .iter()
             .map(|span| {
-                let span = if overflow {
-                    span.clone()
-                } else {
-                    span.cut(since, until)
-                };
+                let span = if overflow { span.clone() } else { span.cut(since, until) };
                 json!({
                     "type": "computed_shift_assignment",
                     // The API gives v3 times in UTC, whatever the zone.

@@ -21,10 +21,12 @@ pub(crate) fn issue(state: &mut State, request: &Incoming) -> Answer {
     if field("grant_type") != "client_credentials" {
         return refuse(400, "unsupported_grant_type");
     }
-    let client =
-        state.world.pagerduty.oauth_clients.iter().find(|client| {
-            client.id == field("client_id") && client.secret == field("client_secret")
-        });
+    let client = state
+        .world
+        .pagerduty
+        .oauth_clients
+        .iter()
+        .find(|client| client.id == field("client_id") && client.secret == field("client_secret"));
     let Some(client) = client else {
         return refuse(401, "invalid_client");
     };
@@ -44,11 +46,11 @@ pub(crate) fn issue(state: &mut State, request: &Incoming) -> Answer {
     let expires = now
         .checked_add(SignedDuration::from_secs(LIFETIME))
         .unwrap_or(jiff::Timestamp::MAX);
-    state.world.pagerduty.oauth_tokens.push(OauthToken {
-        token,
-        scopes,
-        expires,
-    });
+    state
+        .world
+        .pagerduty
+        .oauth_tokens
+        .push(OauthToken { token, scopes, expires });
     Answer::json(200, answer)
 }
 

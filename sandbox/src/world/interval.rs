@@ -35,8 +35,7 @@ pub(crate) fn overlay<T: Clone>(base: Vec<Span<T>>, top: Span<T>) -> Vec<Span<T>
     let mut result = Vec::with_capacity(base.len() + 2);
     for span in base {
         let top_end = top.end;
-        let apart = span.end.is_some_and(|end| end <= top.start)
-            || top_end.is_some_and(|end| end <= span.start);
+        let apart = span.end.is_some_and(|end| end <= top.start) || top_end.is_some_and(|end| end <= span.start);
         if apart {
             result.push(span);
             continue;

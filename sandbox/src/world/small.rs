@@ -28,13 +28,14 @@ impl World {
             pagerduty::User::new("PBOB002", "Bob Brown", "bob@example.com"),
             pagerduty::User::new("PCAROL3", "Carol Clark", "carol@example.com"),
         ];
-        pager.schedules =
-            vec![
-                pagerduty::Schedule::new("PABC123", "payments primary")
-                    .with_rotation(turns(&["PALICE1", "PBOB002"])),
-                pagerduty::Schedule::new("PABC456", "payments secondary")
-                    .with_rotation(Rotation::new(&["PCAROL3"], now, shift)),
-            ];
+        pager.schedules = vec![
+            pagerduty::Schedule::new("PABC123", "payments primary").with_rotation(turns(&["PALICE1", "PBOB002"])),
+            pagerduty::Schedule::new("PABC456", "payments secondary").with_rotation(Rotation::new(
+                &["PCAROL3"],
+                now,
+                shift,
+            )),
+        ];
         pager.escalation_policies = vec![EscalationPolicy {
             id: "PESC789".to_owned(),
             name: "payments".to_owned(),

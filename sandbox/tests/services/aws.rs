@@ -1,8 +1,6 @@
 //! AWS: asynchronous assignments, conflicts, throttles, eventual consistency, directory, paging.
 
-use dutybound_sandbox::world::aws::{
-    Failure, Matching, MissingAssignment, OperationKind, SlowOperation,
-};
+use dutybound_sandbox::world::aws::{Failure, Matching, MissingAssignment, OperationKind, SlowOperation};
 use dutybound_sandbox::{Sandbox, World};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -26,31 +24,15 @@ fn input(sandbox: &Sandbox, account: &str, user: &str) -> Value {
 }
 
 async fn create(sandbox: &Sandbox, account: &str, user: &str) -> Reply {
-    sso(
-        sandbox,
-        "CreateAccountAssignment",
-        input(sandbox, account, user),
-    )
-    .await
+    sso(sandbox, "CreateAccountAssignment", input(sandbox, account, user)).await
 }
 
 async fn delete(sandbox: &Sandbox, account: &str, user: &str) -> Reply {
-    sso(
-        sandbox,
-        "DeleteAccountAssignment",
-        input(sandbox, account, user),
-    )
-    .await
+    sso(sandbox, "DeleteAccountAssignment", input(sandbox, account, user)).await
 }
 
 async fn listed(sandbox: &Sandbox, account: &str) -> usize {
-    let set = sandbox.edit(|world| {
-        world
-            .aws
-            .permission_set_arn("AdministratorAccess")
-            .unwrap()
-            .to_owned()
-    });
+    let set = sandbox.edit(|world| world.aws.permission_set_arn("AdministratorAccess").unwrap().to_owned());
     let body = json!({"AccountId": account, "PermissionSetArn": set});
     let reply = sso(sandbox, "ListAccountAssignments", body).await;
     reply.body["AccountAssignments"].as_array().unwrap().len()
@@ -77,26 +59,13 @@ async fn an_assignment_is_there_only_when_its_operation_has_succeeded() {
     let sandbox = organisation().await;
     sandbox.edit(|world| world.aws.operation_takes = SignedDuration::from_secs(5));
     let reply = create(&sandbox, PAYMENTS, "alice@example.com").await;
-    assert_eq!(
-        reply.body["AccountAssignmentCreationStatus"]["Status"],
-        "IN_PROGRESS"
-    );
-    assert_eq!(
-        creation_status(&sandbox, &reply).await["Status"],
-        "IN_PROGRESS"
-    );
+    assert_eq!(reply.body["AccountAssignmentCreationStatus"]["Status"], "IN_PROGRESS");
+    assert_eq!(creation_status(&sandbox, &reply).await["Status"], "IN_PROGRESS");
     assert_eq!(listed(&sandbox, PAYMENTS).await, 0);
     forward(&sandbox, 5);
-    assert_eq!(
-        creation_status(&sandbox, &reply).await["Status"],
-        "SUCCEEDED"
-    );
+    assert_eq!(creation_status(&sandbox, &reply).await["Status"], "SUCCEEDED");
     assert_eq!(listed(&sandbox, PAYMENTS).await, 1);
-    assert!(sandbox.edit(|world| world.aws.holds(
-        PAYMENTS,
-        "AdministratorAccess",
-        "alice@example.com"
-    )));
+    assert!(sandbox.edit(|world| world.aws.holds(PAYMENTS, "AdministratorAccess", "alice@example.com")));
 
     let reply = delete(&sandbox, PAYMENTS, "alice@example.com").await;
     let id = reply.body["AccountAssignmentDeletionStatus"]["RequestId"].clone();
@@ -104,33 +73,17 @@ async fn an_assignment_is_there_only_when_its_operation_has_succeeded() {
     forward(&sandbox, 5);
     let body = json!({"AccountAssignmentDeletionRequestId": id});
     let reply = sso(&sandbox, "DescribeAccountAssignmentDeletionStatus", body).await;
-    assert_eq!(
-        reply.body["AccountAssignmentDeletionStatus"]["Status"],
-        "SUCCEEDED"
-    );
+    assert_eq!(reply.body["AccountAssignmentDeletionStatus"]["Status"], "SUCCEEDED");
     assert_eq!(listed(&sandbox, PAYMENTS).await, 0);
-    assert_eq!(
-        sandbox
-            .journal()
-            .iter()
-            .filter(|call| call.is_write())
-            .count(),
-        2
-    );
+    assert_eq!(sandbox.journal().iter().filter(|call| call.is_write()).count(), 2);
 }
 
 #[tokio::test]
 async fn by_default_an_operation_is_done_at_the_next_look() {
     let sandbox = organisation().await;
     let reply = create(&sandbox, PAYMENTS, "alice@example.com").await;
-    assert_eq!(
-        reply.body["AccountAssignmentCreationStatus"]["Status"],
-        "IN_PROGRESS"
-    );
-    assert_eq!(
-        creation_status(&sandbox, &reply).await["Status"],
-        "SUCCEEDED"
-    );
+    assert_eq!(reply.body["AccountAssignmentCreationStatus"]["Status"], "IN_PROGRESS");
+    assert_eq!(creation_status(&sandbox, &reply).await["Status"], "SUCCEEDED");
 }
 
 #[tokio::test]
@@ -138,10 +91,7 @@ async fn creating_what_exists_succeeds_and_leaves_one_row() {
     let sandbox = organisation().await;
     for _ in 0..2 {
         let reply = create(&sandbox, PAYMENTS, "alice@example.com").await;
-        assert_eq!(
-            creation_status(&sandbox, &reply).await["Status"],
-            "SUCCEEDED"
-        );
+        assert_eq!(creation_status(&sandbox, &reply).await["Status"], "SUCCEEDED");
     }
     assert_eq!(listed(&sandbox, PAYMENTS).await, 1);
 }
@@ -154,10 +104,7 @@ async fn deleting_what_is_not_there_is_refused_or_fails_later() {
         "ResourceNotFoundException"
     );
     sandbox.edit(|world| world.aws.missing_assignment = MissingAssignment::Failed);
-    assert_eq!(
-        delete(&sandbox, PAYMENTS, "alice@example.com").await.status,
-        200
-    );
+    assert_eq!(delete(&sandbox, PAYMENTS, "alice@example.com").await.status, 200);
     let reply = sso(
         &sandbox,
         "ListAccountAssignmentDeletionStatus",
@@ -191,10 +138,7 @@ async fn a_failure_shows_its_reason_when_it_has_failed() {
         });
     });
     let reply = create(&sandbox, PAYMENTS, "alice@example.com").await;
-    assert_eq!(
-        creation_status(&sandbox, &reply).await.get("FailureReason"),
-        None
-    );
+    assert_eq!(creation_status(&sandbox, &reply).await.get("FailureReason"), None);
     forward(&sandbox, 1);
     let status = creation_status(&sandbox, &reply).await;
     assert_eq!(status["Status"], "FAILED");
@@ -204,10 +148,7 @@ async fn a_failure_shows_its_reason_when_it_has_failed() {
     );
     assert_eq!(listed(&sandbox, PAYMENTS).await, 0);
     let reply = create(&sandbox, DATA, "alice@example.com").await;
-    assert_eq!(
-        creation_status(&sandbox, &reply).await["Status"],
-        "SUCCEEDED"
-    );
+    assert_eq!(creation_status(&sandbox, &reply).await["Status"], "SUCCEEDED");
 }
 
 #[tokio::test]
@@ -224,10 +165,7 @@ async fn one_operation_per_account_and_ten_in_all() {
         }
     });
     for account in &accounts[..10] {
-        assert_eq!(
-            create(&sandbox, account, "alice@example.com").await.status,
-            200
-        );
+        assert_eq!(create(&sandbox, account, "alice@example.com").await.status, 200);
     }
     assert_eq!(
         code(&create(&sandbox, &accounts[0], "bob@example.com").await),
@@ -240,18 +178,8 @@ async fn one_operation_per_account_and_ten_in_all() {
         "There are too many requests processing. Please try again later."
     );
     forward(&sandbox, 60);
-    assert_eq!(
-        create(&sandbox, &accounts[10], "alice@example.com")
-            .await
-            .status,
-        200
-    );
-    assert_eq!(
-        create(&sandbox, &accounts[0], "bob@example.com")
-            .await
-            .status,
-        200
-    );
+    assert_eq!(create(&sandbox, &accounts[10], "alice@example.com").await.status, 200);
+    assert_eq!(create(&sandbox, &accounts[0], "bob@example.com").await.status, 200);
 }
 
 #[tokio::test]
@@ -287,23 +215,13 @@ async fn lists_lag_behind_changes_while_lookups_do_not() {
     let sandbox = organisation().await;
     sandbox.edit(|world| world.aws.list_delay = SignedDuration::from_secs(10));
     let reply = create(&sandbox, PAYMENTS, "alice@example.com").await;
-    assert_eq!(
-        creation_status(&sandbox, &reply).await["Status"],
-        "SUCCEEDED"
-    );
+    assert_eq!(creation_status(&sandbox, &reply).await["Status"], "SUCCEEDED");
     assert_eq!(listed(&sandbox, PAYMENTS).await, 0);
     forward(&sandbox, 10);
     assert_eq!(listed(&sandbox, PAYMENTS).await, 1);
-    assert_eq!(
-        delete(&sandbox, PAYMENTS, "alice@example.com").await.status,
-        200
-    );
+    assert_eq!(delete(&sandbox, PAYMENTS, "alice@example.com").await.status, 200);
     assert_eq!(listed(&sandbox, PAYMENTS).await, 1);
-    assert!(!sandbox.edit(|world| world.aws.holds(
-        PAYMENTS,
-        "AdministratorAccess",
-        "alice@example.com"
-    )));
+    assert!(!sandbox.edit(|world| world.aws.holds(PAYMENTS, "AdministratorAccess", "alice@example.com")));
     forward(&sandbox, 10);
     assert_eq!(listed(&sandbox, PAYMENTS).await, 0);
 }
@@ -350,10 +268,7 @@ async fn a_wrong_region_or_credential_finds_no_instance() {
     let instances = ask("eu-central-1").await.body["Instances"].clone();
     assert_eq!(instances[0]["OwnerAccountId"], "999999999999");
     sandbox.edit(|world| world.aws.access_key_ids = Some(vec!["AKIDOTHER".into()]));
-    assert_eq!(
-        code(&ask("eu-central-1").await),
-        "UnrecognizedClientException"
-    );
+    assert_eq!(code(&ask("eu-central-1").await), "UnrecognizedClientException");
     let bare = reqwest::Client::new()
         .post(sandbox.aws_url())
         .header("x-amz-target", "SWBExternalService.ListInstances")
@@ -378,19 +293,13 @@ async fn lists_page_by_token_and_refuse_foreign_tokens() {
         }
     }
     assert_eq!((pages, names.len()), (3, 6));
-    assert_eq!(
-        code(&store(&sandbox, "ListGroups", body).await),
-        "ValidationException"
-    );
+    assert_eq!(code(&store(&sandbox, "ListGroups", body).await), "ValidationException");
     assert_eq!(
         code(&store(&sandbox, "ListUsers", json!({"MaxResults": 101})).await),
         "ValidationException"
     );
     let one = store(&sandbox, "ListUsers", json!({"MaxResults": 1})).await;
-    assert_eq!(
-        texts(&one.body["Users"], "/UserName"),
-        ["alice@example.com"]
-    );
+    assert_eq!(texts(&one.body["Users"], "/UserName"), ["alice@example.com"]);
 }
 
 #[tokio::test]
@@ -399,13 +308,9 @@ async fn an_empty_page_may_have_a_token() {
     sandbox.edit(|world| world.aws.empty_first_page = true);
     let first = store(&sandbox, "ListGroups", json!({})).await.body;
     assert_eq!(first["Groups"], json!([]));
-    let second = store(
-        &sandbox,
-        "ListGroups",
-        json!({"NextToken": first["NextToken"]}),
-    )
-    .await
-    .body;
+    let second = store(&sandbox, "ListGroups", json!({"NextToken": first["NextToken"]}))
+        .await
+        .body;
     assert_eq!(
         texts(&second["Groups"], "/DisplayName"),
         ["payments-prod-readers", "data-oncall"]
@@ -418,10 +323,7 @@ async fn provisioned_places_and_rows_of_a_principal_follow_assignments() {
     let sandbox = organisation().await;
     let (set, alice, group) = sandbox.edit(|world| {
         let aws = &mut world.aws;
-        let set = aws
-            .permission_set_arn("AdministratorAccess")
-            .unwrap()
-            .to_owned();
+        let set = aws.permission_set_arn("AdministratorAccess").unwrap().to_owned();
         let alice = aws.user_id("alice@example.com").unwrap().to_owned();
         let group = aws.group_id("data-oncall").unwrap().to_owned();
         aws.assign(PAYMENTS, &set, &alice);
@@ -432,10 +334,7 @@ async fn provisioned_places_and_rows_of_a_principal_follow_assignments() {
         "TargetId": DATA, "TargetType": "AWS_ACCOUNT", "PermissionSetArn": set,
         "PrincipalType": "GROUP", "PrincipalId": group,
     });
-    assert_eq!(
-        sso(&sandbox, "CreateAccountAssignment", body).await.status,
-        200
-    );
+    assert_eq!(sso(&sandbox, "CreateAccountAssignment", body).await.status, 200);
     let reply = sso(
         &sandbox,
         "ListAccountsForProvisionedPermissionSet",
@@ -450,46 +349,28 @@ async fn provisioned_places_and_rows_of_a_principal_follow_assignments() {
     )
     .await;
     assert_eq!(reply.body["PermissionSets"], json!([set]));
-    let reply = sso(
-        &sandbox,
-        "DescribePermissionSet",
-        json!({"PermissionSetArn": set}),
-    )
-    .await;
+    let reply = sso(&sandbox, "DescribePermissionSet", json!({"PermissionSetArn": set})).await;
     assert_eq!(reply.body["PermissionSet"]["Name"], "AdministratorAccess");
     let of_alice = json!({"PrincipalId": alice, "PrincipalType": "USER"});
-    let reply = sso(
-        &sandbox,
-        "ListAccountAssignmentsForPrincipal",
-        of_alice.clone(),
-    )
-    .await;
+    let reply = sso(&sandbox, "ListAccountAssignmentsForPrincipal", of_alice.clone()).await;
     assert_eq!(
         texts(&reply.body["AccountAssignments"], "/PrincipalType"),
         ["USER", "GROUP"]
     );
     sandbox.edit(|world| world.aws.principal_lists_group_rows = false);
     let reply = sso(&sandbox, "ListAccountAssignmentsForPrincipal", of_alice).await;
-    assert_eq!(
-        texts(&reply.body["AccountAssignments"], "/AccountId"),
-        [PAYMENTS]
-    );
+    assert_eq!(texts(&reply.body["AccountAssignments"], "/AccountId"), [PAYMENTS]);
 }
 
 #[tokio::test]
 async fn memberships_are_synchronous_unique_and_deleted_by_id() {
     let sandbox = organisation().await;
     let by_name = |name: &str| json!({"AlternateIdentifier": {"UniqueAttribute": {"AttributePath": "displayName", "AttributeValue": name}}});
-    let group = store(&sandbox, "GetGroupId", by_name("data-oncall"))
-        .await
-        .body["GroupId"]
-        .clone();
+    let group = store(&sandbox, "GetGroupId", by_name("data-oncall")).await.body["GroupId"].clone();
     let by_email = json!({"AlternateIdentifier": {"UniqueAttribute":
         {"AttributePath": "emails.value", "AttributeValue": "dave@example.com"}}});
     let dave = store(&sandbox, "GetUserId", by_email).await.body["UserId"].clone();
-    let user = store(&sandbox, "DescribeUser", json!({"UserId": dave}))
-        .await
-        .body;
+    let user = store(&sandbox, "DescribeUser", json!({"UserId": dave})).await.body;
     assert_eq!(
         (&user["UserName"], &user["UserStatus"]),
         (&json!("dave@example.com"), &json!("ENABLED"))
@@ -509,21 +390,14 @@ async fn memberships_are_synchronous_unique_and_deleted_by_id() {
         [dave.as_str().unwrap()]
     );
     assert!(rows["GroupMemberships"][0]["CreatedAt"].is_number());
-    let found = store(&sandbox, "GetGroupMembershipId", member.clone())
-        .await
-        .body;
+    let found = store(&sandbox, "GetGroupMembershipId", member.clone()).await.body;
     assert_eq!(found["MembershipId"], created.body["MembershipId"]);
     let is_member = json!({"MemberId": {"UserId": dave}, "GroupIds": [group]});
     let results = store(&sandbox, "IsMemberInGroups", is_member).await.body;
     assert_eq!(results["Results"][0]["MembershipExists"], true);
 
     let id = json!({"MembershipId": created.body["MembershipId"]});
-    assert_eq!(
-        store(&sandbox, "DeleteGroupMembership", id.clone())
-            .await
-            .status,
-        200
-    );
+    assert_eq!(store(&sandbox, "DeleteGroupMembership", id.clone()).await.status, 200);
     let gone = store(&sandbox, "DeleteGroupMembership", id).await;
     assert_eq!(
         (code(&gone), &gone.body["ResourceType"]),
@@ -544,10 +418,7 @@ async fn waiting_wakes_when_an_operation_falls_due_by_itself() {
     let world = World::small_organisation(Timestamp::now(), SignedDuration::from_hours(1));
     let sandbox = Sandbox::start(world).await.unwrap();
     sandbox.edit(|world| world.aws.operation_takes = SignedDuration::from_millis(50));
-    assert_eq!(
-        create(&sandbox, PAYMENTS, "alice@example.com").await.status,
-        200
-    );
+    assert_eq!(create(&sandbox, PAYMENTS, "alice@example.com").await.status, 200);
     let holds = sandbox.wait_for(
         |view| {
             view.world

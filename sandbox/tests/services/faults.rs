@@ -12,12 +12,7 @@ const SCHEDULE: &str = "GET /schedules/PABC123";
 #[tokio::test]
 async fn a_fault_meets_the_calls_it_was_scripted_for() {
     let sandbox = organisation().await;
-    sandbox.fault(
-        Fault::on(Service::PagerDuty, SCHEDULE)
-            .after(1)
-            .times(2)
-            .status(503),
-    );
+    sandbox.fault(Fault::on(Service::PagerDuty, SCHEDULE).after(1).times(2).status(503));
     let mut statuses = Vec::new();
     for _ in 0..4 {
         statuses.push(pagerduty(&sandbox, "/schedules/PABC123").await.status);
@@ -31,36 +26,22 @@ async fn a_fault_meets_the_calls_it_was_scripted_for() {
         .filter(|call| call.fault.is_some())
         .collect();
     assert_eq!(faulted.len(), 2);
-    assert!(
-        faulted
-            .iter()
-            .all(|call| !call.performed && call.status == Some(503))
-    );
+    assert!(faulted.iter().all(|call| !call.performed && call.status == Some(503)));
 }
 
 #[tokio::test]
 async fn a_star_meets_all_and_one_page_meets_one() {
     let sandbox = organisation().await;
-    sandbox.fault(
-        Fault::on(Service::PagerDuty, "GET /users*")
-            .page(2)
-            .respond(
-                429,
-                &[("ratelimit-reset", "7")],
-                json!({"error": {"message": "Rate Limit Exceeded", "code": 2020}}),
-            ),
-    );
+    sandbox.fault(Fault::on(Service::PagerDuty, "GET /users*").page(2).respond(
+        429,
+        &[("ratelimit-reset", "7")],
+        json!({"error": {"message": "Rate Limit Exceeded", "code": 2020}}),
+    ));
     assert_eq!(pagerduty(&sandbox, "/users?limit=1").await.status, 200);
     let second = pagerduty(&sandbox, "/users?limit=1&offset=1").await;
-    assert_eq!(
-        (second.status, second.header("ratelimit-reset")),
-        (429, "7")
-    );
+    assert_eq!((second.status, second.header("ratelimit-reset")), (429, "7"));
     assert_eq!(second.body["error"]["code"], 2020);
-    assert_eq!(
-        pagerduty(&sandbox, "/users?limit=1&offset=2").await.status,
-        200
-    );
+    assert_eq!(pagerduty(&sandbox, "/users?limit=1&offset=2").await.status, 200);
 
     sandbox.edit(|world| world.aws.page_size = 2);
     sandbox.fault(
@@ -116,11 +97,7 @@ async fn a_lost_reply_hides_an_operation_that_was_performed() {
             aws.user_id("alice@example.com").unwrap().to_owned(),
         )
     });
-    sandbox.fault(
-        Fault::on(Service::Aws, "CreateGroupMembership")
-            .times(1)
-            .lost_reply(),
-    );
+    sandbox.fault(Fault::on(Service::Aws, "CreateGroupMembership").times(1).lost_reply());
     let body = json!({
         "IdentityStoreId": sandbox.edit(|world| world.aws.identity_store_id.clone()),
         "GroupId": group,
@@ -146,12 +123,7 @@ async fn a_lost_reply_hides_an_operation_that_was_performed() {
 #[tokio::test]
 async fn answers_that_are_no_json() {
     let sandbox = organisation().await;
-    for effect in [
-        Effect::Garbage,
-        Effect::Html,
-        Effect::EmptyBody,
-        Effect::TruncatedJson,
-    ] {
+    for effect in [Effect::Garbage, Effect::Html, Effect::EmptyBody, Effect::TruncatedJson] {
         sandbox.fault(Fault::on(Service::PagerDuty, SCHEDULE).effect(effect.clone()));
         let request = reqwest::Client::new()
             .get(format!("{}/schedules/PABC123", sandbox.pagerduty_url()))
@@ -179,16 +151,12 @@ async fn answers_that_are_json_and_wrong() {
     );
 
     let elsewhere = "http://other.example/v2/users?offset=1";
-    sandbox.fault(
-        Fault::on(Service::Opsgenie, "GET /v2/users").effect(Effect::NextLink(elsewhere.into())),
-    );
+    sandbox.fault(Fault::on(Service::Opsgenie, "GET /v2/users").effect(Effect::NextLink(elsewhere.into())));
     let reply = opsgenie(&sandbox, "/v2/users").await;
     assert_eq!(reply.body["paging"]["next"], elsewhere);
     assert_eq!(reply.body["data"].as_array().unwrap().len(), 2);
 
-    sandbox.fault(
-        Fault::on(Service::PagerDuty, "GET /users").effect(Effect::ContentType("text/html".into())),
-    );
+    sandbox.fault(Fault::on(Service::PagerDuty, "GET /users").effect(Effect::ContentType("text/html".into())));
     let reply = pagerduty(&sandbox, "/users").await;
     assert_eq!(
         (
@@ -203,9 +171,7 @@ async fn answers_that_are_json_and_wrong() {
 async fn a_redirect_names_another_host() {
     let sandbox = organisation().await;
     let elsewhere = format!("{}/users", sandbox.control_url());
-    sandbox.fault(
-        Fault::on(Service::PagerDuty, "GET /users").effect(Effect::Redirect(elsewhere.clone())),
-    );
+    sandbox.fault(Fault::on(Service::PagerDuty, "GET /users").effect(Effect::Redirect(elsewhere.clone())));
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .build()
@@ -229,8 +195,7 @@ async fn a_held_call_is_in_the_journal_and_goes_on_when_faults_are_cleared() {
     let sandbox = Arc::new(organisation().await);
     sandbox.fault(Fault::on(Service::Aws, "ListPermissionSets").hold());
     let caller = Arc::clone(&sandbox);
-    let call =
-        tokio::spawn(async move { sso(&caller, "ListPermissionSets", json!({})).await.status });
+    let call = tokio::spawn(async move { sso(&caller, "ListPermissionSets", json!({})).await.status });
     let arrived = sandbox.wait_for(
         |view| {
             view.journal

@@ -36,11 +36,7 @@ async fn read(request: reqwest::RequestBuilder) -> Reply {
     let headers = response.headers().clone();
     let text = response.text().await.unwrap();
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Reply {
-        status,
-        headers,
-        body,
-    }
+    Reply { status, headers, body }
 }
 
 async fn pagerduty(sandbox: &Sandbox, path: &str) -> Reply {
@@ -63,12 +59,7 @@ async fn opsgenie(sandbox: &Sandbox, path: &str) -> Reply {
     .await
 }
 
-fn aws_request(
-    sandbox: &Sandbox,
-    region: &str,
-    target: &str,
-    body: &Value,
-) -> reqwest::RequestBuilder {
+fn aws_request(sandbox: &Sandbox, region: &str, target: &str, body: &Value) -> reqwest::RequestBuilder {
     let credential = format!("AKIDEXAMPLE/20260101/{region}/sso/aws4_request");
     reqwest::Client::new()
         .post(sandbox.aws_url())
@@ -88,9 +79,7 @@ async fn sso(sandbox: &Sandbox, operation: &str, mut body: Value) -> Reply {
 }
 
 async fn store(sandbox: &Sandbox, operation: &str, mut body: Value) -> Reply {
-    body["IdentityStoreId"] = sandbox
-        .edit(|world| world.aws.identity_store_id.clone())
-        .into();
+    body["IdentityStoreId"] = sandbox.edit(|world| world.aws.identity_store_id.clone()).into();
     let target = format!("AWSIdentityStore.{operation}");
     read(aws_request(sandbox, "eu-central-1", &target, &body)).await
 }
@@ -110,15 +99,8 @@ async fn organisation() -> Sandbox {
 
 /// The texts at `pointer` in each element of an array.
 fn texts(rows: &Value, pointer: &str) -> Vec<String> {
-    let rows = rows
-        .as_array()
-        .unwrap_or_else(|| panic!("{rows} is not a list"));
+    let rows = rows.as_array().unwrap_or_else(|| panic!("{rows} is not a list"));
     rows.iter()
-        .map(|row| {
-            row.pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or("-")
-                .to_owned()
-        })
+        .map(|row| row.pointer(pointer).and_then(Value::as_str).unwrap_or("-").to_owned())
         .collect()
 }

@@ -22,50 +22,28 @@ async fn the_window_begins_with_the_unit_in_the_schedules_zone_and_cuts() {
     let data = &reply.body["data"];
     assert_eq!(
         (&data["startDate"], &data["endDate"]),
-        (
-            &json!("2026-06-08T07:00:00Z"),
-            &json!("2026-06-15T07:00:00Z")
-        )
+        (&json!("2026-06-08T07:00:00Z"), &json!("2026-06-15T07:00:00Z"))
     );
     let periods = &data["finalTimeline"]["rotations"][0]["periods"];
-    assert_eq!(
-        periods[0]["startDate"], "2026-06-08T07:00:00Z",
-        "cut at the window"
-    );
+    assert_eq!(periods[0]["startDate"], "2026-06-08T07:00:00Z", "cut at the window");
     assert_eq!(periods[0]["endDate"], "2026-06-08T12:00:00Z");
-    assert_eq!(
-        reply.body["expandable"],
-        json!(["base", "forwarding", "override"])
-    );
+    assert_eq!(reply.body["expandable"], json!(["base", "forwarding", "override"]));
 
-    let path = format!(
-        "/v2/schedules/{DATA}/timeline?date=2026-06-11T10:00:00Z&interval=2&intervalUnit=months"
-    );
+    let path = format!("/v2/schedules/{DATA}/timeline?date=2026-06-11T10:00:00Z&interval=2&intervalUnit=months");
     let data = opsgenie(&sandbox, &path).await.body["data"].clone();
     assert_eq!(
         (&data["startDate"], &data["endDate"]),
-        (
-            &json!("2026-06-01T07:00:00Z"),
-            &json!("2026-08-01T07:00:00Z")
-        )
+        (&json!("2026-06-01T07:00:00Z"), &json!("2026-08-01T07:00:00Z"))
     );
-    let path =
-        format!("/v2/schedules/{DATA}/timeline?date=2026-03-08T12:00:00-07:00&intervalUnit=days");
+    let path = format!("/v2/schedules/{DATA}/timeline?date=2026-03-08T12:00:00-07:00&intervalUnit=days");
     let data = opsgenie(&sandbox, &path).await.body["data"].clone();
     let day = (&data["startDate"], &data["endDate"]);
     assert_eq!(
         day,
-        (
-            &json!("2026-03-08T08:00:00Z"),
-            &json!("2026-03-09T07:00:00Z")
-        ),
+        (&json!("2026-03-08T08:00:00Z"), &json!("2026-03-09T07:00:00Z")),
         "23 hours of a spring day"
     );
-    let bad = opsgenie(
-        &sandbox,
-        &format!("/v2/schedules/{DATA}/timeline?intervalUnit=years"),
-    )
-    .await;
+    let bad = opsgenie(&sandbox, &format!("/v2/schedules/{DATA}/timeline?intervalUnit=years")).await;
     assert_eq!(bad.status, 422);
 }
 
@@ -104,10 +82,7 @@ async fn overrides_split_periods_and_the_past_is_historical() {
     ];
     assert_eq!(texts(periods, "/recipient/name"), names);
     assert_eq!(periods[3]["recipient"], json!({"type": "none"}));
-    assert_eq!(
-        periods[0]["flattenedRecipients"][0]["name"],
-        "dave@example.com"
-    );
+    assert_eq!(periods[0]["flattenedRecipients"][0]["name"], "dave@example.com");
     assert_eq!(
         data["baseTimeline"]["rotations"][0]["periods"]
             .as_array()
@@ -164,14 +139,8 @@ async fn teams_are_flattened_by_on_calls_only_and_forwarding_names_both() {
         };
         let mut schedule = Schedule::new("s-2", "groups");
         schedule.rotations = vec![
-            rotation(
-                "r1",
-                vec![period(Recipient::escalation("esc-1"), "default", None)],
-            ),
-            rotation(
-                "r2",
-                vec![period(Recipient::user(&erin), "forwarding", Some(dave))],
-            ),
+            rotation("r1", vec![period(Recipient::escalation("esc-1"), "default", None)]),
+            rotation("r2", vec![period(Recipient::user(&erin), "forwarding", Some(dave))]),
             ScheduleRotation {
                 without_periods: true,
                 ..rotation("r3", Vec::new())
@@ -179,12 +148,9 @@ async fn teams_are_flattened_by_on_calls_only_and_forwarding_names_both() {
         ];
         genie.schedules.push(schedule);
     });
-    let data = opsgenie(
-        &sandbox,
-        "/v2/schedules/groups/timeline?identifierType=name",
-    )
-    .await
-    .body["data"]
+    let data = opsgenie(&sandbox, "/v2/schedules/groups/timeline?identifierType=name")
+        .await
+        .body["data"]
         .clone();
     let rotations = &data["finalTimeline"]["rotations"];
     assert_eq!(
@@ -205,11 +171,7 @@ async fn teams_are_flattened_by_on_calls_only_and_forwarding_names_both() {
         flat.body["data"]["onCallRecipients"],
         json!(["dave@example.com", "erin@example.com"])
     );
-    let tree = opsgenie(
-        &sandbox,
-        "/v2/schedules/s-2/on-calls?date=2026-06-02T00:00:00%2B02:00",
-    )
-    .await;
+    let tree = opsgenie(&sandbox, "/v2/schedules/s-2/on-calls?date=2026-06-02T00:00:00%2B02:00").await;
     let participants = &tree.body["data"]["onCallParticipants"];
     assert_eq!(
         participants[0]["onCallParticipants"][0]["onCallParticipants"][1]["name"],
@@ -218,12 +180,9 @@ async fn teams_are_flattened_by_on_calls_only_and_forwarding_names_both() {
     assert_eq!(participants[1]["forwardedFrom"]["name"], "dave@example.com");
     // The parameter has another name here, so this one is not understood and the name is no id.
     assert_eq!(
-        opsgenie(
-            &sandbox,
-            "/v2/schedules/groups/on-calls?identifierType=name"
-        )
-        .await
-        .status,
+        opsgenie(&sandbox, "/v2/schedules/groups/on-calls?identifierType=name")
+            .await
+            .status,
         404
     );
 }
@@ -253,21 +212,14 @@ async fn keys_see_what_they_may_see() {
     });
     let get = |header: &'static str, path: &str| {
         let url = format!("{}{path}", sandbox.opsgenie_url());
-        read(
-            reqwest::Client::new()
-                .get(url)
-                .header("authorization", header),
-        )
+        read(reqwest::Client::new().get(url).header("authorization", header))
     };
     let path = format!("/v2/schedules/{DATA}");
     assert_eq!(get("GenieKey wrong", &path).await.status, 401);
     assert_eq!(get("Bearer test-key", &path).await.status, 401);
     let reply = get("GenieKey team", &path).await;
     assert_eq!((reply.status, &reply.body["code"]), (403, &json!(40_301)));
-    assert_eq!(
-        get("GenieKey team", "/v2/schedules").await.body["data"],
-        json!([])
-    );
+    assert_eq!(get("GenieKey team", "/v2/schedules").await.body["data"], json!([]));
     assert_eq!(get("GenieKey team", "/v2/request-limits").await.status, 403);
     assert_eq!(opsgenie(&sandbox, "/v2/schedules/none").await.status, 404);
     sandbox.edit(|world| world.opsgenie.missing_schedule_is_forbidden = true);
@@ -281,25 +233,13 @@ async fn users_page_with_plain_links_and_are_found_by_username() {
     let first = opsgenie(&sandbox, "/v2/users?limit=1").await.body;
     assert_eq!(texts(&first["data"], "/username"), ["dave@example.com"]);
     assert_eq!(first["totalCount"], 2);
-    assert!(
-        first["paging"]["next"]
-            .as_str()
-            .unwrap()
-            .starts_with("http://")
-    );
+    assert!(first["paging"]["next"].as_str().unwrap().starts_with("http://"));
     let second = opsgenie(&sandbox, "/v2/users?limit=1&offset=1").await.body;
     assert_eq!(texts(&second["data"], "/username"), ["erin@example.com"]);
     assert_eq!(second["paging"].get("next"), None);
-    let erin = opsgenie(&sandbox, "/v2/users/erin%40example.com")
-        .await
-        .body;
+    let erin = opsgenie(&sandbox, "/v2/users/erin%40example.com").await.body;
     assert_eq!(erin["data"]["fullName"], "Erin Evans");
-    assert_eq!(
-        opsgenie(&sandbox, "/v2/users/nobody@example.com")
-            .await
-            .status,
-        404
-    );
+    assert_eq!(opsgenie(&sandbox, "/v2/users/nobody@example.com").await.status, 404);
 }
 
 #[tokio::test]
@@ -314,10 +254,7 @@ async fn each_domain_has_its_own_limit() {
     });
     assert_eq!(opsgenie(&sandbox, "/v2/users").await.status, 200);
     let reply = opsgenie(&sandbox, "/v2/users").await;
-    assert_eq!(
-        (reply.status, reply.header("x-ratelimit-period-in-sec")),
-        (429, "3600")
-    );
+    assert_eq!((reply.status, reply.header("x-ratelimit-period-in-sec")), (429, "3600"));
     assert_eq!(reply.body["message"], "You are making too many requests!");
     assert_eq!(opsgenie(&sandbox, "/v2/schedules").await.status, 200);
     let limits = opsgenie(&sandbox, "/v2/request-limits").await.body;

@@ -3,8 +3,7 @@
 use dutybound_sandbox::World;
 use dutybound_sandbox::world::Rotation;
 use dutybound_sandbox::world::pagerduty::{
-    CustomShift, EscalationPolicy, OauthClient, Schedule, ShiftOnV2, ShiftRotation, ShiftSchedule,
-    Target,
+    CustomShift, EscalationPolicy, OauthClient, Schedule, ShiftOnV2, ShiftRotation, ShiftSchedule, Target,
 };
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -18,11 +17,7 @@ fn entries(body: &Value) -> Vec<(String, String, String)> {
         .iter()
         .map(|entry| {
             let text = |value: &Value| value.as_str().unwrap_or("null").to_owned();
-            (
-                text(&entry["user"]["id"]),
-                text(&entry["start"]),
-                text(&entry["end"]),
-            )
+            (text(&entry["user"]["id"]), text(&entry["start"]), text(&entry["end"]))
         })
         .collect()
 }
@@ -45,10 +40,7 @@ async fn without_a_window_nothing_is_rendered() {
         reply.body["schedule"]["final_schedule"]["rendered_coverage_percentage"],
         Value::Null
     );
-    assert_eq!(
-        texts(&reply.body["schedule"]["users"], "/id"),
-        ["PALICE1", "PBOB002"]
-    );
+    assert_eq!(texts(&reply.body["schedule"]["users"], "/id"), ["PALICE1", "PBOB002"]);
 }
 
 #[tokio::test]
@@ -66,11 +58,7 @@ async fn a_window_cuts_shifts_unless_overflow_is_asked_for() {
         100.0
     );
 
-    let reply = pagerduty(
-        &sandbox,
-        &format!("/schedules/PABC123?{window}&overflow=true"),
-    )
-    .await;
+    let reply = pagerduty(&sandbox, &format!("/schedules/PABC123?{window}&overflow=true")).await;
     let whole = [
         ("PALICE1", "2026-06-01T12:00:00Z", "2026-06-02T00:00:00Z"),
         ("PBOB002", "2026-06-02T00:00:00Z", "2026-06-02T12:00:00Z"),
@@ -83,44 +71,20 @@ async fn overrides_split_the_final_view_and_timestamps_follow_the_zone() {
     let sandbox = organisation().await;
     sandbox.edit(|world| {
         let schedule = &mut world.pagerduty.schedules[0];
-        schedule.override_with(
-            "PCAROL3",
-            at("2026-06-01T14:00:00Z"),
-            at("2026-06-01T15:00:00Z"),
-        );
+        schedule.override_with("PCAROL3", at("2026-06-01T14:00:00Z"), at("2026-06-01T15:00:00Z"));
     });
     let path = "/schedules/PABC123?since=2026-06-01T12:00:00Z&until=2026-06-02T00:00:00Z&time_zone=America/New_York";
     let reply = pagerduty(&sandbox, path).await;
     let expected = [
-        (
-            "PALICE1",
-            "2026-06-01T08:00:00-04:00",
-            "2026-06-01T10:00:00-04:00",
-        ),
-        (
-            "PCAROL3",
-            "2026-06-01T10:00:00-04:00",
-            "2026-06-01T11:00:00-04:00",
-        ),
-        (
-            "PALICE1",
-            "2026-06-01T11:00:00-04:00",
-            "2026-06-01T20:00:00-04:00",
-        ),
+        ("PALICE1", "2026-06-01T08:00:00-04:00", "2026-06-01T10:00:00-04:00"),
+        ("PCAROL3", "2026-06-01T10:00:00-04:00", "2026-06-01T11:00:00-04:00"),
+        ("PALICE1", "2026-06-01T11:00:00-04:00", "2026-06-01T20:00:00-04:00"),
     ];
     assert_eq!(entries(&reply.body), rows(&expected));
     let path = "/schedules/PABC123/overrides?since=2026-06-01T14:30:00Z&until=2026-06-03T00:00:00Z";
     let reply = pagerduty(&sandbox, path).await;
-    assert_eq!(
-        texts(&reply.body["overrides"], "/start"),
-        ["2026-06-01T14:30:00Z"]
-    );
-    assert_eq!(
-        pagerduty(&sandbox, "/schedules/PABC123/overrides")
-            .await
-            .status,
-        400
-    );
+    assert_eq!(texts(&reply.body["overrides"], "/start"), ["2026-06-01T14:30:00Z"]);
+    assert_eq!(pagerduty(&sandbox, "/schedules/PABC123/overrides").await.status, 400);
 }
 
 #[tokio::test]
@@ -149,10 +113,7 @@ async fn a_deleted_person_is_a_bare_reference_and_has_no_page() {
     assert_eq!(user["deleted_at"], "2026-05-01T00:00:00Z");
     assert_eq!(user["type"], "user_reference");
     let reply = pagerduty(&sandbox, "/users/PALICE1").await;
-    assert_eq!(
-        (reply.status, &reply.body["error"]["code"]),
-        (404, &json!(2100))
-    );
+    assert_eq!((reply.status, &reply.body["error"]["code"]), (404, &json!(2100)));
     let reply = pagerduty(&sandbox, "/schedules/PABC123/users").await;
     assert_eq!(texts(&reply.body["users"], "/id"), ["PALICE1", "PBOB002"]);
     assert_eq!(reply.body["users"][0].get("name"), None);
@@ -169,10 +130,7 @@ async fn oncalls_default_to_now_and_show_whole_shifts_of_every_level() {
     });
     let reply = pagerduty(&sandbox, "/oncalls").await;
     let oncalls = &reply.body["oncalls"];
-    assert_eq!(
-        texts(oncalls, "/user/id"),
-        ["PALICE1", "PCAROL3", "PBOB002"]
-    );
+    assert_eq!(texts(oncalls, "/user/id"), ["PALICE1", "PCAROL3", "PBOB002"]);
     assert_eq!(
         texts(oncalls, "/start"),
         ["2026-06-01T12:00:00Z", "2026-06-01T12:00:00Z", "-"]
@@ -192,11 +150,7 @@ async fn oncalls_default_to_now_and_show_whole_shifts_of_every_level() {
         texts(&reply.body["oncalls"], "/user/email"),
         ["carol@example.com", "bob@example.com"]
     );
-    let reply = pagerduty(
-        &sandbox,
-        "/oncalls?schedule_ids%5B%5D=PABC456&user_ids%5B%5D=PBOB002",
-    )
-    .await;
+    let reply = pagerduty(&sandbox, "/oncalls?schedule_ids%5B%5D=PABC456&user_ids%5B%5D=PBOB002").await;
     assert_eq!(reply.body["oncalls"], json!([]));
 }
 
@@ -209,11 +163,7 @@ async fn oncalls_repeat_a_shift_per_policy_and_miss_schedules_without_one() {
             name: "second".into(),
             levels: vec![vec![Target::Schedule("PABC123".into())]],
         });
-        let lonely = Schedule::new("PLONELY", "in no policy").with_entry(
-            "PBOB002",
-            at("2026-06-01T00:00:00Z"),
-            None,
-        );
+        let lonely = Schedule::new("PLONELY", "in no policy").with_entry("PBOB002", at("2026-06-01T00:00:00Z"), None);
         world.pagerduty.schedules.push(lonely);
     });
     let reply = pagerduty(&sandbox, "/oncalls").await;
@@ -230,29 +180,24 @@ async fn oncalls_page_and_refuse_what_pagerduty_refuses() {
     let first = pagerduty(&sandbox, &format!("/oncalls?{window}&limit=3&total=true"))
         .await
         .body;
-    assert_eq!(
-        texts(&first["oncalls"], "/user/id"),
-        ["PALICE1", "PBOB002", "PALICE1"]
-    );
+    assert_eq!(texts(&first["oncalls"], "/user/id"), ["PALICE1", "PBOB002", "PALICE1"]);
     assert_eq!((&first["more"], &first["total"]), (&json!(true), &json!(5)));
     let second = pagerduty(&sandbox, &format!("/oncalls?{window}&limit=3&offset=3"))
         .await
         .body;
-    assert_eq!(
-        texts(&second["oncalls"], "/user/id"),
-        ["PBOB002", "PCAROL3"]
-    );
-    assert_eq!(
-        (&second["more"], &second["total"]),
-        (&json!(false), &Value::Null)
-    );
+    assert_eq!(texts(&second["oncalls"], "/user/id"), ["PBOB002", "PCAROL3"]);
+    assert_eq!((&second["more"], &second["total"]), (&json!(false), &Value::Null));
     for path in [
         "/oncalls?limit=100&offset=9901",
         "/oncalls?since=2026-06-02T00:00:00Z&until=2026-06-01T00:00:00Z",
     ] {
         assert_eq!(pagerduty(&sandbox, path).await.status, 400, "{path}");
     }
-    let far = pagerduty(&sandbox, "/oncalls?since=2026-06-01T12:00:00Z&until=2027-06-01T12:00:00Z&schedule_ids[]=PABC123&limit=100&offset=100").await;
+    let far = pagerduty(
+        &sandbox,
+        "/oncalls?since=2026-06-01T12:00:00Z&until=2027-06-01T12:00:00Z&schedule_ids[]=PABC123&limit=100&offset=100",
+    )
+    .await;
     let last = far.body["oncalls"].as_array().unwrap().last().unwrap()["start"]
         .as_str()
         .unwrap()
@@ -298,10 +243,7 @@ async fn shift_based_schedules_have_several_people_empty_slots_and_their_own_pat
     )
     .await;
     let shifts = &reply.body["schedule"]["final_schedule"]["computed_shift_assignments"];
-    assert_eq!(
-        texts(shifts, "/member/user_id"),
-        ["PALICE1", "-", "PBOB002", "PCAROL3"]
-    );
+    assert_eq!(texts(shifts, "/member/user_id"), ["PALICE1", "-", "PBOB002", "PCAROL3"]);
     assert_eq!(shifts[1]["member"], json!({"type": "empty_member"}));
     assert_eq!(shifts[0]["start_time"], "2026-06-01T12:30:00Z");
     assert_eq!(
@@ -309,27 +251,18 @@ async fn shift_based_schedules_have_several_people_empty_slots_and_their_own_pat
         json!({"type": "custom_shift", "shift_id": "PCUSTOM"})
     );
 
-    assert_eq!(
-        pagerduty(&sandbox, "/v3/schedules/PABC123").await.status,
-        400
-    );
+    assert_eq!(pagerduty(&sandbox, "/v3/schedules/PABC123").await.status, 400);
     assert_eq!(pagerduty(&sandbox, "/v3/schedules/PNONE").await.status, 404);
     assert_eq!(pagerduty(&sandbox, "/schedules/PSHIFT1").await.status, 400);
     sandbox.edit(|world| world.pagerduty.shift_schedule_on_v2_path = ShiftOnV2::OtherShape);
     let reply = pagerduty(&sandbox, "/schedules/PSHIFT1").await;
     assert_eq!(reply.body["schedule"]["type"], "schedule_v3");
     assert_eq!(
-        texts(
-            &pagerduty(&sandbox, "/schedules").await.body["schedules"],
-            "/id"
-        ),
+        texts(&pagerduty(&sandbox, "/schedules").await.body["schedules"], "/id"),
         ["PABC123", "PABC456"]
     );
     assert_eq!(
-        texts(
-            &pagerduty(&sandbox, "/v3/schedules").await.body["schedules"],
-            "/id"
-        ),
+        texts(&pagerduty(&sandbox, "/v3/schedules").await.body["schedules"], "/id"),
         ["PSHIFT1"]
     );
 }
@@ -389,11 +322,7 @@ async fn an_app_token_has_the_scopes_it_may_have_and_expires() {
     let bearer = format!("Bearer {}", reply.body["access_token"].as_str().unwrap());
     let get = |path: &str| {
         let url = format!("{}{path}", sandbox.pagerduty_url());
-        read(
-            reqwest::Client::new()
-                .get(url)
-                .header("authorization", bearer.as_str()),
-        )
+        read(reqwest::Client::new().get(url).header("authorization", bearer.as_str()))
     };
     assert_eq!(get("/oncalls").await.status, 200);
     assert_eq!(get("/users").await.status, 403);
@@ -407,22 +336,13 @@ async fn the_minute_has_so_many_requests() {
     sandbox.edit(|world| world.pagerduty.requests_per_minute = 2);
     let first = pagerduty(&sandbox, "/users").await;
     assert_eq!(
-        (
-            first.header("ratelimit-limit"),
-            first.header("ratelimit-remaining")
-        ),
+        (first.header("ratelimit-limit"), first.header("ratelimit-remaining")),
         ("2", "1")
     );
     let second = pagerduty(&sandbox, "/users").await;
-    assert_eq!(
-        (second.status, second.header("ratelimit-remaining")),
-        (200, "0")
-    );
+    assert_eq!((second.status, second.header("ratelimit-remaining")), (200, "0"));
     let third = pagerduty(&sandbox, "/users").await;
-    assert_eq!(
-        (third.status, &third.body["error"]["code"]),
-        (429, &json!(2020))
-    );
+    assert_eq!((third.status, &third.body["error"]["code"]), (429, &json!(2020)));
     assert!(third.header("ratelimit-reset").parse::<u64>().unwrap() <= 60);
 }
 
@@ -431,33 +351,22 @@ async fn oncalls_have_a_limit_of_their_own_and_headers_show_the_closest() {
     let sandbox = organisation().await;
     sandbox.edit(|world| world.pagerduty.oncalls_per_minute = Some(1));
     let first = pagerduty(&sandbox, "/oncalls").await;
-    assert_eq!(
-        (first.status, first.header("ratelimit-remaining")),
-        (200, "0")
-    );
+    assert_eq!((first.status, first.header("ratelimit-remaining")), (200, "0"));
     assert_eq!(pagerduty(&sandbox, "/oncalls").await.status, 429);
     let other = pagerduty(&sandbox, "/users").await;
-    assert_eq!(
-        (other.status, other.header("ratelimit-limit")),
-        (200, "960")
-    );
+    assert_eq!((other.status, other.header("ratelimit-limit")), (200, "960"));
 }
 
 #[tokio::test]
 async fn booleans_are_lower_case_and_windows_of_microseconds_are_empty() {
     let sandbox = organisation().await;
-    let path =
-        "/schedules/PABC123?since=2026-06-01T13:00:00Z&until=2026-06-01T14:00:00Z&overflow=True";
+    let path = "/schedules/PABC123?since=2026-06-01T13:00:00Z&until=2026-06-01T14:00:00Z&overflow=True";
     assert_eq!(pagerduty(&sandbox, path).await.status, 400);
     let narrow = "/schedules/PABC123?since=2026-06-01T13:00:00Z&until=2026-06-01T13:00:00.000005Z";
     assert_eq!(entries(&pagerduty(&sandbox, narrow).await.body), []);
-    let instant =
-        "/schedules/PABC123?since=2026-06-01T13:00:00Z&until=2026-06-01T13:00:00Z&overflow=true";
+    let instant = "/schedules/PABC123?since=2026-06-01T13:00:00Z&until=2026-06-01T13:00:00Z&overflow=true";
     let expected = [("PALICE1", "2026-06-01T12:00:00Z", "2026-06-02T00:00:00Z")];
-    assert_eq!(
-        entries(&pagerduty(&sandbox, instant).await.body),
-        rows(&expected)
-    );
+    assert_eq!(entries(&pagerduty(&sandbox, instant).await.body), rows(&expected));
 }
 
 #[tokio::test]
@@ -469,8 +378,7 @@ async fn the_date_header_follows_the_simulators_clock() {
 
 #[test]
 fn a_world_survives_json() {
-    let world =
-        World::small_organisation(at("2026-06-01T12:00:00Z"), SignedDuration::from_secs(30));
+    let world = World::small_organisation(at("2026-06-01T12:00:00Z"), SignedDuration::from_secs(30));
     let text = serde_json::to_string(&world).unwrap();
     assert_eq!(serde_json::from_str::<World>(&text).unwrap(), world);
 }

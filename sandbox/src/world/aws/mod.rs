@@ -2,9 +2,7 @@
 
 mod operations;
 
-pub use operations::{
-    Failure, Matching, MissingAssignment, Operation, OperationKind, SlowOperation, Status,
-};
+pub use operations::{Failure, Matching, MissingAssignment, Operation, OperationKind, SlowOperation, Status};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -246,10 +244,7 @@ impl Aws {
 
     /// Puts a user into a group behind the daemon's back and gives the membership id.
     pub fn add_member(&mut self, group: &str, user: &str) -> String {
-        let id = format!(
-            "d5e6f7a8-3333-4000-8000-{:012x}",
-            self.memberships.len() + 1
-        );
+        let id = format!("d5e6f7a8-3333-4000-8000-{:012x}", self.memberships.len() + 1);
         self.memberships.push(Membership {
             id: id.clone(),
             group: group.to_owned(),
@@ -303,10 +298,7 @@ impl Aws {
 
     /// Whether the user (by user name) truly holds the permission set (by name) in the account, directly.
     pub fn holds(&self, account: &str, permission_set: &str, user_name: &str) -> bool {
-        let (Some(set), Some(user)) = (
-            self.permission_set_arn(permission_set),
-            self.user_id(user_name),
-        ) else {
+        let (Some(set), Some(user)) = (self.permission_set_arn(permission_set), self.user_id(user_name)) else {
             return false;
         };
         self.exists(&AssignmentKey {
@@ -334,12 +326,7 @@ impl Aws {
     }
 
     /// Whether lists show a row now.
-    pub(crate) fn listed(
-        &self,
-        since: Option<Timestamp>,
-        removed: Option<Timestamp>,
-        now: Timestamp,
-    ) -> bool {
+    pub(crate) fn listed(&self, since: Option<Timestamp>, removed: Option<Timestamp>, now: Timestamp) -> bool {
         since.is_none_or(|at| later(at, self.list_delay) <= now)
             && removed.is_none_or(|at| later(at, self.list_delay) > now)
     }

@@ -78,10 +78,7 @@ impl Matching {
                 .permission_set
                 .as_ref()
                 .is_none_or(|own| *own == key.permission_set)
-            && self
-                .principal
-                .as_ref()
-                .is_none_or(|own| *own == key.principal)
+            && self.principal.as_ref().is_none_or(|own| *own == key.principal)
     }
 }
 

@@ -191,12 +191,7 @@ impl Schedule {
     }
 
     /// Adds a shift.
-    pub fn with_entry(
-        mut self,
-        user: &str,
-        start: Timestamp,
-        end: impl Into<Option<Timestamp>>,
-    ) -> Self {
+    pub fn with_entry(mut self, user: &str, start: Timestamp, end: impl Into<Option<Timestamp>>) -> Self {
         self.entries.push(Entry {
             user: user.to_owned(),
             start,
@@ -260,10 +255,7 @@ impl Schedule {
 
     /// Everybody who is on the schedule at some time, in order of appearance.
     pub(crate) fn people(&self) -> Vec<String> {
-        let rotation = self
-            .rotation
-            .iter()
-            .flat_map(|rotation| rotation.members.iter());
+        let rotation = self.rotation.iter().flat_map(|rotation| rotation.members.iter());
         let entries = self.entries.iter().map(|entry| &entry.user);
         let overrides = self.overrides.iter().map(|over| &over.user);
         let mut people: Vec<String> = Vec::new();

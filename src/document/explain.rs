@@ -1,0 +1,195 @@
+//! The words of the TOML parser and of serde, in the words of people who edit files.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::diagnostics::{Diagnostic, SourceFile, did_you_mean};
+
+/// What breaks TOML's syntax: the first error of each line, without those that only follow from an open bracket.
+pub(super) struct Syntax<'a> {
+    text: &'a str,
+    errors: Vec<(Range<usize>, String)>,
+    beyond_recovery: bool,
+}
+
+impl<'a> Syntax<'a> {
+    pub(super) fn new(text: &'a str, found: &[toml::de::Error]) -> Self {
+        let mut errors: Vec<(Range<usize>, String)> = found
+            .iter()
+            .map(|e| (e.span().unwrap_or(0..0), e.message().to_owned()))
+            .collect();
+        errors.sort_by_key(|(span, _)| (span.start, span.end));
+        let unclosed = errors.iter().position(|(_, message)| message.starts_with("unclosed"));
+        let beyond_recovery = unclosed.is_some()
+            || errors
+                .iter()
+                .any(|(span, _)| line_of(text, span.start).trim_start().starts_with(['[', '<', '>']));
+        if let Some(unclosed) = unclosed {
+            // Everything between the missing comma and the place where the parser gave up is a consequence.
+            let first = errors[..=unclosed]
+                .iter()
+                .position(|(_, message)| message.starts_with("missing comma") || message.starts_with("unclosed"));
+            let end = errors[unclosed].0.clone();
+            let first = first.unwrap_or(unclosed);
+            let start = errors[first].0.start;
+            let what = errors[unclosed].1.clone();
+            errors[first].1 = what;
+            // The bracket is missing after the last value, not where the next line begins.
+            let after = text[..start].trim_end().len();
+            errors[first].0 = after..after;
+            let kept = errors[first].clone();
+            errors.retain(|(span, _)| span.start < start || span.start > end.start);
+            errors.push(kept);
+            errors.sort_by_key(|(span, _)| (span.start, span.end));
+        }
+        errors.dedup_by_key(|(span, _)| line_number(text, span.start));
+        Self {
+            text,
+            errors,
+            beyond_recovery,
+        }
+    }
+
+    pub(super) fn any(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// Whether a bracket or header is broken, so that keys may seem to stand where they do not.
+    pub(super) fn beyond_recovery(&self) -> bool {
+        self.beyond_recovery
+    }
+
+    /// Whether a syntax error was already reported for this line.
+    pub(super) fn covers(&self, offset: usize) -> bool {
+        let line = line_number(self.text, offset);
+        self.errors
+            .iter()
+            .any(|(span, _)| line_number(self.text, span.start) == line)
+    }
+
+    pub(super) fn diagnostics(&self, source: &Arc<SourceFile>) -> Vec<Diagnostic> {
+        self.errors
+            .iter()
+            .map(|(span, message)| {
+                let (message, hint) = self.reword(span, message);
+                let rest = "the rest of this file is checked once this is fixed";
+                let hint = hint.or_else(|| self.beyond_recovery.then_some(rest));
+                Diagnostic::error("syntax", source, span.clone(), message).hint_if(hint.map(str::to_owned))
+            })
+            .collect()
+    }
+
+    fn reword(&self, span: &Range<usize>, message: &str) -> (String, Option<&'static str>) {
+        let found = self.text.get(span.clone()).unwrap_or_default();
+        let line = line_of(self.text, span.start);
+        let conflict = ["<<<<<<<", "=======", ">>>>>>>"].iter().any(|m| line.starts_with(m));
+        if conflict {
+            (
+                "a marker of an unresolved merge conflict".to_owned(),
+                Some("resolve the conflict in Git"),
+            )
+        } else if message == "duplicate key" {
+            (
+                format!("`{found}` is given twice"),
+                Some("keep one; a table that may repeat has double brackets, such as [[rule]]"),
+            )
+        } else if message.contains("leading zero") {
+            (
+                "a number must not begin with 0".to_owned(),
+                Some("an account id is text: write it in quotes, account = \"012345678901\""),
+            )
+        } else if message.starts_with("string values must be quoted") && found.is_empty() {
+            ("a value is missing".to_owned(), None)
+        } else if message.starts_with("string values must be quoted") || message.starts_with("invalid boolean") {
+            (
+                format!("`{found}` is not a value"),
+                Some("text needs quotes; otherwise write true, false, a number or a date"),
+            )
+        } else if message.starts_with("invalid basic string, expected `\"`")
+            || message.starts_with("invalid literal string, expected `'`")
+        {
+            ("the text has no closing quote".to_owned(), None)
+        } else {
+            (message.to_owned(), None)
+        }
+    }
+}
+
+fn line_number(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+fn line_of(text: &str, offset: usize) -> &str {
+    let offset = offset.min(text.len());
+    let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    text[start..].lines().next().unwrap_or_default()
+}
+
+/// A key that does not exist, or a value of the wrong type.
+pub(super) fn structural(source: &Arc<SourceFile>, at: Range<usize>, message: &str, place: &str) -> Diagnostic {
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let mut names = rest.split('`').skip(1).step_by(2);
+        let wrong = names.next().unwrap_or_default();
+        let known: Vec<&str> = names.collect();
+        let hint = did_you_mean(wrong, known.iter().copied()).unwrap_or_else(|| all_keys(place, &known));
+        return Diagnostic::error("unknown-key", source, at, format!("unknown key `{wrong}`"))
+            .label(format!("not a key of {place}"))
+            .hint(hint);
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let mut names = rest.split('`').skip(1).step_by(2);
+        let wrong = names.next().unwrap_or_default();
+        let known: Vec<&str> = names.collect();
+        let hint = did_you_mean(wrong, known.iter().copied()).unwrap_or_else(|| format!("write {}", listed(&known)));
+        return Diagnostic::error("wrong-value", source, at, format!("`{wrong}` is not known here")).hint(hint);
+    }
+    let mismatch = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.rsplit_once(", expected "));
+    if let Some((found, expected)) = mismatch {
+        let hint = (expected.contains("datetime") && found.starts_with("string"))
+            .then(|| "dates are written without quotes, such as 2027-03-31".to_owned());
+        let text = format!("expected {}, found {}", wanted(expected), given(found));
+        return Diagnostic::error("wrong-type", source, at, text).hint_if(hint);
+    }
+    match message.split_once('\n') {
+        Some((message, hint)) => Diagnostic::error("wrong-value", source, at, message).hint(hint),
+        None => Diagnostic::error("wrong-value", source, at, message),
+    }
+}
+
+fn all_keys(place: &str, known: &[&str]) -> String {
+    match known {
+        [] => format!("{place} has no keys"),
+        [only] => format!("the only key of {place} is `{only}`"),
+        many => format!("the keys of {place} are {}", listed(many)),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "a string" => "text in quotes",
+        "a boolean" => "true or false",
+        "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a sequence" => "an array",
+        "a map" => "a table",
+        "a TOML datetime" => "a date or a date with time and offset",
+        other => other,
+    }
+}
+
+fn given(found: &str) -> String {
+    match found {
+        "map" => "a table".to_owned(),
+        "sequence" => "an array".to_owned(),
+        other => other
+            .replacen("string ", "the text ", 1)
+            .replacen("integer ", "the number ", 1)
+            .replacen("floating point ", "the number ", 1)
+            .replacen("boolean ", "", 1),
+    }
+}

@@ -1,0 +1,142 @@
+//! Reads the policy directory as it stood at one moment, and names that state by a hash.
+
+use std::{fs, io, path::Path, path::PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    diagnostics::{Diagnostic, Report},
+    document,
+};
+
+/// One policy file, or why it cannot be read.
+pub(super) struct RawFile {
+    /// As a person would write it after the directory's path.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) content: Result<Vec<u8>, Diagnostic>,
+}
+
+/// What identifies one version of a file without reading it.
+type Stamp = (u64, u64, u64, i128, i128);
+
+/// How often a directory that changes while it is read is read again.
+const ATTEMPTS: usize = 5;
+
+/// All policy files, sorted by name: every `*.toml` directly in `dir`, whether file or symbolic link. Hidden names,
+/// such as editors' locks and Kubernetes' `..data`, are no policy files.
+pub(super) fn read(dir: &Path) -> Result<Vec<RawFile>, Diagnostic> {
+    for _ in 0..ATTEMPTS {
+        let before = list(dir)?;
+        let files: Vec<RawFile> = before
+            .iter()
+            .map(|(path, _)| RawFile {
+                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                path: path.clone(),
+                content: document::read(path),
+            })
+            .collect();
+        if before == list(dir)? {
+            return Ok(files);
+        }
+    }
+    let message = format!("the directory changed each of the {ATTEMPTS} times that it was read");
+    Err(
+        Diagnostic::whole_file("unreadable", &dir.display().to_string(), message)
+            .hint("find out what keeps writing to it, or try again"),
+    )
+}
+
+fn list(dir: &Path) -> Result<Vec<(PathBuf, Option<Stamp>)>, Diagnostic> {
+    let shown = dir.display().to_string();
+    let failed = |error: io::Error| {
+        let (message, hint) = match error.kind() {
+            io::ErrorKind::NotFound => (
+                "the policy directory does not exist".to_owned(),
+                "create it with one TOML file per project, or correct `policy_dir` in the configuration",
+            ),
+            io::ErrorKind::NotADirectory => (
+                "this is not a directory".to_owned(),
+                "`policy_dir` names the directory that holds one TOML file per project",
+            ),
+            _ => (
+                format!("cannot read the policy directory: {error}"),
+                "let the user that dutybound runs as list and read it",
+            ),
+        };
+        Diagnostic::whole_file("unreadable", &shown, message).hint(hint)
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden
+            && path
+                .extension()
+                .is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
+        {
+            // A stamp that cannot be taken is no reason to leave the file out: reading it will say why.
+            let stamp = fs::metadata(&path).map(|metadata| stamp(&metadata)).ok();
+            found.push((path, stamp));
+        }
+    }
+    if found.is_empty() {
+        return Err(
+            Diagnostic::whole_file("no-policy", &shown, "there is no policy file in this directory").hint(
+                "an empty policy would take everybody's access away, so it is never read as one; \
+                 add a file such as payments.toml",
+            ),
+        );
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(unix)]
+fn stamp(metadata: &fs::Metadata) -> Stamp {
+    use std::os::unix::fs::MetadataExt as _;
+    let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    (
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        nanos(metadata.mtime(), metadata.mtime_nsec()),
+        nanos(metadata.ctime(), metadata.ctime_nsec()),
+    )
+}
+
+#[cfg(not(unix))]
+fn stamp(metadata: &fs::Metadata) -> Stamp {
+    let modified = metadata
+        .modified()
+        .map(|time| jiff::Timestamp::try_from(time).map_or(0, |t| t.as_nanosecond()))
+        .unwrap_or_default();
+    (0, 0, metadata.len(), modified, 0)
+}
+
+/// SHA-256 over names and contents, in hex. A file that cannot be read has no content and no hash.
+pub(super) fn revision(files: &[RawFile]) -> Result<String, Report> {
+    let mut report = Report::default();
+    let mut hash = Sha256::new();
+    for file in files {
+        match &file.content {
+            Ok(bytes) => {
+                // Lengths in front, so that no two different directories feed the hash the same bytes.
+                for part in [
+                    file.path.file_name().unwrap_or_default().as_encoded_bytes(),
+                    bytes.as_slice(),
+                ] {
+                    hash.update((part.len() as u64).to_be_bytes());
+                    hash.update(part);
+                }
+            }
+            Err(diagnostic) => report.push(diagnostic.clone()),
+        }
+    }
+    if report.has_errors() {
+        return Err(report);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

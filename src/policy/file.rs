@@ -1,0 +1,185 @@
+//! A policy file as its author writes it: one project, what it owns, who belongs to it, and which duty earns what.
+//!
+//! Every key is optional here, although many are required, because a missing key is one mistake among others and
+//! must not hide them. The doc comments are what editors show, by way of the JSON Schema.
+
+use std::{borrow::Cow, fmt};
+
+use schemars::JsonSchema;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, value::MapAccessDeserializer},
+};
+
+use crate::document::{AccountId, At, Entry, Until};
+
+/// One project of the access policy (`access.d/<project>.toml`).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// The project itself.
+    #[schemars(required)]
+    pub project: Option<Entry<ProjectSection>>,
+    /// Something grantable that the project owns.
+    #[serde(default)]
+    pub entitlement: Vec<Entry<EntitlementEntry>>,
+    /// A person who belongs to the project.
+    #[serde(default)]
+    pub member: Vec<Entry<MemberEntry>>,
+    /// Binds an entitlement to the duty that earns it.
+    #[serde(default)]
+    pub rule: Vec<Entry<RuleEntry>>,
+}
+
+/// The project itself.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectSection {
+    /// The project's name, unique in the policy: up to 64 letters, digits, dots, dashes and underscores.
+    #[schemars(required, regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
+    pub name: Option<At<String>>,
+    /// The parent project, whose owners can justify transitively. Without one the project is a root of the tree.
+    pub parent: Option<At<String>>,
+    /// E-mail addresses of those who consent to what is granted; at least one.
+    #[schemars(required, length(min = 1))]
+    pub owners: Option<At<Vec<At<String>>>>,
+    /// A warning that is shown wherever an entitlement of the project is shown.
+    pub context: Option<At<String>>,
+}
+
+/// Something grantable: either `account` and `permission_set`, or `group`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EntitlementEntry {
+    /// Its name, unique in the project: up to 64 letters, digits, dots, dashes and underscores.
+    #[schemars(required, regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
+    pub name: Option<At<String>>,
+    /// The AWS account, twelve digits in quotes. Goes with `permission_set`.
+    pub account: Option<At<AccountId>>,
+    /// The permission set by name, or by ARN when it begins with `arn:`. Goes with `account`.
+    pub permission_set: Option<At<String>>,
+    /// An Identity Center group by display name or by id.
+    pub group: Option<At<String>>,
+    /// Remove everybody who holds it without a cause, whoever granted it. Default: false.
+    pub exclusive: Option<At<bool>>,
+    /// Projects whose rules may name it too.
+    pub delegate_to: Option<At<Vec<At<String>>>>,
+}
+
+/// A person who belongs to the project.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberEntry {
+    /// The person's e-mail address.
+    #[schemars(required)]
+    pub email: Option<At<String>>,
+    /// Who vouches for them: an owner of this project or of one above it.
+    pub added_by: Option<At<String>>,
+    /// Why they belong, for whoever reads the record later.
+    pub reason: Option<At<String>>,
+    /// The last day of the membership, in UTC (2027-03-31), or the instant at which it ends
+    /// (2027-03-31T18:00:00+02:00). Without quotes.
+    pub until: Option<At<Until>>,
+    /// Trainings and other prerequisites that they have met, to be named in a rule's `requires`.
+    pub completed: Option<At<Vec<At<String>>>>,
+}
+
+/// Binds an entitlement to the duty that earns it: either `on_call` or `members`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleEntry {
+    /// An entitlement of this project, or `project/name` for one that another project delegated to this one.
+    #[schemars(required)]
+    pub entitlement: Option<At<String>>,
+    /// The schedule that earns it, as `"source/ID"`, or an escalation policy as a table.
+    pub on_call: Option<At<OnCallValue>>,
+    /// `true`: every member of the project earns it.
+    pub members: Option<At<bool>>,
+    /// Windows of time outside which a `members` rule does not hold.
+    pub during: Option<Entry<DuringEntry>>,
+    /// What else the person needs: `"member"`, and trainings from the member's `completed`.
+    /// Default for on-call rules: `["member"]`.
+    pub requires: Option<At<Vec<At<String>>>>,
+    /// Grant this long before duty starts, such as `"10m"`. At most 24 hours. Default: 0.
+    pub lead: Option<At<String>>,
+    /// Keep this long after duty ends, such as `"15m"`. At most 24 hours. Default: 0.
+    pub linger: Option<At<String>>,
+    /// The last day of the rule, in UTC, or the instant at which it ends. Without quotes.
+    pub until: Option<At<Until>>,
+}
+
+/// The windows of a membership rule: they start by a cron pattern and last `for` some time or `until` some hour.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DuringEntry {
+    /// When windows start, in `zone`: minute, hour, day of month, month, day of week, such as `0 9 * * MON-FRI`.
+    #[schemars(required)]
+    pub cron: Option<At<String>>,
+    /// How long each window lasts, elapsed, such as `"9h"`.
+    #[serde(rename = "for")]
+    pub length: Option<At<String>>,
+    /// The time on the clock in `zone` at which each window ends, such as `"18:00"`.
+    pub until: Option<At<String>>,
+    /// The IANA time zone, such as `"Europe/Berlin"`.
+    #[schemars(required)]
+    pub zone: Option<At<String>>,
+}
+
+/// `"source/ID"`, or a table.
+#[derive(Debug)]
+pub enum OnCallValue {
+    /// A schedule.
+    Schedule(String),
+    /// A schedule or an escalation policy.
+    Table(OnCallTable),
+}
+
+/// A schedule, or an escalation policy with the levels that count.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnCallTable {
+    /// A schedule, as `"source/ID"`.
+    pub schedule: Option<At<String>>,
+    /// An escalation policy, as `"source/ID"`.
+    pub escalation_policy: Option<At<String>>,
+    /// The levels of the escalation policy that count, from 1. Default: all.
+    pub levels: Option<At<Vec<At<u32>>>>,
+    /// Whether people who stand in the escalation policy without a schedule count, for as long as they stand there.
+    /// Default: false.
+    pub permanent: Option<At<bool>>,
+}
+
+impl<'de> Deserialize<'de> for OnCallValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = OnCallValue;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"source/ID\" or a table with `schedule` or `escalation_policy`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OnCallValue, E> {
+                Ok(OnCallValue::Schedule(text.to_owned()))
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<OnCallValue, A::Error> {
+                OnCallTable::deserialize(MapAccessDeserializer::new(map)).map(OnCallValue::Table)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for OnCallValue {
+    fn schema_name() -> Cow<'static, str> {
+        "OnCall".into()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let table = generator.subschema_for::<OnCallTable>();
+        schemars::json_schema!({
+            "description": "The schedule that earns it, as \"source/ID\", or an escalation policy as a table.",
+            "anyOf": [
+                { "type": "string", "pattern": "^[A-Za-z0-9._-]+/[A-Za-z0-9_-]+$" },
+                table,
+            ],
+        })
+    }
+}
