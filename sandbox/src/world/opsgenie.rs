@@ -42,6 +42,13 @@ impl Default for Opsgenie {
     }
 }
 
+impl Opsgenie {
+    /// The schedule with this id.
+    pub fn schedule_mut(&mut self, id: &str) -> Option<&mut Schedule> {
+        self.schedules.iter_mut().find(|schedule| schedule.id == id)
+    }
+}
+
 /// A team integration's key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TeamKey {

@@ -8,7 +8,7 @@ use super::{at, organisation, pagerduty, read};
 #[tokio::test]
 async fn journal_faults_world_and_clock_by_json() {
     let sandbox = organisation().await;
-    let client = reqwest::Client::new();
+    let client = super::client();
     let url = |path: &str| format!("{}{path}", sandbox.control_url());
 
     let fault = json!({"service": "pagerduty", "operation": "GET /users", "times": 1, "effect": {"status": {"status": 500}}});

@@ -65,6 +65,24 @@ impl Default for PagerDuty {
     }
 }
 
+impl PagerDuty {
+    /// The layer-based schedule with this id.
+    pub fn schedule_mut(&mut self, id: &str) -> Option<&mut Schedule> {
+        self.schedules.iter_mut().find(|schedule| schedule.id == id)
+    }
+
+    /// Makes a layer-based schedule shift-based under the same id: its rotation with the overrides becomes a rotation,
+    /// its entries become custom shifts, an entry without end one of ten years. False when there is no such schedule.
+    pub fn upgrade(&mut self, id: &str) -> bool {
+        let Some(at) = self.schedules.iter().position(|schedule| schedule.id == id) else {
+            return false;
+        };
+        let old = self.schedules.remove(at);
+        self.shift_schedules.push(ShiftSchedule::upgraded_from(old));
+        true
+    }
+}
+
 /// The answer of `GET /schedules/{id}` for a shift-based schedule; the documents leave it open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
