@@ -62,6 +62,7 @@ pub enum Effect {
 
 /// A scripted fault. Built with [`Fault::on`]; without [`times`](Fault::times) it lasts until faults are cleared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// The service it applies to.
     pub service: Service,

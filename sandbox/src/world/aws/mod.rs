@@ -13,7 +13,7 @@ pub(crate) use operations::later;
 
 /// An Identity Center instance with its identity store and accounts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Aws {
     /// The account that owns the instance.
     pub owner_account_id: String,
@@ -95,6 +95,7 @@ impl Default for Aws {
 
 /// An AWS account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Account {
     /// Twelve digits.
     pub id: String,
@@ -104,6 +105,7 @@ pub struct Account {
 
 /// A permission set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PermissionSet {
     /// ARN.
     pub arn: String,
@@ -115,6 +117,7 @@ pub struct PermissionSet {
 
 /// A person in the identity store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct User {
     /// A UUID.
     pub id: String,
@@ -130,6 +133,7 @@ pub struct User {
 
 /// A group in the identity store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Group {
     /// A UUID.
     pub id: String,
@@ -139,6 +143,7 @@ pub struct Group {
 
 /// A person's membership in a group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Membership {
     /// Membership id, a UUID.
     pub id: String,
@@ -175,6 +180,7 @@ impl PrincipalType {
 
 /// What an assignment is: one permission set for one principal in one account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AssignmentKey {
     /// Account id.
     pub account: String,
@@ -188,6 +194,7 @@ pub struct AssignmentKey {
 
 /// An account assignment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Assignment {
     /// What is assigned.
     pub key: AssignmentKey,

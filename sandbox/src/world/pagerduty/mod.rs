@@ -12,7 +12,7 @@ use super::interval::{Rotation, Span, overlay};
 
 /// A PagerDuty account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct PagerDuty {
     /// Accepted API keys.
     pub tokens: Vec<String>,
@@ -95,6 +95,7 @@ pub enum ShiftOnV2 {
 
 /// An OAuth client of the client-credentials flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OauthClient {
     /// `client_id`.
     pub id: String,
@@ -106,6 +107,7 @@ pub struct OauthClient {
 
 /// An app token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OauthToken {
     /// The token as presented after `Bearer`.
     pub token: String,
@@ -117,7 +119,7 @@ pub struct OauthToken {
 
 /// A person.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct User {
     /// `P…`.
     pub id: String,
@@ -145,6 +147,7 @@ impl User {
 
 /// One shift of a layer-based schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// User id.
     pub user: String,
@@ -156,6 +159,7 @@ pub struct Entry {
 
 /// An override: its user is on call instead of whoever else would be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Override {
     /// Override id.
     pub id: String,
@@ -169,7 +173,7 @@ pub struct Override {
 
 /// A layer-based schedule: entries and a rotation make its base, overrides split it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Schedule {
     /// `P…`.
     pub id: String,
@@ -296,6 +300,7 @@ impl Schedule {
 
 /// An escalation policy: levels from 1, each with targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EscalationPolicy {
     /// `P…`.
     pub id: String,

@@ -8,7 +8,7 @@ use super::{Override, Schedule};
 
 /// A shift-based schedule: several people may be on call at once, and slots may be empty.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ShiftSchedule {
     /// `P…`.
     pub id: String,
@@ -36,6 +36,7 @@ impl Default for ShiftSchedule {
 
 /// A rotation of a shift-based schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ShiftRotation {
     /// Rotation id.
     pub id: String,
@@ -51,6 +52,7 @@ pub struct ShiftRotation {
 
 /// A shift outside any rotation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CustomShift {
     /// Shift id.
     pub id: String,
