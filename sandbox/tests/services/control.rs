@@ -52,6 +52,15 @@ async fn journal_faults_world_and_clock_by_json() {
         1
     );
 
+    let misspelt = json!({"pagerduty": {"shedules": []}});
+    let refused = read(client.put(url("/world")).json(&misspelt)).await;
+    assert_eq!(refused.status, 422);
+    assert!(
+        refused.body.as_str().unwrap().contains("shedules"),
+        "{}",
+        refused.body
+    );
+
     assert_eq!(
         read(
             client
