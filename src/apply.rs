@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::guard::{ApprovedPlan, Step};
-use crate::identity_center::slots::Slots;
-use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read, Started, Write};
+
+use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read, Slots, Started, Write};
 use crate::ledger::{Ledger, LedgerError, Outcome};
 use crate::model::ResolvedTarget;
 use crate::plan::{Change, Key};

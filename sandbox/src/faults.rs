@@ -62,6 +62,7 @@ pub enum Effect {
 
 /// A scripted fault. Built with [`Fault::on`]; without [`times`](Fault::times) it lasts until faults are cleared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// The service it applies to.
     pub service: Service,
@@ -85,6 +86,9 @@ pub struct Fault {
     /// Holds the call, unperformed, until this fault is cleared.
     #[serde(default)]
     pub hold: bool,
+    /// Holds the answer of a call that was performed until this fault is cleared.
+    #[serde(default)]
+    pub hold_reply: bool,
     /// What happens then.
     #[serde(default = "pass")]
     pub effect: Effect,
@@ -110,6 +114,7 @@ impl Fault {
             containing: None,
             delay_ms: 0,
             hold: false,
+            hold_reply: false,
             effect: Effect::Pass,
             seen: 0,
         }
@@ -148,6 +153,13 @@ impl Fault {
     /// Holds the call, unperformed, until faults are cleared; the journal shows it with no status meanwhile.
     pub fn hold(mut self) -> Self {
         self.hold = true;
+        self
+    }
+
+    /// Performs the call and holds its answer until faults are cleared; the journal shows it as performed and with no
+    /// status meanwhile. This is the moment to kill a client that must survive it.
+    pub fn hold_reply(mut self) -> Self {
+        self.hold_reply = true;
         self
     }
 
@@ -205,7 +217,11 @@ impl Fault {
             Effect::Redirect(url) => format!("redirect {url}"),
             Effect::ContentType(kind) => format!("content type {kind}"),
         };
-        let hold = if self.hold { "hold" } else { "" };
+        let hold = match (self.hold, self.hold_reply) {
+            (true, _) => "hold",
+            (false, true) => "hold reply",
+            (false, false) => "",
+        };
         let delay = if self.delay_ms > 0 {
             format!("delay {} ms", self.delay_ms)
         } else {

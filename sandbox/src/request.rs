@@ -92,7 +92,7 @@ impl Incoming {
             return body
                 .get("NextToken")
                 .and_then(Value::as_str)
-                .and_then(|token| token.split('.').nth(1))
+                .and_then(|token| token.split('_').nth(1))
                 .and_then(|page| page.parse().ok())
                 .unwrap_or(1);
         }

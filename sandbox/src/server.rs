@@ -18,7 +18,7 @@ use crate::control;
 use crate::faults::{Effect, Fault, apply};
 use crate::journal::{Call, Service};
 use crate::request::{Answer, Incoming};
-use crate::state::{Shared, TimedOut, View};
+use crate::state::{Shared, State, TimedOut, View};
 use crate::wire::{CuttableListener, Wire};
 use crate::world::World;
 
@@ -212,21 +212,28 @@ async fn serve(Extract(port): Extract<Port>, ConnectInfo(wire): ConnectInfo<Wire
     };
     let request = Incoming::new(port.service, &parts, body.into());
     let (seq, fault) = port.shared.change(|state| state.arrive(&request));
+    let released = async |id: u64| {
+        let held = |state: &State| state.faults.iter().any(|(other, _)| *other == id);
+        port.shared.until(|state| (!held(state)).then_some(())).await;
+    };
     if let Some((id, fault)) = &fault {
         if fault.delay_ms > 0 {
             tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
         }
         if fault.hold {
-            let held = |state: &mut crate::state::State| state.faults.iter().any(|(other, _)| other == id);
-            port.shared.until(|state| (!held(state)).then_some(())).await;
+            released(*id).await;
         }
     }
-    let effect = fault.map_or(Effect::Pass, |(_, fault)| fault.effect);
-    let (answer, now) = port.shared.change(|state| {
+    let effect = fault.as_ref().map_or(Effect::Pass, |(_, fault)| fault.effect.clone());
+    let (answer, performed, now) = port.shared.change(|state| {
         let (answer, performed) = apply(&effect, &wire, || state.perform(&request));
-        state.leave(seq, answer.as_ref(), performed);
-        (answer, state.now())
+        state.mark(seq, performed);
+        (answer, performed, state.now())
     });
+    if let Some((id, _)) = fault.filter(|(_, fault)| fault.hold_reply && performed) {
+        released(id).await;
+    }
+    port.shared.change(|state| state.leave(seq, answer.as_ref()));
     // A cut connection still needs something to hand to hyper, whose attempt to write it then fails.
     let answer = answer.unwrap_or_else(|| Answer::bytes(200, "", Vec::new()));
     into_response(answer, now)

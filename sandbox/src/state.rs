@@ -138,13 +138,23 @@ impl State {
         }
     }
 
-    /// Completes the journal's entry of a call.
-    pub(crate) fn leave(&mut self, seq: u64, answer: Option<&Answer>, performed: bool) {
-        if let Some(call) = self.journal.iter_mut().rev().find(|call| call.seq == seq) {
-            call.status = answer.map(|answer| answer.status);
-            call.error = answer.and_then(|answer| answer.error.clone());
+    /// Notes in the journal whether the operation was performed.
+    pub(crate) fn mark(&mut self, seq: u64, performed: bool) {
+        if let Some(call) = self.call(seq) {
             call.performed = performed;
         }
+    }
+
+    /// Notes in the journal what was answered.
+    pub(crate) fn leave(&mut self, seq: u64, answer: Option<&Answer>) {
+        if let Some(call) = self.call(seq) {
+            call.status = answer.map(|answer| answer.status);
+            call.error = answer.and_then(|answer| answer.error.clone());
+        }
+    }
+
+    fn call(&mut self, seq: u64) -> Option<&mut Call> {
+        self.journal.iter_mut().rev().find(|call| call.seq == seq)
     }
 }
 

@@ -9,14 +9,13 @@ mod live;
 mod people;
 mod reader;
 mod retry;
-pub mod slots;
+mod slots;
 mod targets;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
-
 
 use async_trait::async_trait;
 

@@ -8,10 +8,12 @@ use crate::world::aws::Aws;
 /// A date long past, for what existed before the sandbox started.
 const CREATED: f64 = 1_700_000_000.0;
 
-/// In any region but the instance's own the list is empty, which is how AWS shows a wrong region.
+/// In any region but the instance's own the list is empty, which is how AWS shows a wrong region, unless the caller
+/// asks for all regions.
 pub(crate) fn list_instances(aws: &Aws, input: &Input<'_>) -> Outcome {
     let mut rows = Vec::new();
-    if input.region == aws.region {
+    let all_regions = input.optional("RegionScope") == Some("ALL_REGIONS");
+    if input.region == aws.region || all_regions {
         rows.push(json!({
             "InstanceArn": aws.instance_arn,
             "IdentityStoreId": aws.identity_store_id,
@@ -19,6 +21,7 @@ pub(crate) fn list_instances(aws: &Aws, input: &Input<'_>) -> Outcome {
             "Name": "sandbox",
             "CreatedDate": CREATED,
             "Status": "ACTIVE",
+            "PrimaryRegion": aws.region,
         }));
     }
     input.page(aws, "Instances", rows)

@@ -90,12 +90,12 @@ impl Input<'_> {
         // A token names offset, page and operation, so that one from another list is refused as AWS does.
         let (offset, page) = match self.optional("NextToken") {
             None if aws.empty_first_page => {
-                let token = format!("0.2.{}", self.operation);
+                let token = format!("0_2_{}", self.operation);
                 return Ok(json!({name: [], "NextToken": token}));
             }
             None => (0, 1),
             Some(token) => {
-                let mut parts = token.split('.');
+                let mut parts = token.split('_');
                 let (offset, page, operation) = (parts.next(), parts.next(), parts.next());
                 let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
                 match (number(offset), number(page)) {
@@ -108,7 +108,7 @@ impl Input<'_> {
         let shown: Vec<Value> = rows.into_iter().skip(offset).take(size).collect();
         let mut body = json!({name: shown});
         if offset + size < total {
-            body["NextToken"] = json!(format!("{}.{}.{}", offset + size, page + 1, self.operation));
+            body["NextToken"] = json!(format!("{}_{}_{}", offset + size, page + 1, self.operation));
         }
         Ok(body)
     }

@@ -64,6 +64,7 @@ pub(crate) fn overlay<T: Clone>(base: Vec<Span<T>>, top: Span<T>) -> Vec<Span<T>
 
 /// A rule that generates shifts: members take turns of equal length from `start` on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rotation {
     /// Who takes turns, by user id, in this order.
     pub members: Vec<String>,

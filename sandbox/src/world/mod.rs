@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Everything the three services know. The default has no people, but accepts the key `test-key` at both on-call
 /// providers and any credentials at AWS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct World {
     /// PagerDuty.
     pub pagerduty: pagerduty::PagerDuty,

@@ -7,7 +7,7 @@ use super::interval::{Rotation, Span, overlay};
 
 /// An Opsgenie account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Opsgenie {
     /// Accepted API keys with access to everything.
     pub keys: Vec<String>,
@@ -42,8 +42,16 @@ impl Default for Opsgenie {
     }
 }
 
+impl Opsgenie {
+    /// The schedule with this id.
+    pub fn schedule_mut(&mut self, id: &str) -> Option<&mut Schedule> {
+        self.schedules.iter_mut().find(|schedule| schedule.id == id)
+    }
+}
+
 /// A team integration's key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TeamKey {
     /// The key.
     pub key: String,
@@ -53,6 +61,7 @@ pub struct TeamKey {
 
 /// The rate limit of one domain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limit {
     /// `Configuration`, `Schedule-oncalls` or `Search`.
     pub domain: String,
@@ -64,7 +73,7 @@ pub struct Limit {
 
 /// A person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct User {
     /// User id.
     pub id: String,
@@ -132,6 +141,7 @@ impl RecipientKind {
 
 /// Who is on call in a period.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Recipient {
     /// What it is.
     pub kind: RecipientKind,
@@ -176,6 +186,7 @@ impl Recipient {
 
 /// A team or an escalation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Group {
     /// Which of the two.
     pub kind: RecipientKind,
@@ -189,6 +200,7 @@ pub struct Group {
 
 /// One period of a rotation's final timeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Period {
     /// First instant.
     pub start: Timestamp,
@@ -205,7 +217,7 @@ pub struct Period {
 
 /// A rotation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ScheduleRotation {
     /// Rotation id.
     pub id: String,
@@ -223,6 +235,7 @@ pub struct ScheduleRotation {
 
 /// An override: its user is on call instead of whoever else would be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Override {
     /// Its alias.
     pub alias: String,
@@ -239,7 +252,7 @@ pub struct Override {
 
 /// A schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Schedule {
     /// Schedule id.
     pub id: String,

@@ -265,11 +265,20 @@ async fn a_wrong_region_or_credential_finds_no_instance() {
         ))
     };
     assert_eq!(ask("us-east-1").await.body["Instances"], json!([]));
+    let everywhere = json!({"RegionScope": "ALL_REGIONS"});
+    let found = read(aws_request(
+        &sandbox,
+        "us-east-1",
+        "SWBExternalService.ListInstances",
+        &everywhere,
+    ))
+    .await;
+    assert_eq!(found.body["Instances"][0]["PrimaryRegion"], "eu-central-1");
     let instances = ask("eu-central-1").await.body["Instances"].clone();
     assert_eq!(instances[0]["OwnerAccountId"], "999999999999");
     sandbox.edit(|world| world.aws.access_key_ids = Some(vec!["AKIDOTHER".into()]));
     assert_eq!(code(&ask("eu-central-1").await), "UnrecognizedClientException");
-    let bare = reqwest::Client::new()
+    let bare = super::client()
         .post(sandbox.aws_url())
         .header("x-amz-target", "SWBExternalService.ListInstances")
         .body("{}");

@@ -8,7 +8,7 @@ use super::{at, organisation, pagerduty, read};
 #[tokio::test]
 async fn journal_faults_world_and_clock_by_json() {
     let sandbox = organisation().await;
-    let client = reqwest::Client::new();
+    let client = super::client();
     let url = |path: &str| format!("{}{path}", sandbox.control_url());
 
     let fault =
@@ -38,6 +38,11 @@ async fn journal_faults_world_and_clock_by_json() {
             .len(),
         1
     );
+
+    let misspelt = json!({"pagerduty": {"shedules": []}});
+    let refused = read(client.put(url("/world")).json(&misspelt)).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.body.as_str().unwrap().contains("shedules"), "{}", refused.body);
 
     assert_eq!(
         read(client.post(url("/now")).json(&json!({"now": "2027-01-01T00:00:00Z"})))

@@ -1,6 +1,7 @@
 //! Scripted faults: which calls they meet and what the caller sees.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dutybound_sandbox::{Effect, Fault, Service};
 use serde_json::json;
@@ -62,7 +63,7 @@ async fn a_star_meets_all_and_one_page_meets_one() {
 async fn a_cut_connection_gives_no_answer() {
     let sandbox = organisation().await;
     sandbox.fault(Fault::on(Service::PagerDuty, "*").times(1).cut());
-    let request = reqwest::Client::new().get(format!("{}/users", sandbox.pagerduty_url()));
+    let request = super::client().get(format!("{}/users", sandbox.pagerduty_url()));
     let error = request.send().await.expect_err("the connection was cut");
     assert_eq!(error.status(), None);
     let call = &sandbox.journal()[0];
@@ -75,7 +76,7 @@ async fn a_connection_cut_in_the_body_gives_half_an_answer() {
     let sandbox = organisation().await;
     sandbox.fault(Fault::on(Service::Opsgenie, "GET /v2/users").effect(Effect::CutInBody));
     let url = format!("{}/v2/users", sandbox.opsgenie_url());
-    let response = reqwest::Client::new()
+    let response = super::client()
         .get(url)
         .header("authorization", "GenieKey test-key")
         .send()
@@ -125,7 +126,7 @@ async fn answers_that_are_no_json() {
     let sandbox = organisation().await;
     for effect in [Effect::Garbage, Effect::Html, Effect::EmptyBody, Effect::TruncatedJson] {
         sandbox.fault(Fault::on(Service::PagerDuty, SCHEDULE).effect(effect.clone()));
-        let request = reqwest::Client::new()
+        let request = super::client()
             .get(format!("{}/schedules/PABC123", sandbox.pagerduty_url()))
             .header("authorization", "Token token=test-key");
         let response = request.send().await.unwrap();
@@ -172,10 +173,7 @@ async fn a_redirect_names_another_host() {
     let sandbox = organisation().await;
     let elsewhere = format!("{}/users", sandbox.control_url());
     sandbox.fault(Fault::on(Service::PagerDuty, "GET /users").effect(Effect::Redirect(elsewhere.clone())));
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .unwrap();
+    let client = super::client();
     let response = client
         .get(format!("{}/users", sandbox.pagerduty_url()))
         .send()
@@ -209,4 +207,54 @@ async fn a_held_call_is_in_the_journal_and_goes_on_when_faults_are_cleared() {
     sandbox.clear_faults();
     assert_eq!(call.await.unwrap(), 200);
     assert!(sandbox.journal()[0].succeeded());
+}
+
+#[tokio::test]
+async fn a_held_reply_belongs_to_an_operation_that_was_performed() {
+    let sandbox = Arc::new(organisation().await);
+    let body = sandbox.edit(|world| {
+        let aws = &world.aws;
+        json!({"GroupId": aws.group_id("data-oncall"), "MemberId": {"UserId": aws.user_id("alice@example.com")}})
+    });
+    sandbox.fault(Fault::on(Service::Aws, "CreateGroupMembership").hold_reply());
+    let caller = Arc::clone(&sandbox);
+    let call = tokio::spawn(async move { store(&caller, "CreateGroupMembership", body).await.status });
+    let performed = sandbox.wait_for(
+        |view| view.journal.iter().any(|call| call.performed && call.status.is_none()),
+        PATIENCE,
+    );
+    assert_eq!(performed.await, Ok(()));
+    assert!(sandbox.edit(|world| world.aws.is_member("data-oncall", "alice@example.com")));
+    assert!(!call.is_finished());
+    sandbox.clear_faults();
+    assert_eq!(call.await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn a_delayed_call_is_answered_later_and_unperformed_until_then() {
+    let sandbox = organisation().await;
+    sandbox.fault(
+        Fault::on(Service::PagerDuty, "GET /users")
+            .times(1)
+            .delay(Duration::from_millis(5)),
+    );
+    assert_eq!(pagerduty(&sandbox, "/users").await.status, 200);
+    assert_eq!(sandbox.journal()[0].fault.as_deref(), Some("delay 5 ms"));
+    sandbox.clear_faults();
+
+    sandbox.fault(Fault::on(Service::PagerDuty, "GET /users").delay(Duration::from_secs(3600)));
+    let call = tokio::spawn(super::client().get(format!("{}/users", sandbox.pagerduty_url())).send());
+    let arrived = sandbox.wait_for(|view| view.journal.len() == 2, PATIENCE);
+    assert_eq!(arrived.await, Ok(()));
+    call.abort();
+    assert!(call.await.is_err_and(|error| error.is_cancelled()));
+    let call = &sandbox.journal()[1];
+    assert_eq!((call.status, call.performed), (None, false));
+}
+
+#[tokio::test]
+async fn waiting_in_vain_says_so() {
+    let sandbox = organisation().await;
+    let waited = sandbox.wait_for(|view| !view.journal.is_empty(), Duration::from_millis(1));
+    assert_eq!(waited.await.unwrap_err().after, Duration::from_millis(1));
 }

@@ -16,6 +16,20 @@ use serde_json::Value;
 /// Long enough that only a defect reaches it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+thread_local! {
+    // Each test has its thread and its runtime, and building a client is the slowest part of a test.
+    static CLIENT: reqwest::Client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+}
+
+/// The client of this test; it follows no redirect.
+fn client() -> reqwest::Client {
+    CLIENT.with(Clone::clone)
+}
+
 /// An answer, read whole.
 struct Reply {
     status: u16,
@@ -41,27 +55,17 @@ async fn read(request: reqwest::RequestBuilder) -> Reply {
 
 async fn pagerduty(sandbox: &Sandbox, path: &str) -> Reply {
     let url = format!("{}{path}", sandbox.pagerduty_url());
-    read(
-        reqwest::Client::new()
-            .get(url)
-            .header("authorization", "Token token=test-key"),
-    )
-    .await
+    read(client().get(url).header("authorization", "Token token=test-key")).await
 }
 
 async fn opsgenie(sandbox: &Sandbox, path: &str) -> Reply {
     let url = format!("{}{path}", sandbox.opsgenie_url());
-    read(
-        reqwest::Client::new()
-            .get(url)
-            .header("authorization", "GenieKey test-key"),
-    )
-    .await
+    read(client().get(url).header("authorization", "GenieKey test-key")).await
 }
 
 fn aws_request(sandbox: &Sandbox, region: &str, target: &str, body: &Value) -> reqwest::RequestBuilder {
     let credential = format!("AKIDEXAMPLE/20260101/{region}/sso/aws4_request");
-    reqwest::Client::new()
+    client()
         .post(sandbox.aws_url())
         .header("x-amz-target", target)
         .header("content-type", "application/x-amz-json-1.1")

@@ -212,7 +212,7 @@ async fn keys_see_what_they_may_see() {
     });
     let get = |header: &'static str, path: &str| {
         let url = format!("{}{path}", sandbox.opsgenie_url());
-        read(reqwest::Client::new().get(url).header("authorization", header))
+        read(super::client().get(url).header("authorization", header))
     };
     let path = format!("/v2/schedules/{DATA}");
     assert_eq!(get("GenieKey wrong", &path).await.status, 401);

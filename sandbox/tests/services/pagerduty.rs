@@ -268,9 +268,31 @@ async fn shift_based_schedules_have_several_people_empty_slots_and_their_own_pat
 }
 
 #[tokio::test]
+async fn an_upgrade_keeps_the_id_and_the_shifts_and_changes_the_path() {
+    let sandbox = organisation().await;
+    sandbox.edit(|world| {
+        let schedule = world.pagerduty.schedule_mut("PABC123").unwrap();
+        schedule.override_with("PCAROL3", at("2026-06-01T14:00:00Z"), at("2026-06-01T15:00:00Z"));
+        assert!(world.pagerduty.upgrade("PABC123"));
+    });
+    assert_eq!(pagerduty(&sandbox, "/schedules/PABC123").await.status, 400);
+    let window = "since=2026-06-01T12:00:00Z&until=2026-06-02T00:00:00Z";
+    let reply = pagerduty(
+        &sandbox,
+        &format!("/v3/schedules/PABC123?{window}&include[]=final_schedule"),
+    )
+    .await;
+    let shifts = &reply.body["schedule"]["final_schedule"]["computed_shift_assignments"];
+    assert_eq!(texts(shifts, "/member/user_id"), ["PALICE1", "PCAROL3", "PALICE1"]);
+    assert_eq!(shifts[1]["source"]["type"], "schedule_rotation_override");
+    let oncalls = pagerduty(&sandbox, "/oncalls?schedule_ids[]=PABC123").await.body;
+    assert_eq!(oncalls["oncalls"][0]["schedule"]["type"], "schedule_v3_reference");
+}
+
+#[tokio::test]
 async fn only_exact_credentials_are_accepted() {
     let sandbox = organisation().await;
-    let client = reqwest::Client::new();
+    let client = super::client();
     for header in [
         "Token token=wrong",
         "Token test-key",
@@ -308,7 +330,7 @@ async fn an_app_token_has_the_scopes_it_may_have_and_expires() {
             ("client_secret", secret),
             ("scope", "as_account-us.acme oncalls.read users.read"),
         ];
-        read(reqwest::Client::new().post(&token_url).form(&form))
+        read(super::client().post(&token_url).form(&form))
     };
     assert_eq!(ask("wrong").await.status, 401);
     let reply = ask("shh").await;
@@ -322,7 +344,7 @@ async fn an_app_token_has_the_scopes_it_may_have_and_expires() {
     let bearer = format!("Bearer {}", reply.body["access_token"].as_str().unwrap());
     let get = |path: &str| {
         let url = format!("{}{path}", sandbox.pagerduty_url());
-        read(reqwest::Client::new().get(url).header("authorization", bearer.as_str()))
+        read(super::client().get(url).header("authorization", bearer.as_str()))
     };
     assert_eq!(get("/oncalls").await.status, 200);
     assert_eq!(get("/users").await.status, 403);

@@ -11,7 +11,7 @@ pub(crate) use operations::later;
 
 /// An Identity Center instance with its identity store and accounts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Aws {
     /// The account that owns the instance.
     pub owner_account_id: String,
@@ -93,6 +93,7 @@ impl Default for Aws {
 
 /// An AWS account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Account {
     /// Twelve digits.
     pub id: String,
@@ -102,6 +103,7 @@ pub struct Account {
 
 /// A permission set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PermissionSet {
     /// ARN.
     pub arn: String,
@@ -113,6 +115,7 @@ pub struct PermissionSet {
 
 /// A person in the identity store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct User {
     /// A UUID.
     pub id: String,
@@ -128,6 +131,7 @@ pub struct User {
 
 /// A group in the identity store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Group {
     /// A UUID.
     pub id: String,
@@ -137,6 +141,7 @@ pub struct Group {
 
 /// A person's membership in a group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Membership {
     /// Membership id, a UUID.
     pub id: String,
@@ -173,6 +178,7 @@ impl PrincipalType {
 
 /// What an assignment is: one permission set for one principal in one account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AssignmentKey {
     /// Account id.
     pub account: String,
@@ -186,6 +192,7 @@ pub struct AssignmentKey {
 
 /// An account assignment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Assignment {
     /// What is assigned.
     pub key: AssignmentKey,

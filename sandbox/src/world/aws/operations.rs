@@ -39,6 +39,7 @@ impl Status {
 
 /// An assignment operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Operation {
     /// Request id.
     pub request_id: String,
@@ -58,7 +59,7 @@ pub struct Operation {
 
 /// Which assignment operations something applies to; an unset field matches all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Matching {
     /// Creation or deletion.
     pub kind: Option<OperationKind>,
@@ -84,6 +85,7 @@ impl Matching {
 
 /// An exception from the usual duration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SlowOperation {
     /// Which operations.
     pub matching: Matching,
@@ -93,6 +95,7 @@ pub struct SlowOperation {
 
 /// Operations that end FAILED.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Failure {
     /// Which operations.
     pub matching: Matching,

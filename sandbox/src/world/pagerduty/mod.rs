@@ -12,7 +12,7 @@ use super::interval::{Rotation, Span, overlay};
 
 /// A PagerDuty account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct PagerDuty {
     /// Accepted API keys.
     pub tokens: Vec<String>,
@@ -65,6 +65,24 @@ impl Default for PagerDuty {
     }
 }
 
+impl PagerDuty {
+    /// The layer-based schedule with this id.
+    pub fn schedule_mut(&mut self, id: &str) -> Option<&mut Schedule> {
+        self.schedules.iter_mut().find(|schedule| schedule.id == id)
+    }
+
+    /// Makes a layer-based schedule shift-based under the same id: its rotation with the overrides becomes a rotation,
+    /// its entries become custom shifts, an entry without end one of ten years. False when there is no such schedule.
+    pub fn upgrade(&mut self, id: &str) -> bool {
+        let Some(at) = self.schedules.iter().position(|schedule| schedule.id == id) else {
+            return false;
+        };
+        let old = self.schedules.remove(at);
+        self.shift_schedules.push(ShiftSchedule::upgraded_from(old));
+        true
+    }
+}
+
 /// The answer of `GET /schedules/{id}` for a shift-based schedule; the documents leave it open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +95,7 @@ pub enum ShiftOnV2 {
 
 /// An OAuth client of the client-credentials flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OauthClient {
     /// `client_id`.
     pub id: String,
@@ -88,6 +107,7 @@ pub struct OauthClient {
 
 /// An app token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OauthToken {
     /// The token as presented after `Bearer`.
     pub token: String,
@@ -99,7 +119,7 @@ pub struct OauthToken {
 
 /// A person.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct User {
     /// `P…`.
     pub id: String,
@@ -127,6 +147,7 @@ impl User {
 
 /// One shift of a layer-based schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// User id.
     pub user: String,
@@ -138,6 +159,7 @@ pub struct Entry {
 
 /// An override: its user is on call instead of whoever else would be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Override {
     /// Override id.
     pub id: String,
@@ -151,7 +173,7 @@ pub struct Override {
 
 /// A layer-based schedule: entries and a rotation make its base, overrides split it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Schedule {
     /// `P…`.
     pub id: String,
@@ -270,6 +292,7 @@ impl Schedule {
 
 /// An escalation policy: levels from 1, each with targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EscalationPolicy {
     /// `P…`.
     pub id: String,

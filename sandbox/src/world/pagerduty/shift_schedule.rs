@@ -1,14 +1,14 @@
 //! Shift-based schedules (v3).
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::super::interval::{Rotation, Span, overlay};
-use super::Override;
+use super::{Override, Schedule};
 
 /// A shift-based schedule: several people may be on call at once, and slots may be empty.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ShiftSchedule {
     /// `P…`.
     pub id: String,
@@ -36,6 +36,7 @@ impl Default for ShiftSchedule {
 
 /// A rotation of a shift-based schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ShiftRotation {
     /// Rotation id.
     pub id: String,
@@ -51,6 +52,7 @@ pub struct ShiftRotation {
 
 /// A shift outside any rotation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CustomShift {
     /// Shift id.
     pub id: String,
@@ -73,6 +75,37 @@ pub(crate) struct Slot {
 }
 
 impl ShiftSchedule {
+    /// What an upgrade makes of a layer-based schedule.
+    pub(super) fn upgraded_from(old: Schedule) -> Self {
+        let rotation = old.rotation.map(|rotation| ShiftRotation {
+            id: format!("{}R1", old.id),
+            rotation,
+            every_member: false,
+            overrides: old.overrides,
+        });
+        let ten_years = SignedDuration::from_hours(10 * 365 * 24);
+        let custom_shifts = old
+            .entries
+            .into_iter()
+            .enumerate()
+            .map(|(number, entry)| CustomShift {
+                id: format!("{}S{number}", old.id),
+                members: vec![entry.user],
+                start: entry.start,
+                end: entry
+                    .end
+                    .unwrap_or_else(|| entry.start.saturating_add(ten_years).unwrap_or(Timestamp::MAX)),
+            })
+            .collect();
+        Self {
+            id: old.id,
+            name: old.name,
+            time_zone: old.time_zone,
+            rotations: rotation.into_iter().collect(),
+            custom_shifts,
+        }
+    }
+
     /// The final view: whole assignments that overlap the window, in order of start.
     pub(crate) fn final_spans(&self, since: Timestamp, until: Timestamp) -> Vec<Span<Slot>> {
         let mut all = Vec::new();

@@ -1,0 +1,3 @@
+//! Everything is proven through the front door: the real binary, or a pass against simulated services over HTTP.
+
+mod planning;
