@@ -183,3 +183,9 @@ pub enum SchemaFile {
     /// `access.d/*.toml`
     Project,
 }
+
+/// The definition of the command line, from which completions and the manual page are made.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}

@@ -1,3 +1,45 @@
-//! The dutybound program.
+//! Parses the command line, sets up logging, calls one function, maps the result to an exit code.
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use dutybound::cli::{Cli, exit};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers; everything else is a usage error. Nobody is left to tell if printing fails.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
+        }
+    };
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
+    };
+    match runtime.block_on(dutybound::app::run(cli)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // Nobody is left to tell if stderr is gone.
+    drop(writeln!(anstream::stderr(), "error: {}", dutybound::text::clean(&format!("{error:#}"))));
+    ExitCode::from(exit::ERROR)
+}
+
+/// Text for a person at a terminal; JSON otherwise, in which no value can forge a line.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("DUTYBOUND_LOG").unwrap_or_else(|_| EnvFilter::new("warn,dutybound=info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.with_target(false).init();
+    } else {
+        builder.json().flatten_event(true).init();
+    }
+}
