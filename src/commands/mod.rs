@@ -1,0 +1,3 @@
+//! The commands, each in its own module.
+
+pub mod check;
