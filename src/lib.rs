@@ -20,6 +20,7 @@ pub mod poll;
 pub mod problem;
 pub mod reconcile;
 pub mod schedule;
+pub mod schema;
 pub mod secret;
 pub mod survey;
 pub mod telemetry;

@@ -129,6 +129,21 @@ pub struct Found {
 }
 
 impl SecretPlace {
+    /// Why no secret can be kept in such a place, whatever the host looks like.
+    #[must_use]
+    pub fn malformed(&self) -> Option<&'static str> {
+        match self {
+            Self::Env(name) if name.is_empty() || name.contains(['=', '\0']) => {
+                Some("this is not the name of an environment variable")
+            }
+            Self::File(path) if path.as_os_str().as_encoded_bytes().contains(&0) => Some("this is not a path"),
+            Self::Credential(name) if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') => {
+                Some("this is not the name of a systemd credential")
+            }
+            _ => None,
+        }
+    }
+
     /// Reads the secret.
     ///
     /// # Errors

@@ -4,3 +4,6 @@ pub mod apply;
 pub mod diff;
 pub mod explain;
 pub mod status;
+//! The commands, each in its own module.
+
+pub mod check;

@@ -1,13 +1,29 @@
 //! The validated operator configuration, read from `config.toml`.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::SignedDuration;
 use secrecy::SecretString;
 use url::Url;
 
-use crate::identity_center::UserPin;
-use crate::model::{Person, SourceName};
+use crate::{
+    diagnostics::{Diagnostic, Report, SourceFile},
+    document::{self, Findings},
+    identity_center::UserPin,
+    model::{Person, SourceName},
+    secret::{Env, Secrets},
+};
+
+mod check;
+pub mod file;
+mod mask;
+mod source;
 
 /// Everything the operator decides.
 #[derive(Debug, Clone)]
@@ -59,6 +75,16 @@ impl Mode {
             Self::Sync => "sync",
         }
     }
+}
+
+/// Which API an on-call source speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Provider {
+    /// PagerDuty.
+    Pagerduty,
+    /// Opsgenie.
+    Opsgenie,
 }
 
 /// One on-call source.
@@ -163,3 +189,108 @@ pub struct Limits {
     /// Nobody protected is ever revoked.
     pub protected: Vec<Person>,
 }
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            poll: SignedDuration::from_mins(1),
+            horizon: SignedDuration::from_hours(14 * 24),
+            max_staleness: SignedDuration::from_hours(24),
+            notice: SignedDuration::from_mins(15),
+            patience: SignedDuration::from_mins(10),
+            audit: SignedDuration::from_mins(10),
+            max_clock_skew: SignedDuration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            surprising_grants: 10,
+            surprising_revokes: 5,
+            surprising_revokes_percent: 25,
+            surprising_grants_per_entitlement: 5,
+            surprising_revokes_per_entitlement: 3,
+            protected: Vec::new(),
+        }
+    }
+}
+
+/// Everything that can be learnt from a configuration file, however broken.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The configuration, if there is no error.
+    pub config: Option<Config>,
+    /// The policy directory that it names; `None` when the file could not be understood.
+    pub policy_dir: Option<PathBuf>,
+    /// The sources that it names, with the API where that is known; `None` when the file could not be understood.
+    pub sources: Option<BTreeMap<SourceName, Option<Provider>>>,
+    /// Every mistake and warning.
+    pub report: Report,
+}
+
+/// Reads and checks the configuration at `path`. Returns it with the warnings about it.
+///
+/// With [`Secrets::Skip`] the secrets are empty and the result serves for validation only.
+///
+/// # Errors
+/// A [`Report`] of every mistake, with the warnings.
+pub fn load(path: &Path, env: &dyn Env, secrets: Secrets) -> Result<(Config, Vec<Diagnostic>), Report> {
+    let inspection = inspect(path, env, secrets);
+    match inspection.config {
+        Some(config) => Ok((config, inspection.report.into_diagnostics())),
+        None => Err(inspection.report),
+    }
+}
+
+/// Like [`load`], but keeps what could be understood of a broken file, so that the policy can be checked as well.
+#[must_use]
+pub fn inspect(path: &Path, env: &dyn Env, secrets: Secrets) -> Inspection {
+    let mut report = Report::default();
+    let name = path.display().to_string();
+    let text = match document::read(path).and_then(|bytes| document::decode(&name, bytes)) {
+        Ok(text) => text,
+        Err(diagnostic) => {
+            report.push(diagnostic);
+            return Inspection {
+                config: None,
+                policy_dir: None,
+                sources: None,
+                report,
+            };
+        }
+    };
+    let source = Arc::new(SourceFile::new(name, &text, &mask::mask(&text)));
+    let parsed = document::parse::<file::ConfigFile>(source, &text, &mut report);
+    let base = path.parent().unwrap_or(Path::new(""));
+    let found = Findings {
+        source: &parsed.source,
+        holes: &parsed.holes,
+        report: &mut report,
+    };
+    let mut checking = check::Checking {
+        found,
+        base,
+        env,
+        secrets,
+    };
+    let config = checking.config(&parsed.value);
+    report.sort();
+    let understood = !parsed.holes.broken();
+    let config = config.filter(|_| !report.has_errors());
+    if config.is_none() && !report.has_errors() {
+        // Unreachable as far as we know; a configuration that is neither here nor wrong must not pass for checked.
+        let message = "the configuration was not understood, and the reason was lost: this is a defect of dutybound";
+        report.push(Diagnostic::whole_file("defect", &path.display().to_string(), message));
+    }
+    Inspection {
+        config,
+        policy_dir: understood.then(|| check::policy_dir(&parsed.value, base)),
+        sources: understood.then(|| check::providers(&parsed.value)),
+        report,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,7 @@ pub enum Severity {
 pub struct SourceFile {
     name: String,
     shown: String,
+    masked: Vec<Range<usize>>,
     line_starts: Vec<usize>,
 }
 
@@ -52,6 +53,7 @@ impl SourceFile {
         Self {
             name,
             shown,
+            masked: masked.to_vec(),
             line_starts,
         }
     }
@@ -66,6 +68,12 @@ impl SourceFile {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the byte at `offset` may belong to a secret, so that no message may repeat it.
+    #[must_use]
+    pub fn is_masked(&self, offset: usize) -> bool {
+        self.masked.iter().any(|range| range.contains(&offset))
     }
 
     /// Line and column of a byte offset, both counted from 1, columns in characters.

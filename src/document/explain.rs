@@ -70,7 +70,7 @@ impl<'a> Syntax<'a> {
         self.errors
             .iter()
             .map(|(span, message)| {
-                let (message, hint) = self.reword(span, message);
+                let (message, hint) = self.reword(source, span, message);
                 let rest = "the rest of this file is checked once this is fixed";
                 let hint = hint.or_else(|| self.beyond_recovery.then_some(rest));
                 Diagnostic::error("syntax", source, span.clone(), message).hint_if(hint.map(str::to_owned))
@@ -78,8 +78,13 @@ impl<'a> Syntax<'a> {
             .collect()
     }
 
-    fn reword(&self, span: &Range<usize>, message: &str) -> (String, Option<&'static str>) {
+    fn reword(&self, source: &SourceFile, span: &Range<usize>, message: &str) -> (String, Option<&'static str>) {
         let found = self.text.get(span.clone()).unwrap_or_default();
+        let quoted = if source.is_masked(span.start) {
+            "this".to_owned()
+        } else {
+            format!("`{found}`")
+        };
         let line = line_of(self.text, span.start);
         let conflict = ["<<<<<<<", "=======", ">>>>>>>"].iter().any(|m| line.starts_with(m));
         if conflict {
@@ -89,7 +94,7 @@ impl<'a> Syntax<'a> {
             )
         } else if message == "duplicate key" {
             (
-                format!("`{found}` is given twice"),
+                format!("{quoted} is given twice"),
                 Some("keep one; a table that may repeat has double brackets, such as [[rule]]"),
             )
         } else if message.contains("leading zero") {
@@ -101,7 +106,7 @@ impl<'a> Syntax<'a> {
             ("a value is missing".to_owned(), None)
         } else if message.starts_with("string values must be quoted") || message.starts_with("invalid boolean") {
             (
-                format!("`{found}` is not a value"),
+                format!("{quoted} is not a value"),
                 Some("text needs quotes; otherwise write true, false, a number or a date"),
             )
         } else if message.starts_with("invalid basic string, expected `\"`")
@@ -149,7 +154,12 @@ pub(super) fn structural(source: &Arc<SourceFile>, at: Range<usize>, message: &s
     if let Some((found, expected)) = mismatch {
         let hint = (expected.contains("datetime") && found.starts_with("string"))
             .then(|| "dates are written without quotes, such as 2027-03-31".to_owned());
-        let text = format!("expected {}, found {}", wanted(expected), given(found));
+        let found = if source.is_masked(at.start) {
+            "something else".to_owned()
+        } else {
+            given(found)
+        };
+        let text = format!("expected {}, found {found}", wanted(expected));
         return Diagnostic::error("wrong-type", source, at, text).hint_if(hint);
     }
     match message.split_once('\n') {

@@ -15,9 +15,11 @@ use toml::{
 use crate::diagnostics::{Report, SourceFile};
 
 mod explain;
+mod findings;
 mod read;
 mod values;
 
+pub use findings::Findings;
 pub use read::{MAX_FILE_BYTES, decode, read};
 pub use values::{AccountId, At, Entry, Until, duration, identity_store_id, unprintable};
 

@@ -9,6 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    config::Provider,
     diagnostics::{Diagnostic, Report, SourceFile},
     document,
     model::{EntitlementId, Origin, Person, ProjectName, ScheduleKey, SourceName, Target},
@@ -131,8 +132,9 @@ pub struct OnCall {
 /// What a policy is checked against.
 #[derive(Debug, Clone, Default)]
 pub struct PolicyContext {
-    /// The on-call sources of the configuration; `None` when they are not known, which is no mistake of the policy.
-    pub sources: Option<BTreeSet<SourceName>>,
+    /// The on-call sources of the configuration, with the API where it is known; `None` when they are not known, which
+    /// is no mistake of the policy.
+    pub sources: Option<BTreeMap<SourceName, Option<Provider>>>,
     /// The present, for warnings about what has ended and about coming changes of clocks. It never decides whether a
     /// policy loads.
     pub now: Option<Timestamp>,

@@ -57,7 +57,11 @@ fn directory(files: &[(&str, &str)]) -> TempDir {
 
 fn context() -> PolicyContext {
     PolicyContext {
-        sources: Some(["pagerduty", "opsgenie"].map(|s| SourceName(s.to_owned())).into()),
+        sources: Some(
+            [("pagerduty", Provider::Pagerduty), ("opsgenie", Provider::Opsgenie)]
+                .map(|(name, provider)| (SourceName(name.to_owned()), Some(provider)))
+                .into(),
+        ),
         now: Some("2026-06-01T00:00:00Z".parse().unwrap()),
     }
 }
@@ -386,6 +390,10 @@ fn each_bad_value_has_its_own_message() {
             rule("on_call = { escalation_policy = 'pagerduty/P1', levels = [] }"),
             "no level would ever count",
         ),
+        (
+            rule("on_call = { escalation_policy = 'opsgenie/P1' }"),
+            "no-escalation-policies: `opsgenie` is Opsgenie",
+        ),
         (rule("on_call = 'pagerduty/P1'\nmembers = true"), "two-triggers"),
         (rule("on_call = 'P1'"), "bad-schedule"),
         (rule("on_call = 'pagerduty/P1?x=y'"), "bad-schedule"),
@@ -397,7 +405,10 @@ fn each_bad_value_has_its_own_message() {
             rule("on_call = 'pagerduty/P1'\nrequires = ['trained']"),
             "warning unmet-training: no member of p",
         ),
-        (rule("on_call = 'pagerduty/P1'\nlinger = '25h'"), "at most 24 hours"),
+        (
+            rule("on_call = 'pagerduty/P1'\nlinger = '25h'"),
+            "25h is too long | write between 0s and 24h",
+        ),
         (
             rule("on_call = 'pagerduty/P1'\nlead = 'soon'"),
             "write a length of time such as",
@@ -418,11 +429,11 @@ fn each_bad_value_has_its_own_message() {
         ),
         (
             window("cron = '0 0 29 2 +MON', for = '1h', zone = 'UTC'"),
-            "warning never: this pattern fires next on 20",
+            "warning never: this pattern does not fire before 20",
         ),
         (
             window("cron = '0 9 * * *', for = '32d', zone = 'UTC'"),
-            "at most 31 days",
+            "32d is too long | write between 1m and 744h",
         ),
         (
             window("cron = '0 9 * * *', for = '1h', until = '10:00', zone = 'UTC'"),

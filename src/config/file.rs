@@ -1,0 +1,187 @@
+//! The configuration as the operator writes it. Every key is optional here, although a few are required, because a
+//! missing key is one mistake among others. The doc comments are what editors show, by way of the JSON Schema.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Mode, Provider};
+use crate::{
+    document::{AccountId, At, Entry},
+    secret::SecretValue,
+};
+
+/// The operator's configuration of dutybound (`config.toml`).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// What the daemon may write to AWS. Required; begin with `observe`.
+    #[schemars(required)]
+    pub mode: Option<At<Mode>>,
+    /// Names this installation in its ledger. Required; never change it.
+    #[schemars(required, regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
+    pub owner_id: Option<At<String>>,
+    /// The directory with one TOML file per project. Relative paths begin at this file. Default: `access.d`.
+    pub policy_dir: Option<At<String>>,
+    /// The SQLite file of the ledger. Default: `/var/lib/dutybound/ledger.sqlite`.
+    pub ledger: Option<At<String>>,
+    /// On-call sources by the name that policy files use before the slash.
+    #[serde(default)]
+    pub source: BTreeMap<String, Entry<SourceTable>>,
+    /// The Identity Center instance.
+    #[schemars(required)]
+    pub identity_center: Option<Entry<IdentityCenterTable>>,
+    /// People whose ids elsewhere do not follow from their e-mail address.
+    #[serde(default)]
+    pub identity: Vec<Entry<IdentityEntry>>,
+    /// When things happen.
+    pub timing: Option<Entry<TimingTable>>,
+    /// What passes without a person's approval.
+    pub limits: Option<Entry<LimitsTable>>,
+    /// The listener for metrics and health.
+    pub http: Option<Entry<HttpTable>>,
+}
+
+/// One on-call source.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceTable {
+    /// Which API it speaks.
+    #[schemars(required)]
+    pub kind: Option<At<Provider>>,
+    /// The provider's service region. Default: `us`.
+    pub region: Option<At<ServiceRegion>>,
+    /// Replaces the region's base URL. `https`, except on loopback.
+    pub base_url: Option<At<String>>,
+    /// PagerDuty: the API key, read-only if possible. Either this or `oauth`.
+    pub token: Option<At<SecretValue>>,
+    /// PagerDuty: an OAuth app instead of an API key.
+    pub oauth: Option<Entry<OauthTable>>,
+    /// Opsgenie: the API key, with read and configuration access.
+    pub api_key: Option<At<SecretValue>>,
+    /// Requests a minute, kept below the provider's own limit, 1 to 960. Default: 480 for PagerDuty (which allows 960),
+    /// 120 for Opsgenie.
+    pub requests_per_minute: Option<At<u32>>,
+    /// How long one request may take, 1s to 5m. Default: `30s`.
+    pub timeout: Option<At<String>>,
+}
+
+/// A provider's service region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceRegion {
+    /// United States.
+    Us,
+    /// European Union.
+    Eu,
+}
+
+/// A PagerDuty OAuth app that signs in as itself (client credentials), with the scopes `oncalls.read`,
+/// `schedules.read`, `users.read` and `escalation_policies.read`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OauthTable {
+    /// The app's client id.
+    #[schemars(required)]
+    pub client_id: Option<At<String>>,
+    /// The app's secret.
+    #[schemars(required)]
+    pub client_secret: Option<At<SecretValue>>,
+    /// The account's subdomain: `acme` in acme.pagerduty.com.
+    #[schemars(required)]
+    pub subdomain: Option<At<String>>,
+    /// Where tokens are asked for. Default: `https://identity.pagerduty.com/oauth/token`.
+    pub token_url: Option<At<String>>,
+}
+
+/// The Identity Center instance. Credentials come from the ordinary AWS chain.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityCenterTable {
+    /// The region that hosts the instance.
+    #[schemars(required)]
+    pub region: Option<At<String>>,
+    /// The account that must own the instance, twelve digits in quotes.
+    #[schemars(required)]
+    pub expected_account_id: Option<At<AccountId>>,
+    /// Which instance, when the account sees several.
+    pub instance_arn: Option<At<String>>,
+    /// A profile of the ordinary AWS configuration files.
+    pub profile: Option<At<String>>,
+    /// Replaces the endpoints of both services. `https`, except on loopback.
+    pub endpoint_url: Option<At<String>>,
+    /// Requests a second over both services, 1 to 19; AWS allows 20 for the whole instance. Default: 15.
+    pub requests_per_second: Option<At<u32>>,
+    /// Account assignments under way at once, 1 to 8; AWS allows 10 for the whole instance. Default: 8.
+    pub assignments_in_flight: Option<At<u32>>,
+    /// How long one assignment may take before it is left to the next pass, 10s to 1h. Default: `5m`.
+    pub operation_timeout: Option<At<String>>,
+    /// How long one request may take, 1s to 2m. Default: `10s`.
+    pub call_timeout: Option<At<String>>,
+}
+
+/// A person's ids elsewhere.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityEntry {
+    /// The person, as policy files name them.
+    #[schemars(required)]
+    pub email: Option<At<String>>,
+    /// The person's user id by source; for Opsgenie a user name serves too.
+    pub on_call: Option<Entry<BTreeMap<String, At<String>>>>,
+    /// The person's user id in Identity Center. Either this or `user_name`.
+    pub identity_center: Option<At<String>>,
+    /// The person's user name in Identity Center.
+    pub user_name: Option<At<String>>,
+}
+
+/// When things happen.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimingTable {
+    /// Time between reads of every schedule, which notice edits, 1s to 1h. Hand-offs do not wait for it.
+    /// Default: `1m`.
+    pub poll: Option<At<String>>,
+    /// How far ahead schedules are read, 1d to 80d. Default: `14d`.
+    pub horizon: Option<At<String>>,
+    /// How long a stored schedule stands in for a source that cannot be read, up to `horizon`. Default: `24h`.
+    pub max_staleness: Option<At<String>>,
+    /// A change of a schedule counts as predicted once it has been known this long, 0s to 24h. Default: `15m`.
+    pub notice: Option<At<String>>,
+    /// How long an outgoing grant waits for the incoming one, 0s to 24h. Default: `10m`.
+    pub patience: Option<At<String>>,
+    /// Time between complete reads of AWS, which notice drift, 1s to 24h. Default: `10m`.
+    pub audit: Option<At<String>>,
+    /// New grants wait while a provider's clock and ours differ by more, 1s to 1h. Default: `60s`.
+    pub max_clock_skew: Option<At<String>>,
+}
+
+/// What passes without a person's approval. Changes that the schedule predicted always pass.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsTable {
+    /// Surprising grants in one pass. Default: 10.
+    pub surprising_grants: Option<At<u32>>,
+    /// Surprising revokes in one pass. Default: 5.
+    pub surprising_revokes: Option<At<u32>>,
+    /// Surprising revokes in one pass as a percentage of all grants, 0 to 100; looked at from ten grants on.
+    /// Default: 25.
+    pub surprising_revokes_percent: Option<At<u32>>,
+    /// Surprising grants of one entitlement in one pass. Default: 5.
+    pub surprising_grants_per_entitlement: Option<At<u32>>,
+    /// Surprising revokes of one entitlement in one pass. Default: 3.
+    pub surprising_revokes_per_entitlement: Option<At<u32>>,
+    /// E-mail addresses of people from whom nothing is ever revoked. Default: nobody.
+    pub protected: Option<At<Vec<At<String>>>>,
+}
+
+/// The listener for metrics and health.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpTable {
+    /// `false` turns the listener off. Default: true.
+    pub enabled: Option<At<bool>>,
+    /// Address and port, on loopback. Default: `127.0.0.1:9090`.
+    pub listen: Option<At<String>>,
+}

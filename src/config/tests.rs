@@ -1,0 +1,359 @@
+//! What configurations load, what is said about the others, and that no secret is ever shown.
+
+use std::{collections::BTreeMap, fs};
+
+use secrecy::ExposeSecret as _;
+
+use super::*;
+
+const MINIMAL: &str = r#"
+mode = "observe"
+owner_id = "acme"
+
+[source.pagerduty]
+kind = "pagerduty"
+token = { env = "PD" }
+
+[identity_center]
+region = "eu-central-1"
+expected_account_id = "111122223333"
+"#;
+
+fn env() -> BTreeMap<String, String> {
+    [("PD", "pd-key"), ("OG", "og-key")]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
+}
+
+fn load_text(text: &str) -> Result<(Config, Vec<Diagnostic>), Report> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    fs::write(&path, text).unwrap();
+    load(&path, &env(), Secrets::Read)
+}
+
+/// `line:column code message | hint` of everything said.
+fn said(text: &str) -> Vec<String> {
+    let diagnostics = match load_text(text) {
+        Ok((_, warnings)) => warnings,
+        Err(report) => report.into_diagnostics(),
+    };
+    let line = |d: &Diagnostic| {
+        let place = d.place();
+        let place = place.split_once(".toml:").map_or("", |(_, rest)| rest);
+        let hint = d.hint.as_deref().unwrap_or("");
+        format!("{place} {} {} | {hint}", d.code, d.message)
+    };
+    diagnostics.iter().map(line).collect()
+}
+
+#[test]
+fn a_minimal_file_gets_the_defaults() {
+    let (config, warnings) = load_text(MINIMAL).unwrap();
+    assert!(warnings.is_empty());
+    assert_eq!(config.mode, Mode::Observe);
+    assert!(config.policy_dir.ends_with("access.d") && config.policy_dir.is_absolute());
+    assert_eq!(config.http, Some("127.0.0.1:9090".parse().unwrap()));
+    assert_eq!((config.timing, config.limits), (Timing::default(), Limits::default()));
+    let source = &config.sources[&SourceName("pagerduty".into())];
+    assert_eq!(source.base_url.as_str(), "https://api.pagerduty.com/");
+    assert_eq!(
+        (source.requests_per_minute, source.timeout),
+        (480, Duration::from_secs(30))
+    );
+    assert!(matches!(&source.api, SourceApi::PagerDutyKey(key) if key.expose_secret() == "pd-key"));
+    let aws = &config.identity_center;
+    assert_eq!((aws.requests_per_second, aws.assignments_in_flight), (15, 8));
+    assert_eq!((aws.operation_timeout.as_secs(), aws.call_timeout.as_secs()), (300, 10));
+}
+
+#[test]
+fn every_key_arrives() {
+    let text = r#"
+mode = "sync"
+owner_id = "acme"
+policy_dir = "/srv/policy"
+ledger = "ledger.db"
+[source.pd]
+kind = "pagerduty"
+region = "eu"
+oauth = { client_id = "id", client_secret = { env = "PD" }, subdomain = "acme" }
+[source.og]
+kind = "opsgenie"
+base_url = "http://127.0.0.1:8080/og/"
+api_key = { env = "OG" }
+requests_per_minute = 7
+timeout = "5s"
+[identity_center]
+region = "us-gov-west-1"
+expected_account_id = "000022223333"
+endpoint_url = "http://localhost:5000"
+[[identity]]
+email = "Alice@example.com"
+on_call = { pd = "PALICE", og = "alice@example.org" }
+user_name = "alice"
+[[identity]]
+email = "bob@example.com"
+identity_center = "906670e2f1-6b0e1b3c-1111-2222-3333-444455556666"
+[timing]
+poll = "5s"
+horizon = "80d"
+[limits]
+protected = ["root@example.com"]
+[http]
+enabled = false
+"#;
+    let (config, _) = load_text(text).unwrap_or_else(|report| panic!("{}", report.to_text(false)));
+    let SourceApi::PagerDutyOauth { scope, token_url, .. } = &config.sources[&SourceName("pd".into())].api else {
+        panic!("not OAuth");
+    };
+    assert!(scope.starts_with("as_account-eu.acme oncalls.read "), "{scope}");
+    assert_eq!(token_url.as_str(), "https://identity.pagerduty.com/oauth/token");
+    assert_eq!(
+        config.sources[&SourceName("pd".into())].base_url.as_str(),
+        "https://api.eu.pagerduty.com/"
+    );
+    assert_eq!(
+        config.sources[&SourceName("og".into())].base_url.as_str(),
+        "http://127.0.0.1:8080/og"
+    );
+    assert_eq!(config.identities[0].person.as_str(), "alice@example.com");
+    assert_eq!(config.identities[0].sources.len(), 2);
+    assert_eq!(
+        config.identities[0].identity_center,
+        Some(UserPin::UserName("alice".into()))
+    );
+    assert_eq!(config.timing.horizon, SignedDuration::from_hours(80 * 24));
+    assert_eq!(config.http, None);
+    assert!(config.ledger.is_absolute() && config.ledger.ends_with("ledger.db"));
+    assert!(!format!("{config:?}").contains("pd-key"));
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_and_never_shown() {
+    for line in [
+        "token = \"hunter2\"",
+        "token = hunter2",
+        "token = \"hunter2",
+        "token = \"\"\"\nhunter2\"\"\"",
+        "token = [\"hunter2\"]",
+        "apitoken = \"hunter2\"",
+        "oauth = \"hunter2\"",
+        "oauth = { client_id = 'x', client_secret = \"hunter2\", subdomain = 'x' }",
+        "token = { value = \"hunter2\" }",
+        "base_url = \"https://me:hunter2@example.com\"",
+    ] {
+        let text = MINIMAL.replace("token = { env = \"PD\" }", line);
+        let report = load_text(&text).unwrap_err();
+        let shown = format!("{}{}{report}{report:?}", report.to_text(true), report.to_json());
+        assert!(!shown.contains("hunter2"), "{line}\n{shown}");
+    }
+    let lines = said(&MINIMAL.replace("{ env = \"PD\" }", "\"hunter2\""));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("a secret does not belong in this file"), "{lines:?}");
+}
+
+#[test]
+fn each_bad_value_has_its_own_message() {
+    let with = |from: &str, to: &str| MINIMAL.replace(from, to);
+    let and = |more: &str| format!("{MINIMAL}{more}\n");
+    let person = "[[identity]]\nemail = 'a@example.com'\n";
+    let cases = [
+        (
+            with("mode = \"observe\"\n", ""),
+            "the file has no `mode` | add mode = \"observe\"",
+        ),
+        (
+            with("\"observe\"", "\"dry-run\""),
+            "`dry-run` is not known here | write `observe`, `grant-only`",
+        ),
+        (with("\"observe\"", "\"snyc\""), "did you mean `sync`?"),
+        (with("\"acme\"", "\"\""), "bad-name"),
+        (
+            with("kind = \"pagerduty\"", "kind = \"pagerdty\""),
+            "did you mean `pagerduty`?",
+        ),
+        (with("kind = \"pagerduty\"\n", ""), "the source has no `kind`"),
+        (with("token = { env = \"PD\" }", ""), "the source has no credential"),
+        (
+            with("token = { env = \"PD\" }", "api_key = { env = \"PD\" }"),
+            "`api_key` belongs to Opsgenie",
+        ),
+        (
+            with("env = \"PD\"", "env = \"NOPE\""),
+            "the environment variable NOPE is not set",
+        ),
+        (
+            with("{ env = \"PD\" }", "{ env = \"PD\", file = \"x\" }"),
+            "exactly one place",
+        ),
+        (with("{ env = \"PD\" }", "{}"), "exactly one place"),
+        (
+            with("{ env = \"PD\" }", "{ credential = \"../x\" }"),
+            "not the name of a systemd credential",
+        ),
+        (
+            with("token", "base_url = \"http://example.com\"\ntoken"),
+            "this URL is not encrypted",
+        ),
+        (with("token", "requests_per_minute = 5000\ntoken"), "between 1 and 960"),
+        (with("token", "timeout = \"1h\"\ntoken"), "between 1s and 5m"),
+        (with("eu-central-1", "Frankfurt"), "this is not an AWS region"),
+        (with("\"111122223333\"", "111122223333"), "write it in quotes"),
+        (with("\"111122223333\"", "\"1111\""), "this is not an AWS account id"),
+        (
+            MINIMAL.split("[identity_center]").next().unwrap().to_owned(),
+            "the file has no [identity_center]",
+        ),
+        (and("requests_per_second = 20"), "between 1 and 19"),
+        (and("instance_arn = 'x'"), "bad-arn"),
+        (
+            and("[timing]\npoll = \"100ms\""),
+            "100ms is too short | write between 1s and 1h",
+        ),
+        (and("[timing]\nhorizon = \"90d\""), "90d is too long"),
+        (
+            and("[timing]\nmax_staleness = \"20d\""),
+            "trusted for longer than it reaches",
+        ),
+        (and("[limits]\nsurprising_revokes_percent = 101"), "between 0 and 100"),
+        (and("[limits]\nprotected = ['x']"), "bad-email"),
+        (and("[http]\nlisten = \"0.0.0.0:9090\""), "so it stays on loopback"),
+        (
+            and("[http]\nlisten = \"localhost\""),
+            "this is not an address with a port",
+        ),
+        (and(person), "maps the person to nothing"),
+        (
+            and(&format!("{person}on_call = {{ pagerdty = 'P1' }}")),
+            "did you mean `pagerduty`?",
+        ),
+        (
+            and(&format!("{person}identity_center = 'alice'")),
+            "for a user name write user_name",
+        ),
+        (
+            and(&format!(
+                "{person}user_name = 'a'\n[[identity]]\nemail = 'b@example.com'\nuser_name = 'a'"
+            )),
+            "the Identity Center user name a has an entry already | the first is in line",
+        ),
+        (
+            and(&format!(
+                "{person}user_name = 'a'\n{}user_name = 'b'",
+                person.replace("a@", "A@")
+            )),
+            "the person a@example.com has an entry already",
+        ),
+        (
+            and(&format!(
+                "{person}on_call = {{ pagerduty = 'P1' }}\n[[identity]]\nemail = 'b@example.com'\n\
+                 on_call = {{ pagerduty = 'P1' }}"
+            )),
+            "the user P1 of pagerduty has an entry already",
+        ),
+    ];
+    for (text, expected) in cases {
+        let lines = said(&text);
+        assert_eq!(lines.len(), 1, "{expected}\n{lines:#?}");
+        assert!(lines[0].contains(expected), "{expected}\n{lines:#?}");
+    }
+}
+
+#[test]
+fn secrets_can_be_skipped_and_a_broken_file_still_tells_what_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    fs::write(&path, MINIMAL).unwrap();
+    assert!(load(&path, &BTreeMap::new(), Secrets::Read).is_err());
+    assert!(load(&path, &BTreeMap::new(), Secrets::Skip).is_ok());
+    fs::write(&path, MINIMAL.replace("mode", "mod")).unwrap();
+    let inspection = inspect(&path, &BTreeMap::new(), Secrets::Skip);
+    assert!(inspection.config.is_none());
+    assert_eq!(inspection.policy_dir.unwrap(), dir.path().join("access.d"));
+    assert!(
+        inspection
+            .sources
+            .unwrap()
+            .contains_key(&SourceName("pagerduty".into()))
+    );
+    fs::write(&path, "mode = \"\n").unwrap();
+    assert!(inspect(&path, &BTreeMap::new(), Secrets::Skip).sources.is_none());
+}
+
+#[test]
+fn the_example_loads_and_says_what_the_defaults_are() {
+    let example = include_str!("../../config.toml.example");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        load(&path, &BTreeMap::new(), Secrets::Skip)
+            .unwrap_or_else(|report| panic!("{}", report.to_text(false)))
+            .0
+    };
+    let shipped = read(example);
+    assert_eq!(shipped.mode, Mode::Observe);
+    assert_eq!(
+        (&shipped.timing, &shipped.limits),
+        (&Timing::default(), &Limits::default())
+    );
+    // Lines that begin with "#key =" or "#[section" are the defaults and examples, commented out.
+    let is_setting = |line: &str| {
+        let rest = line.strip_prefix('#').unwrap_or_default();
+        rest.starts_with('[')
+            || rest
+                .split('=')
+                .next()
+                .is_some_and(|key| !key.is_empty() && !key.trim().contains(' ') && rest.contains(" = "))
+    };
+    let uncommented: String = example
+        .lines()
+        .map(|line| if is_setting(line) { &line[1..] } else { line })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert!(
+        uncommented.matches("\nsurprising_grants = 10").count() == 1,
+        "{uncommented}"
+    );
+    let all = read(&uncommented);
+    assert_eq!(
+        (all.timing, all.limits, all.http),
+        (shipped.timing, shipped.limits, shipped.http)
+    );
+    assert_eq!((all.policy_dir, all.ledger), (shipped.policy_dir, shipped.ledger));
+    let aws = |c: &IdentityCenterConfig| {
+        (
+            c.requests_per_second,
+            c.assignments_in_flight,
+            c.operation_timeout,
+            c.call_timeout,
+        )
+    };
+    assert_eq!(aws(&all.identity_center), aws(&shipped.identity_center));
+    for (name, source) in &shipped.sources {
+        let other = &all.sources[name];
+        assert_eq!(
+            (&source.base_url, source.requests_per_minute, source.timeout),
+            (&other.base_url, other.requests_per_minute, other.timeout)
+        );
+    }
+    // Every key of the schema is in the example.
+    let schema = serde_json::to_value(schemars::schema_for!(file::ConfigFile)).unwrap();
+    let tables = std::iter::once(&schema).chain(schema["$defs"].as_object().unwrap().values());
+    for key in tables
+        .flat_map(|table| table["properties"].as_object())
+        .flat_map(|keys| keys.keys())
+    {
+        let named = [
+            format!("{key} = "),
+            format!("[{key}"),
+            format!("[[{key}"),
+            format!(".{key}]"),
+        ];
+        assert!(
+            named.iter().any(|text| uncommented.contains(text.as_str())),
+            "{key} is not in the example"
+        );
+    }
+}

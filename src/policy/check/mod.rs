@@ -1,0 +1,104 @@
+//! What no single value can show: names that must exist, be unique or be consented to. A table of checks, all run.
+
+use std::{collections::HashMap, ops::Range};
+
+use super::{PolicyContext, Rule, file::RuleEntry, lower::Draft};
+use crate::{
+    diagnostics::{Diagnostic, Report},
+    document::{At, Entry},
+};
+
+mod people;
+mod rules;
+mod tree;
+mod windows;
+
+/// All projects at once.
+pub(super) struct World<'a> {
+    drafts: &'a [Draft],
+    context: &'a PolicyContext,
+    by_name: HashMap<&'a str, &'a Draft>,
+    /// Whether every file tells the name of its project. Otherwise an unknown name may be in one that does not.
+    complete: bool,
+}
+
+/// One check; the text is the code of its diagnostics.
+type Check = fn(&'static str, &World<'_>, &mut Report);
+
+const CHECKS: &[(&str, Check)] = &[
+    ("duplicate-project", tree::duplicate_project),
+    ("unknown-parent", tree::unknown_parent),
+    ("parent-cycle", tree::parent_cycle),
+    ("duplicate-entitlement", tree::duplicate_entitlement),
+    ("owned-twice", tree::owned_twice),
+    ("unknown-delegate", tree::unknown_delegate),
+    ("duplicate-member", people::duplicate_member),
+    ("added-by-stranger", people::added_by_stranger),
+    ("ended", people::ended),
+    ("unknown-entitlement", rules::unknown_entitlement),
+    ("no-consent", rules::no_consent),
+    ("unknown-source", rules::unknown_source),
+    ("no-escalation-policies", rules::no_escalation_policies),
+    ("unmet-training", rules::unmet_training),
+    ("duplicate-rule", rules::duplicate_rule),
+    ("never", windows::never),
+    ("overlap", windows::overlap),
+    ("clock-change", windows::clock_change),
+];
+
+/// Runs every check. `complete` says whether every file of the directory is among the drafts.
+pub(super) fn run(drafts: &[Draft], complete: bool, context: &PolicyContext, report: &mut Report) {
+    let mut by_name = HashMap::new();
+    for draft in drafts {
+        by_name.entry(draft.name.0.as_str()).or_insert(draft);
+    }
+    let world = World {
+        drafts,
+        context,
+        complete: complete && drafts.iter().all(|d| !d.name.0.is_empty() && !d.holes.broken()),
+        by_name,
+    };
+    for (code, check) in CHECKS {
+        check(code, &world, report);
+    }
+}
+
+impl Draft {
+    fn place(&self, span: &Range<usize>) -> String {
+        let (line, column) = self.source.position(span.start);
+        format!("{}:{line}:{column}", self.source.name())
+    }
+
+    fn error(&self, code: &'static str, span: &Range<usize>, message: impl AsRef<str>) -> Diagnostic {
+        Diagnostic::error(code, &self.source, span.clone(), message)
+    }
+
+    fn warning(&self, code: &'static str, span: &Range<usize>, message: impl AsRef<str>) -> Diagnostic {
+        Diagnostic::warning(code, &self.source, span.clone(), message)
+    }
+
+    fn name_span(&self) -> Range<usize> {
+        let project = self.file.project.as_ref();
+        let name = project.and_then(|p| p.value.name.as_ref());
+        name.map_or(0..0, |name| name.span().clone())
+    }
+
+    fn parent(&self) -> Option<&At<String>> {
+        self.file.project.as_ref()?.value.parent.as_ref()
+    }
+
+    fn entitlement_names(&self) -> impl Iterator<Item = &At<String>> {
+        self.file.entitlement.iter().flat_map(|e| &e.value.name)
+    }
+
+    /// Whether some entitlement's name could not be read, so that an unknown name may be that one.
+    fn has_nameless_entitlement(&self) -> bool {
+        self.holes.broken() || self.file.entitlement.iter().any(|e| e.value.name.is_none())
+    }
+
+    /// Rules with their entries.
+    fn rules(&self) -> impl Iterator<Item = (&Entry<RuleEntry>, &Rule)> {
+        let pairs = self.file.rule.iter().zip(&self.rules);
+        pairs.flat_map(|(entry, rule)| rule.as_ref().map(|rule| (entry, rule)))
+    }
+}

@@ -1,0 +1,92 @@
+//! Members are listed once, vouched for by an owner, and still belong.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Draft, World};
+use crate::{diagnostics::Report, model::Person};
+
+pub(super) fn duplicate_member(code: &'static str, world: &World<'_>, report: &mut Report) {
+    for draft in world.drafts {
+        let mut first: HashMap<&Person, String> = HashMap::new();
+        for (entry, member) in draft.file.member.iter().zip(&draft.members) {
+            let (Some(member), Some(email)) = (member, &entry.value.email) else {
+                continue;
+            };
+            if let Some(place) = first.get(&member.person) {
+                let message = format!("{} is already a member", member.person);
+                let hint = format!("the first entry is at {place}; keep one");
+                report.push(draft.error(code, email.span(), message).hint(hint));
+            } else {
+                first.insert(&member.person, draft.place(email.span()));
+            }
+        }
+    }
+}
+
+/// The owners of a project and of all projects above it.
+fn owners_upwards<'a>(world: &World<'a>, draft: &'a Draft) -> HashSet<&'a Person> {
+    let mut owners: HashSet<&Person> = HashSet::new();
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut at = Some(draft);
+    while let Some(draft) = at
+        && seen.insert(&draft.name.0)
+    {
+        owners.extend(&draft.owners);
+        at = draft
+            .parent()
+            .and_then(|parent| world.by_name.get(parent.value.as_str()).copied());
+    }
+    owners
+}
+
+pub(super) fn added_by_stranger(code: &'static str, world: &World<'_>, report: &mut Report) {
+    if !world.complete {
+        return;
+    }
+    for draft in world.drafts.iter().filter(|d| !d.owners.is_empty()) {
+        let owners = owners_upwards(world, draft);
+        for (entry, member) in draft.file.member.iter().zip(&draft.members) {
+            let (Some(member), Some(at)) = (member, &entry.value.added_by) else {
+                continue;
+            };
+            if let Some(added_by) = &member.added_by
+                && !owners.contains(added_by)
+            {
+                let message = format!("{added_by} owns neither {} nor a project above it", draft.name);
+                let hint = format!("have an owner vouch for {}, or make {added_by} an owner", member.person);
+                report.push(draft.warning(code, at.span(), message).hint(hint));
+            }
+        }
+    }
+}
+
+pub(super) fn ended(code: &'static str, world: &World<'_>, report: &mut Report) {
+    let Some(now) = world.context.now else { return };
+    for draft in world.drafts {
+        for (entry, member) in draft.file.member.iter().zip(&draft.members) {
+            let (Some(member), Some(at)) = (member, &entry.value.until) else {
+                continue;
+            };
+            if member.until.is_some_and(|until| until <= now) {
+                let message = format!("the membership of {} has ended", member.person);
+                report.push(
+                    draft
+                        .warning(code, at.span(), message)
+                        .hint("extend it, or remove the entry"),
+                );
+            }
+        }
+        for (entry, rule) in draft.rules() {
+            if let (Some(at), Some(until)) = (&entry.value.until, rule.until)
+                && until <= now
+            {
+                let message = "this rule has ended";
+                report.push(
+                    draft
+                        .warning(code, at.span(), message)
+                        .hint("extend it, or remove the rule"),
+                );
+            }
+        }
+    }
+}
