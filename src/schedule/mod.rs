@@ -1,5 +1,7 @@
 //! Reads complete snapshots of on-call schedules, or says why it could not; never a partial list.
 
+#[cfg(test)]
+mod hostile;
 mod http;
 pub mod normalise;
 pub mod opsgenie;

@@ -1,5 +1,8 @@
 //! How calls behave when the provider does not: limits, faults, garbage, redirects, tokens.
 
+mod limits;
+mod tokens;
+
 use std::{
     io::{Read, Write},
     sync::{
@@ -34,84 +37,6 @@ async fn read(source: &Arc<dyn Source>) -> Result<Vec<String>, ReadError> {
 /// The first answer is `first`, all others are good.
 async fn then_good(first: Reply) -> Provider {
     Provider::start(move |_, before| if before == 0 { first.clone() } else { ok(EMPTY) }).await
-}
-
-#[tokio::test]
-async fn case_41_429_with_reset_is_obeyed_to_the_second() {
-    let throttled = reply(429, r#"{"error":{"message":"Rate Limit Exceeded","code":2020}}"#);
-    for (header, value, seconds) in [
-        ("ratelimit-reset", "20", 20),
-        ("retry-after", "3", 3),
-        ("retry-after", "Wed, 07 Jan 2026 12:00:07 GMT", 7),
-        ("x-ratelimit-period-in-sec", "9", 9),
-    ] {
-        let provider = then_good(throttled.clone().header(header, value)).await;
-        let clock = TestClock::at(NOW);
-        read(&pagerduty(&provider, &clock)).await.unwrap();
-        let told = Duration::from_secs(seconds);
-        assert!(
-            clock.slept() >= told && clock.slept() < told + Duration::from_secs(2),
-            "{header}: {value}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn case_42_429_without_headers_backs_off_and_gives_up_within_the_budget() {
-    let provider = Provider::start(|_, _| reply(429, "")).await;
-    let clock = TestClock::at(NOW);
-    let error = read(&pagerduty(&provider, &clock)).await.unwrap_err();
-    assert_eq!(error.kind, ReadErrorKind::RateLimited);
-    assert!(clock.slept() > Duration::from_secs(5) && clock.slept() <= Duration::from_secs(30));
-    assert!((3..=6).contains(&provider.lines().len()), "{:?}", provider.lines());
-}
-
-#[tokio::test]
-async fn case_41_a_wait_over_the_budget_fails_the_read_and_holds_the_next_one_without_a_call() {
-    let provider = then_good(reply(429, "").header("ratelimit-reset", "55")).await;
-    let clock = TestClock::at(NOW);
-    let source = pagerduty(&provider, &clock);
-    for _ in 0..2 {
-        assert_eq!(read(&source).await.unwrap_err().kind, ReadErrorKind::RateLimited);
-    }
-    assert_eq!(provider.lines().len(), 1);
-    clock.advance(jiff::SignedDuration::from_secs(57));
-    read(&source).await.unwrap();
-}
-
-#[tokio::test]
-async fn case_43_nothing_remaining_slows_down_before_a_429() {
-    let spent = ok(EMPTY)
-        .header("ratelimit-remaining", "0")
-        .header("ratelimit-reset", "12");
-    let provider = then_good(spent).await;
-    let clock = TestClock::at(NOW);
-    let source = pagerduty(&provider, &clock);
-    read(&source).await.unwrap();
-    assert_eq!(clock.slept(), Duration::ZERO);
-    read(&source).await.unwrap();
-    assert_eq!(clock.slept(), Duration::from_secs(12));
-
-    let throttled = reply(200, "{}").header("X-RateLimit-State", "THROTTLED");
-    let provider = Provider::start(move |_, _| throttled.clone().header("X-RateLimit-Period-In-Sec", "60")).await;
-    let clock = TestClock::at(NOW);
-    let source = opsgenie(&provider, &clock);
-    read(&source).await.unwrap_err();
-    read(&source).await.unwrap_err();
-    assert_eq!(clock.slept(), Duration::from_secs(5));
-}
-
-#[tokio::test]
-async fn our_own_limit_holds_in_every_minute() {
-    let provider = Provider::start(|_, _| ok(EMPTY)).await;
-    let clock = TestClock::at(NOW);
-    let source = pagerduty(&provider, &clock);
-    for _ in 0..650 {
-        read(&source).await.unwrap();
-    }
-    // The test's limit is 600: the 601st call leaves in the second minute.
-    assert!(clock.slept() > Duration::from_secs(60), "{:?}", clock.slept());
-    assert!(clock.slept() < Duration::from_secs(90), "{:?}", clock.slept());
 }
 
 #[tokio::test]
@@ -272,115 +197,6 @@ async fn case_44_an_answer_that_does_not_come_is_a_timeout() {
     config.timeout = Duration::from_millis(50);
     let source = build(&name(), &config, ApiCalls::new().unwrap(), TestClock::at(NOW)).unwrap();
     assert_eq!(read(&source).await.unwrap_err().kind, ReadErrorKind::Timeout);
-}
-
-fn app(token_url: Url) -> SourceApi {
-    SourceApi::PagerDutyOauth {
-        client_id: "app".to_owned(),
-        client_secret: SecretString::from("s3cret"),
-        token_url,
-        scope: "as_account-us.acme oncalls.read schedules.read users.read".to_owned(),
-    }
-}
-
-fn token(n: usize, scope: &str) -> Reply {
-    ok(format!(
-        r#"{{"access_token":"pdus+{n}","token_type":"bearer","expires_in":86400,"scope":"{scope}"}}"#
-    ))
-}
-
-const ALL: &str = "oncalls.read schedules.read users.read";
-
-#[tokio::test]
-async fn case_50_an_expired_token_is_renewed_once() {
-    let provider = Provider::start(|seen, before| match seen.path.as_str() {
-        "/oauth/token" => token(before, ALL),
-        _ if seen.headers["authorization"] == "Bearer pdus+0" => reply(401, ""),
-        _ => ok(EMPTY),
-    })
-    .await;
-    let token_url = provider.url.join("/oauth/token").unwrap();
-    let source = source(app(token_url), &provider.url, &TestClock::at(NOW));
-    read(&source).await.unwrap();
-    read(&source).await.unwrap();
-    assert_eq!(
-        provider.lines(),
-        [
-            "POST /oauth/token",
-            "GET /v3/schedules/PS",
-            "POST /oauth/token",
-            "GET /v3/schedules/PS",
-            "GET /v3/schedules/PS"
-        ]
-    );
-    let asked = &provider.seen()[0];
-    assert_eq!(
-        asked.body,
-        "grant_type=client_credentials&client_id=app&client_secret=s3cret\
-         &scope=as_account-us.acme+oncalls.read+schedules.read+users.read"
-    );
-    assert_eq!(asked.headers["content-type"], "application/x-www-form-urlencoded");
-    assert!(!asked.headers.contains_key("authorization"));
-}
-
-#[tokio::test]
-async fn case_50_a_token_is_asked_for_anew_before_it_ends() {
-    let provider = Provider::start(|seen, before| match seen.path.as_str() {
-        "/oauth/token" => token(before, ALL),
-        _ => ok(EMPTY),
-    })
-    .await;
-    let token_url = provider.url.join("/oauth/token").unwrap();
-    let clock = TestClock::at(NOW);
-    let source = source(app(token_url), &provider.url, &clock);
-    read(&source).await.unwrap();
-    clock.advance(jiff::SignedDuration::from_secs(86_400 - 30));
-    read(&source).await.unwrap();
-    assert_eq!(provider.lines()[2], "POST /oauth/token");
-}
-
-#[tokio::test]
-async fn case_50_refused_credentials_are_said_after_one_renewal_and_a_key_at_once() {
-    let provider = Provider::start(|seen, before| match seen.path.as_str() {
-        "/oauth/token" => token(before, ALL),
-        _ => reply(401, r#"{"error":{"message":"Authentication failed","code":2006}}"#),
-    })
-    .await;
-    let token_url = provider.url.join("/oauth/token").unwrap();
-    let clock = TestClock::at(NOW);
-    let error = read(&source(app(token_url), &provider.url, &clock)).await.unwrap_err();
-    assert_eq!(error.kind, ReadErrorKind::Unauthorized);
-    assert_eq!(provider.lines().len(), 4);
-    let error = read(&pagerduty(&provider, &clock)).await.unwrap_err();
-    assert_eq!(error.kind, ReadErrorKind::Unauthorized);
-    assert_eq!(provider.lines().len(), 5);
-}
-
-#[tokio::test]
-async fn case_50_partial_scopes_and_a_wrong_secret_are_named() {
-    let provider = Provider::start(|_, before| token(before, "schedules.read users.read")).await;
-    let clock = TestClock::at(NOW);
-    let error = read(&source(app(provider.url.clone()), &provider.url, &clock))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind, ReadErrorKind::Forbidden);
-    assert!(error.message.contains("without the scope oncalls.read;"), "{error}");
-
-    let provider = Provider::start(|_, _| {
-        reply(
-            400,
-            r#"{"error":"invalid_client","error_description":"wrong secret s3cret"}"#,
-        )
-    })
-    .await;
-    let error = read(&source(app(provider.url.clone()), &provider.url, &clock))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind, ReadErrorKind::Unauthorized);
-    assert!(
-        error.message.contains("invalid_client") && !error.message.contains("s3cret"),
-        "{error}"
-    );
 }
 
 #[tokio::test]

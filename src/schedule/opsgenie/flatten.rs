@@ -32,14 +32,20 @@ pub struct Piece {
     pub group: Recipient,
 }
 
-/// The pieces to ask about, in order.
+/// A timeline with more instants to ask about is refused rather than read in part.
+pub(super) const MOST_SAMPLES: usize = 50;
+/// The same for pieces, of which several may share an instant.
+const MOST_PIECES: usize = 1000;
+
+/// The pieces to ask about, in order; `None` when there are too many.
 #[must_use]
-pub fn pieces(timeline: &Timeline, window: Interval, now: Timestamp) -> Vec<Piece> {
+pub fn pieces(timeline: &Timeline, window: Interval, now: Timestamp) -> Option<Vec<Piece>> {
     let mut edges = BTreeSet::new();
     for period in &timeline.periods {
         edges.extend([period.start.0, period.end.0]);
     }
     let mut pieces = BTreeSet::new();
+    let mut samples = BTreeSet::new();
     for period in &timeline.periods {
         let Who::Group(group) = &period.who else {
             continue;
@@ -55,17 +61,22 @@ pub fn pieces(timeline: &Timeline, window: Interval, now: Timestamp) -> Vec<Piec
             .filter(|edge| *edge > inside.start());
         for end in cuts.chain([inside.end()]) {
             if let Some(interval) = Interval::new(start, end) {
+                let sample = sample(interval, now);
+                samples.insert(sample);
                 pieces.insert(Piece {
                     interval,
-                    sample: sample(interval, now),
+                    sample,
                     via_override: period.via_override.clone(),
                     group: group.clone(),
                 });
             }
+            if samples.len() > MOST_SAMPLES || pieces.len() > MOST_PIECES {
+                return None;
+            }
             start = end;
         }
     }
-    pieces.into_iter().collect()
+    Some(pieces.into_iter().collect())
 }
 
 /// The instant to ask about: now where that lies inside, else the start; in whole seconds where one lies inside.

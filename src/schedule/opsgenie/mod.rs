@@ -30,8 +30,6 @@ pub(super) const ACCEPT: &str = "application/json";
 /// How much earlier than asked we ask, so that a running shift shows where it began.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(35 * 24);
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// A timeline with more changes of groups than this is refused rather than read in part.
-const MOST_SAMPLES: usize = 50;
 /// How long a key that may not read users is not asked to.
 const FORBIDDEN_FOR: SignedDuration = SignedDuration::from_mins(10);
 
@@ -152,16 +150,15 @@ impl Opsgenie {
         now: Timestamp,
         found: &mut People,
     ) -> Result<(), Failure> {
-        let pieces = flatten::pieces(timeline, window, now);
-        let samples: BTreeSet<Timestamp> = pieces.iter().map(|piece| piece.sample).collect();
-        if samples.len() > MOST_SAMPLES {
+        let Some(pieces) = flatten::pieces(timeline, window, now) else {
             let message = format!(
-                "teams or escalations take turns {} times in {window}, and people are looked up for at most \
-                 {MOST_SAMPLES}; name users in the rotation, or shorten the horizon",
-                samples.len()
+                "teams or escalations take turns too often in {window}: people are looked up at {} instants at \
+                 most; name users in the rotation, or shorten the horizon",
+                flatten::MOST_SAMPLES
             );
             return Err(Failure::new(ReadErrorKind::Incomplete, message));
-        }
+        };
+        let samples: BTreeSet<Timestamp> = pieces.iter().map(|piece| piece.sample).collect();
         for at in samples {
             let people = self.on_call_at(reading, id, at).await.map_err(|failure| {
                 let groups = pieces

@@ -6,7 +6,10 @@ use serde_json::json;
 use super::*;
 use crate::model::SourceUserState;
 use crate::schedule::testing::{Provider, TestClock, pagerduty, schedule, span, t};
-use crate::schedule::{ReadErrorKind, pagerduty::v2};
+use crate::schedule::{
+    ReadErrorKind,
+    pagerduty::{users, v2},
+};
 
 const NOW: &str = "2026-01-07T12:00:00Z";
 
@@ -259,4 +262,46 @@ fn case_46_what_was_not_rendered_is_not_nobody() {
     ] {
         assert!(with(bad.clone()).is_err(), "{bad}");
     }
+}
+
+#[tokio::test]
+async fn case_19_a_schedule_that_no_policy_uses_is_read_with_a_notice() {
+    let provider = Provider::start(|seen, _| match seen.path.as_str() {
+        "/v3/schedules/PA" => not_v3(),
+        "/schedules/PA" => {
+            let turn = entry("2026-01-05T00:00:00Z", "2026-01-12T00:00:00Z", "PU");
+            let mut body: Value = serde_json::from_str(&layered("PA", json!([turn]))).unwrap();
+            body["schedule"]["escalation_policies"] = json!([]);
+            ok(body.to_string())
+        }
+        _ => any_user(seen).unwrap_or_else(|| reply(404, "")),
+    })
+    .await;
+    let snapshot = pagerduty(&provider, &TestClock::at(NOW))
+        .read(&schedule("PA"), week())
+        .await
+        .unwrap();
+    assert_eq!(snapshot.shifts.len(), 1);
+    assert_eq!(snapshot.notices, ["no escalation policy uses this schedule"]);
+}
+
+#[test]
+fn case_26_28_only_the_login_email_counts_and_may_be_missing() {
+    let decode = |user: Value| users::decode(json!({ "user": user }).to_string().as_bytes(), "PU");
+    let contact = json!([{"type": "email_contact_method", "address": "mallory@example.com"}]);
+    let user = decode(json!({"id": "PU", "type": "user", "name": "U\u{202e}", "email": null,
+        "summary": "s", "contact_methods": contact}))
+    .unwrap();
+    assert_eq!((user.email, user.state), (None, SourceUserState::Active));
+    assert_eq!(user.name.as_deref(), Some("U\\u{202e}"));
+    let odd = decode(json!({"id": "PU", "name": "U", "email": " Alice@Example.com "})).unwrap();
+    assert_eq!(
+        odd.email.as_deref(),
+        Some(" Alice@Example.com "),
+        "as given; what it is worth is decided elsewhere"
+    );
+    let deleted = decode(json!({"id": "PU", "type": "user", "name": "U", "email": "u@example.com", "deleted_at": "x"}));
+    assert_eq!(deleted.unwrap().state, SourceUserState::Deleted);
+    assert!(decode(json!({"id": "PX", "type": "user", "name": "U", "email": "u@example.com"})).is_err());
+    assert!(decode(json!({"id": "PU", "type": "service_reference"})).is_err());
 }
