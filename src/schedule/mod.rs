@@ -1,8 +1,79 @@
 //! Reads complete snapshots of on-call schedules, or says why it could not; never a partial list.
 
+#[cfg(test)]
+mod hostile;
+mod http;
+pub mod normalise;
+pub mod opsgenie;
+pub mod pagerduty;
+#[cfg(test)]
+mod testing;
+mod users;
+pub mod wire;
+
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
+use self::http::{ClientCredentials, Credential, Transport};
+use crate::clock::Clock;
+use crate::config::{SourceApi, SourceConfig};
 use crate::model::{Interval, ScheduleKey, Snapshot, SourceName};
+use crate::telemetry::ApiCalls;
+
+/// Makes the reader of one configured source. Nothing is sent before the first read.
+///
+/// # Errors
+/// [`BuildError`] when the credential cannot be a header or the TLS library cannot start.
+pub fn build(
+    name: &SourceName,
+    config: &SourceConfig,
+    calls: ApiCalls,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn Source>, BuildError> {
+    let credential = match &config.api {
+        SourceApi::PagerDutyKey(key) => Credential::Key {
+            scheme: "Token token=",
+            key: key.clone(),
+        },
+        SourceApi::PagerDutyOauth {
+            client_id,
+            client_secret,
+            token_url,
+            scope,
+        } => Credential::Oauth(ClientCredentials {
+            client_id: client_id.clone(),
+            client_secret: client_secret.clone(),
+            token_url: token_url.clone(),
+            scope: scope.clone(),
+        }),
+        SourceApi::Opsgenie(key) => Credential::Key {
+            scheme: "GenieKey ",
+            key: key.clone(),
+        },
+    };
+    let accept = match &config.api {
+        SourceApi::PagerDutyKey(_) | SourceApi::PagerDutyOauth { .. } => pagerduty::ACCEPT,
+        SourceApi::Opsgenie(_) => opsgenie::ACCEPT,
+    };
+    let transport = Transport::new(name.clone(), config, credential, accept, calls, clock)?;
+    Ok(match &config.api {
+        SourceApi::PagerDutyKey(_) | SourceApi::PagerDutyOauth { .. } => {
+            Arc::new(pagerduty::PagerDuty::new(name.clone(), transport))
+        }
+        SourceApi::Opsgenie(_) => Arc::new(opsgenie::Opsgenie::new(name.clone(), transport)),
+    })
+}
+
+/// Why a source cannot be used as configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("source {source_name} cannot be used: {reason}")]
+pub struct BuildError {
+    /// Which one.
+    pub source_name: SourceName,
+    /// What is wrong with it; carries no secret.
+    pub reason: String,
+}
 
 /// Reads on-call schedules from one configured source.
 #[async_trait]
@@ -11,6 +82,10 @@ pub trait Source: Send + Sync {
     fn name(&self) -> &SourceName;
 
     /// Everything the provider's final view says about `schedule` inside `window`.
+    ///
+    /// The snapshot's own window says what is covered. It begins earlier where a shift was already running when
+    /// `window` begins and its true start is known, and ends earlier where the provider shows no further (90 days
+    /// for PagerDuty's escalation policies).
     ///
     /// # Errors
     /// [`ReadError`] whenever any part of the answer is missing, refused, late or not understood. A failed read says

@@ -1,0 +1,242 @@
+//! One careful way to ask a provider: signed in, paced, bounded in time and size, and never following a redirect.
+
+mod failure;
+mod oauth;
+mod pace;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use reqwest::{
+    Client, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
+    redirect,
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
+use url::{Host, Url};
+
+pub(super) use self::failure::Failure;
+pub(super) use self::oauth::ClientCredentials;
+use self::{
+    oauth::{Token, authorization},
+    pace::Pace,
+};
+use super::wire::DecodeError;
+use super::{BuildError, ReadErrorKind};
+use crate::clock::Clock;
+use crate::config::SourceConfig;
+use crate::model::SourceName;
+use crate::telemetry::{ApiCalls, CallOutcome};
+
+/// A peer that does not even answer the connection is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to sign in.
+#[derive(Debug)]
+pub(super) enum Credential {
+    /// A key, sent as `Authorization: {scheme}{key}`.
+    Key { scheme: &'static str, key: SecretString },
+    /// Tokens, asked for as they are needed.
+    Oauth(ClientCredentials),
+}
+
+/// A GET.
+pub(super) struct Call<'a> {
+    /// The constant name under which it is counted and reported.
+    pub(super) operation: &'static str,
+    /// Path segments; they are percent-encoded.
+    pub(super) path: &'a [&'a str],
+    /// Query parameters; they are percent-encoded.
+    pub(super) query: &'a [(&'a str, &'a str)],
+}
+
+/// What is gathered over the calls of one read.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    waited: Duration,
+    offsets_ms: Vec<i64>,
+    /// For the snapshot.
+    pub(super) notices: Vec<String>,
+}
+
+impl Reading {
+    /// The provider's clock minus ours: the median over the read's answers.
+    pub(super) fn clock_offset_ms(&mut self) -> Option<i64> {
+        self.offsets_ms.sort_unstable();
+        self.offsets_ms.get(self.offsets_ms.len() / 2).copied()
+    }
+
+    /// Adds a notice once.
+    pub(super) fn notice(&mut self, notice: String) {
+        if !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
+    }
+}
+
+/// The connection to one source. Its calls leave one after another.
+pub(super) struct Transport {
+    client: Client,
+    base_url: Url,
+    service: SourceName,
+    credential: Credential,
+    calls: ApiCalls,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+struct State {
+    pace: Pace,
+    token: Option<Token>,
+}
+
+struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+}
+
+impl Transport {
+    pub(super) fn new(
+        service: SourceName,
+        config: &SourceConfig,
+        credential: Credential,
+        accept: &'static str,
+        calls: ApiCalls,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BuildError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut client = Client::builder()
+            .user_agent(concat!("dutybound/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
+            .timeout(config.timeout);
+        if is_loopback(&config.base_url) {
+            // A proxy of the environment could not reach our loopback.
+            client = client.no_proxy();
+        }
+        let refuse = |reason: String| BuildError {
+            source_name: service.clone(),
+            reason,
+        };
+        let client = client
+            .build()
+            .map_err(|error| refuse(error.without_url().to_string()))?;
+        if config.base_url.cannot_be_a_base() {
+            return Err(refuse("base_url has no host and path".to_owned()));
+        }
+        if let Credential::Key { scheme, key } = &credential
+            && authorization(scheme, key).is_none()
+        {
+            return Err(refuse(
+                "the key contains characters that no key has, such as a line break".to_owned(),
+            ));
+        }
+        Ok(Self {
+            client,
+            base_url: config.base_url.clone(),
+            state: Mutex::new(State {
+                pace: Pace::new(config.requests_per_minute),
+                token: None,
+            }),
+            service,
+            credential,
+            calls,
+            clock,
+        })
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Asks and decodes. Only a 200 with a body that `decode` understands is an answer.
+    ///
+    /// Waits for its turn and as the provider says, within the read's budget; a cut connection and a 5xx are
+    /// tried twice more; a 401 earns one new token where tokens are used.
+    pub(super) async fn get<T>(
+        &self,
+        reading: &mut Reading,
+        call: &Call<'_>,
+        decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T, Failure> {
+        let url = self.url(call)?;
+        let mut state = self.state.lock().await;
+        let mut renewed = false;
+        loop {
+            let header = self.authorization(&mut state, reading).await?;
+            let answer = self
+                .send(&mut state, reading, call.operation, || {
+                    self.client.get(url.clone()).header(AUTHORIZATION, header.clone())
+                })
+                .await?;
+            if answer.status == StatusCode::OK {
+                let decoded = decode(&answer.body).map_err(|error| Failure::malformed(call.operation, &error));
+                self.count(
+                    call.operation,
+                    if decoded.is_ok() {
+                        CallOutcome::Ok
+                    } else {
+                        CallOutcome::Error
+                    },
+                );
+                return decoded;
+            }
+            self.count(call.operation, outcome(answer.status));
+            if answer.status == StatusCode::UNAUTHORIZED && !renewed && state.token.take().is_some() {
+                renewed = true;
+                continue;
+            }
+            let secret = match (&self.credential, &state.token) {
+                (Credential::Key { key, .. }, _) => key.expose_secret(),
+                (Credential::Oauth(_), Some(token)) => token.secret.expose_secret(),
+                (Credential::Oauth(_), None) => "",
+            };
+            return Err(Failure::answered(call.operation, answer.status, &answer.body, secret));
+        }
+    }
+
+    fn url(&self, call: &Call<'_>) -> Result<Url, Failure> {
+        let mut url = self.base_url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(call.path);
+        }
+        if call.path.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
+            let message = format!("{} needs ids that are not empty and not dots", call.operation);
+            return Err(Failure::new(ReadErrorKind::Rejected, message));
+        }
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(call.query);
+        }
+        Ok(url)
+    }
+
+    fn count(&self, operation: &'static str, outcome: CallOutcome) {
+        self.calls.record(&self.service.0, operation, outcome);
+    }
+}
+
+fn outcome(status: StatusCode) -> CallOutcome {
+    match status.as_u16() {
+        401..=403 => CallOutcome::Denied,
+        404 => CallOutcome::NotFound,
+        408 | 504 => CallOutcome::Timeout,
+        429 => CallOutcome::Throttled,
+        _ => CallOutcome::Error,
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
