@@ -48,7 +48,7 @@ pub enum PassError {
 
 /// What the first half of a pass saw.
 #[derive(Debug)]
-pub struct Look {
+pub struct Pass {
     /// The plan and what the guards said.
     pub survey: Survey,
     /// Changes that ended since the pass before.
@@ -68,7 +68,7 @@ impl Reconciler {
         config: &Config,
         policy: &Policy,
         approved_digest: Option<&str>,
-    ) -> Result<Look, PassError> {
+    ) -> Result<Pass, PassError> {
         let ended = self
             .applier
             .as_ref()
@@ -93,7 +93,7 @@ impl Reconciler {
             approved_digest,
         )
         .await?;
-        Ok(Look {
+        Ok(Pass {
             survey,
             ended,
             open_intents: unsettled.len(),
@@ -105,7 +105,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`LedgerError`]; nothing is started then.
-    pub async fn act(&mut self, look: &Look, config: &Config, policy: &Policy) -> Result<(), LedgerError> {
+    pub async fn act(&mut self, look: &Pass, config: &Config, policy: &Policy) -> Result<(), LedgerError> {
         let survey = &look.survey;
         for key in &survey.plan.lost {
             tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::ledger::{Ledger, LedgerError};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
-use crate::reconcile::{Look, PassError, Reconciler};
+use crate::reconcile::{Pass, PassError, Reconciler};
 use crate::text::{clean, instant};
 
 /// Why a pass was not made.
@@ -19,7 +19,7 @@ pub enum ApplyError {
     Pass(#[from] PassError),
     /// The approved plan is not today's.
     #[error(
-        "the plan is now {now}, not {approved}; nothing was written. Look at `dutybound diff` again and approve what it shows"
+        "the plan is now {now}, not {approved}; nothing was written. Pass at `dutybound diff` again and approve what it shows"
     )]
     Moved {
         /// Today's digest.
@@ -41,7 +41,7 @@ impl From<LedgerError> for ApplyError {
 /// What one pass did.
 pub struct Outcome {
     /// What it saw.
-    pub look: Look,
+    pub look: Pass,
     /// How every change ended.
     pub applied: Vec<Applied>,
 }
@@ -57,7 +57,7 @@ pub async fn run(
     policy: &Policy,
     sources: &Sources,
     approve: Option<(&str, &str)>,
-    show: impl FnOnce(&Look, &crate::ledger::StoredSnapshots),
+    show: impl FnOnce(&Pass, &crate::ledger::StoredSnapshots),
 ) -> Result<Outcome, ApplyError> {
     let now = reconciler.clock.now();
     let window = poll::window(now, config.timing.horizon);

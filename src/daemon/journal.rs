@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::apply::End;
 use crate::guard::Guard;
 use crate::problem::{Problem, ProblemKind};
-use crate::reconcile::{Look, PassError};
+use crate::reconcile::{Pass, PassError};
 use crate::text;
 
 /// What makes a problem the same one in the next pass although its words, with times in them, may differ.
@@ -32,7 +32,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn pass(&mut self, look: &Look) {
+    pub(super) fn pass(&mut self, look: &Pass) {
         if self.last_error.take().is_some() {
             tracing::info!("passes succeed again");
         }

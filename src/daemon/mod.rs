@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::model::SourceName;
 use crate::poll::{Poller, Sources, Wanted};
-use crate::reconcile::{Look, PassError, Reconciler};
+use crate::reconcile::{Pass, PassError, Reconciler};
 
 pub mod in_force;
 mod journal;
@@ -209,7 +209,7 @@ impl Daemon {
         }
     }
 
-    async fn reconcile(&mut self, now: Timestamp) -> Result<Look, PassError> {
+    async fn reconcile(&mut self, now: Timestamp) -> Result<Pass, PassError> {
         let policy = Arc::clone(self.in_force.policy());
         let since = now.checked_sub(APPROVAL_HOLDS).unwrap_or(Timestamp::MIN);
         let approved = self.reconciler.ledger.approval_since(since).await?;
@@ -271,7 +271,7 @@ impl Daemon {
 }
 
 /// The next instant at which a pass has something to do by the clock alone.
-fn due(look: &Look, config: &Config) -> Option<Timestamp> {
+fn due(look: &Pass, config: &Config) -> Option<Timestamp> {
     let survey = &look.survey;
     let patience = survey
         .verdict

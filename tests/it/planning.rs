@@ -81,7 +81,7 @@ fn policy_with(rules: &str) -> Policy {
     );
     std::fs::write(dir.path().join("payments.toml"), text).unwrap();
     let context = PolicyContext {
-        sources: Some(BTreeSet::from([SourceName("pagerduty".into())])),
+        sources: Some(BTreeMap::from([(SourceName("pagerduty".into()), None)])),
         now: None,
     };
     policy::load(dir.path(), &context)
