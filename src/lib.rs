@@ -1,5 +1,6 @@
 //! dutybound: AWS access for exactly as long as people are on call.
 
+pub mod accounting;
 pub mod apply;
 pub mod clock;
 pub mod config;
