@@ -9,6 +9,7 @@ pub mod guard;
 pub mod identity_center;
 pub mod ledger;
 pub mod live;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod policy;
