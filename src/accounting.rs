@@ -370,4 +370,6 @@ fn seen_on_call(
 }
 
 #[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
 mod tests;

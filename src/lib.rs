@@ -3,9 +3,11 @@
 pub mod accounting;
 pub mod apply;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod desired;
 pub mod guard;
+pub mod http;
 pub mod identity_center;
 pub mod ledger;
 pub mod live;

@@ -81,7 +81,7 @@ struct Loaded {
 struct SourceState {
     schedules: usize,
     failing: usize,
-    /// Some schedule was read completely and not in vain since.
+    /// The last read of at least one schedule was complete.
     up: bool,
     /// The last complete read of the schedule that waits longest; `None` while one was never read.
     oldest: Option<Timestamp>,

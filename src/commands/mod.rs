@@ -1,0 +1,3 @@
+//! What the command line does.
+
+pub mod report;
