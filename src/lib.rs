@@ -1,5 +1,6 @@
 //! dutybound: AWS access for exactly as long as people are on call.
 
+pub mod accounting;
 pub mod apply;
 pub mod cli;
 pub mod clock;
@@ -10,9 +11,11 @@ pub mod diagnostics;
 pub mod document;
 pub mod guard;
 pub mod iam_policy;
+pub mod http;
 pub mod identity_center;
 pub mod ledger;
 pub mod live;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod policy;

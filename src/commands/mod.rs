@@ -5,3 +5,6 @@ pub mod check;
 pub mod diff;
 pub mod explain;
 pub mod status;
+//! What the command line does.
+
+pub mod report;

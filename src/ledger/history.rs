@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
 use crate::guard::{Guard, Held};
@@ -115,56 +116,47 @@ impl From<&Drift> for DriftSummary {
     }
 }
 
+/// A macro, because the statement must be a literal to be known free of anything else.
+macro_rules! access_with_causes {
+    () => {
+        "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, i.reference, i.policy, a.revoked_at, \
+         a.end_reason, c.body, c.recorded_at, c.ended_at \
+         FROM access a JOIN intent i ON i.id = a.grant_intent LEFT JOIN cause c ON c.access_id = a.id"
+    };
+}
+
 impl Ledger {
     /// All access that overlaps `range`, oldest first.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub async fn access_in(&self, range: Interval) -> Result<Vec<AccessRow>, LedgerError> {
-        let rows = sqlx::query(
-            "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, i.reference, i.policy, a.revoked_at, \
-             a.end_reason, c.body, c.recorded_at, c.ended_at \
-             FROM access a JOIN intent i ON i.id = a.grant_intent LEFT JOIN cause c ON c.access_id = a.id \
-             WHERE a.granted_at < ? AND (a.revoked_at IS NULL OR a.revoked_at > ?) ORDER BY a.granted_at, a.id, c.id",
-        )
+        let rows = sqlx::query(concat!(
+            access_with_causes!(),
+            " WHERE a.granted_at < ? AND (a.revoked_at IS NULL OR a.revoked_at > ?) ORDER BY a.granted_at, a.id, c.id"
+        ))
         .bind(range.end().as_millisecond())
         .bind(range.start().as_millisecond())
         .fetch_all(&self.pool)
         .await?;
-        let mut found: Vec<AccessRow> = Vec::new();
-        for row in rows {
-            let id: i64 = row.try_get(0)?;
-            let what = || format!("access {id}");
-            if found.last().is_none_or(|last| last.id != id) {
-                found.push(AccessRow {
-                    id,
-                    entitlement: parse(row.try_get::<String, _>(1)?, what)?,
-                    target: read_json(row.try_get(2)?, what)?,
-                    principal: PrincipalId(row.try_get(3)?),
-                    person: parse(row.try_get::<String, _>(4)?, what)?,
-                    granted_at: instant(row.try_get(5)?, what)?,
-                    grant_reference: row.try_get(6)?,
-                    policy: row.try_get(7)?,
-                    revoked_at: row
-                        .try_get::<Option<i64>, _>(8)?
-                        .map(|ms| instant(ms, what))
-                        .transpose()?,
-                    end_reason: row.try_get(9)?,
-                    causes: Vec::new(),
-                });
-            }
-            if let (Some(body), Some(access)) = (row.try_get::<Option<&str>, _>(10)?, found.last_mut()) {
-                access.causes.push(RecordedCause {
-                    cause: read_json(body, what)?,
-                    recorded_at: instant(row.try_get(11)?, what)?,
-                    ended_at: row
-                        .try_get::<Option<i64>, _>(12)?
-                        .map(|ms| instant(ms, what))
-                        .transpose()?,
-                });
-            }
-        }
-        Ok(found)
+        assemble(rows)
+    }
+
+    /// What may differ from an earlier look at all access: intervals with a higher id than `after`, and those of `open`,
+    /// which stood then. Ended intervals never change.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn access_since(&self, after: i64, open: &BTreeSet<i64>) -> Result<Vec<AccessRow>, LedgerError> {
+        let rows = sqlx::query(concat!(
+            access_with_causes!(),
+            " WHERE a.id > ? OR a.id IN (SELECT value FROM json_each(?)) ORDER BY a.id, c.id"
+        ))
+        .bind(after)
+        .bind(write_json(open))
+        .fetch_all(&self.pool)
+        .await?;
+        assemble(rows)
     }
 
     /// Replaces the list of held changes, keeping since when for those that were held before.
@@ -294,4 +286,42 @@ impl Ledger {
             .await?;
         body.map(|body| read_json(&body, || "the board".to_owned())).transpose()
     }
+}
+
+/// Rows of one interval stand together.
+fn assemble(rows: Vec<SqliteRow>) -> Result<Vec<AccessRow>, LedgerError> {
+    let mut found: Vec<AccessRow> = Vec::new();
+    for row in rows {
+        let id: i64 = row.try_get(0)?;
+        let what = || format!("access {id}");
+        if found.last().is_none_or(|last| last.id != id) {
+            found.push(AccessRow {
+                id,
+                entitlement: parse(row.try_get::<String, _>(1)?, what)?,
+                target: read_json(row.try_get(2)?, what)?,
+                principal: PrincipalId(row.try_get(3)?),
+                person: parse(row.try_get::<String, _>(4)?, what)?,
+                granted_at: instant(row.try_get(5)?, what)?,
+                grant_reference: row.try_get(6)?,
+                policy: row.try_get(7)?,
+                revoked_at: row
+                    .try_get::<Option<i64>, _>(8)?
+                    .map(|ms| instant(ms, what))
+                    .transpose()?,
+                end_reason: row.try_get(9)?,
+                causes: Vec::new(),
+            });
+        }
+        if let (Some(body), Some(access)) = (row.try_get::<Option<&str>, _>(10)?, found.last_mut()) {
+            access.causes.push(RecordedCause {
+                cause: read_json(body, what)?,
+                recorded_at: instant(row.try_get(11)?, what)?,
+                ended_at: row
+                    .try_get::<Option<i64>, _>(12)?
+                    .map(|ms| instant(ms, what))
+                    .transpose()?,
+            });
+        }
+    }
+    Ok(found)
 }

@@ -1,0 +1,279 @@
+use proptest::prelude::*;
+
+use super::fixtures::*;
+use super::*;
+
+const HOUR: i64 = 3600;
+
+fn cut(row: &AccessRow, now: i64) -> Vec<(i64, i64, Phase)> {
+    phases(row, t(now))
+        .into_iter()
+        .map(|(i, phase)| {
+            let second = |at: Timestamp| at.as_second() - 1_800_000_000;
+            (second(i.start()), second(i.end()), phase)
+        })
+        .collect()
+}
+
+#[test]
+fn a_shift_with_lead_linger_and_a_late_revoke_is_cut_at_each_boundary() {
+    let shift = cause(
+        on_call(),
+        span(-600, 9 * HOUR + 900),
+        span(0, 9 * HOUR),
+        -595,
+        Some(9 * HOUR + 960),
+    );
+    let row = row(-595, Some(9 * HOUR + 960), vec![shift]);
+    assert_eq!(
+        cut(&row, 1_000_000),
+        [
+            (-595, 0, Phase::LeadLinger),
+            (0, 9 * HOUR, Phase::OnCall),
+            (9 * HOUR, 9 * HOUR + 900, Phase::LeadLinger),
+            (9 * HOUR + 900, 9 * HOUR + 960, Phase::Late),
+        ]
+    );
+    let figures = account(std::slice::from_ref(&row), Interval::ALWAYS, t(1_000_000)).total();
+    assert_eq!(figures.duty(), SignedDuration::from_hours(9));
+    assert_eq!(figures.overhang(), SignedDuration::from_secs(595 + 900 + 60));
+    assert_eq!(figures.held(), figures.duty() + figures.overhang());
+}
+
+#[test]
+fn open_access_is_counted_to_now_and_not_beyond() {
+    let open = row(
+        0,
+        None,
+        vec![cause(Basis::Membership, Interval::ALWAYS, Interval::ALWAYS, 0, None)],
+    );
+    let rows = [open];
+    let held = |period, now| account(&rows, period, t(now)).total().held().as_secs();
+    assert_eq!(held(span(-100, 100), 40), 40);
+    assert_eq!(held(span(-100, 100), 400), 100);
+    assert_eq!(held(span(50, 100), 40), 0);
+    assert_eq!(held(span(-100, 100), -10), 0);
+}
+
+#[test]
+fn of_several_causes_the_first_in_precedence_gets_the_time_and_none_of_it_twice() {
+    let rows = [row(
+        0,
+        Some(100),
+        vec![
+            cause(Basis::Membership, span(0, 100), span(0, 100), 0, Some(100)),
+            cause(Basis::Window, span(20, 80), span(20, 80), 0, Some(100)),
+            cause(on_call(), span(30, 60), span(40, 50), 0, Some(100)),
+        ],
+    )];
+    let figures = account(&rows, Interval::ALWAYS, t(1000)).total();
+    let seconds = |phase| figures.of(phase).as_secs();
+    assert_eq!(seconds(Phase::OnCall), 10);
+    assert_eq!(seconds(Phase::Window), 50);
+    assert_eq!(seconds(Phase::Membership), 40);
+    assert_eq!(figures.overhang(), SignedDuration::ZERO);
+    assert_eq!(figures.held(), SignedDuration::from_secs(100));
+}
+
+#[test]
+fn a_back_to_back_shift_recorded_by_the_pass_after_the_boundary_leaves_no_hole() {
+    let first = cause(on_call(), span(0, 1000), span(0, 1000), 0, Some(1003));
+    let second = cause(on_call(), span(1000, 2000), span(1000, 2000), 1003, Some(2001));
+    assert_eq!(
+        cut(&row(0, Some(2001), vec![first.clone(), second]), 9000),
+        [(0, 2000, Phase::OnCall), (2000, 2001, Phase::Late)]
+    );
+
+    // Recorded after a long outage, it counts for the last five minutes before only.
+    let much_later = cause(on_call(), span(1000, 9000), span(1000, 9000), 3000, None);
+    assert_eq!(
+        cut(&row(0, None, vec![first, much_later]), 4000),
+        [
+            (0, 1000, Phase::OnCall),
+            (1000, 2700, Phase::Late),
+            (2700, 4000, Phase::OnCall)
+        ]
+    );
+}
+
+#[test]
+fn a_cause_that_is_withdrawn_early_stops_counting_then() {
+    let withdrawn = cause(on_call(), span(0, 1000), span(0, 1000), 0, Some(400));
+    assert_eq!(
+        cut(&row(0, Some(460), vec![withdrawn]), 9000),
+        [(0, 400, Phase::OnCall), (400, 460, Phase::Late)]
+    );
+}
+
+#[test]
+fn access_found_to_have_begun_before_it_was_recorded_counts_from_its_beginning() {
+    // The reply was lost: the grant took effect at 0 and was settled an hour later.
+    let settled_late = cause(on_call(), span(0, 3 * HOUR), span(0, 3 * HOUR), HOUR, None);
+    assert_eq!(
+        cut(&row(0, None, vec![settled_late]), 2 * HOUR),
+        [(0, 2 * HOUR, Phase::OnCall)]
+    );
+}
+
+#[test]
+fn standing_access_is_everybody_who_could_ever_earn_it_for_all_of_the_period() {
+    let seconds = |policy: &Policy, period| -> Vec<(String, i64)> {
+        standing(policy, &snapshots(), &[], period)
+            .into_iter()
+            .map(|((_, person), time)| (person.to_string(), time.as_secs()))
+            .collect()
+    };
+    let two_keys = policy(vec![on_call_rule(true, None, 9)]);
+    let expected = [
+        ("alice@example.com".to_owned(), 100),
+        ("bob@example.com".to_owned(), 50),
+    ];
+    assert_eq!(
+        seconds(&two_keys, span(0, 100)),
+        expected,
+        "members, to the end of their membership"
+    );
+    assert_eq!(
+        seconds(&two_keys, span(60, 100))[1].1,
+        0,
+        "bob's membership ended before"
+    );
+
+    let one_key = policy(vec![on_call_rule(false, None, 9)]);
+    let expected = [
+        ("alice@example.com".to_owned(), 100),
+        ("carol@example.com".to_owned(), 100),
+    ];
+    assert_eq!(seconds(&one_key, span(0, 100)), expected, "whoever the schedule shows");
+
+    let both = policy(vec![on_call_rule(true, None, 9), on_call_rule(false, Some(t(20)), 12)]);
+    let expected = [
+        ("alice@example.com".to_owned(), 100),
+        ("bob@example.com".to_owned(), 50),
+        ("carol@example.com".to_owned(), 20),
+    ];
+    assert_eq!(
+        seconds(&both, span(0, 100)),
+        expected,
+        "each person once, as long as some rule holds"
+    );
+}
+
+fn any_basis() -> impl Strategy<Value = Basis> {
+    prop_oneof![Just(on_call()), Just(Basis::Window), Just(Basis::Membership)]
+}
+
+fn any_cause() -> impl Strategy<Value = RecordedCause> {
+    (
+        any_basis(),
+        -900..900i64,
+        1..900i64,
+        0..60i64,
+        0..60i64,
+        0..900i64,
+        proptest::option::of(1..900i64),
+    )
+        .prop_map(|(basis, start, length, lead, linger, recorded, ended)| {
+            let held = span(start - lead, start + length + linger);
+            cause(
+                basis,
+                held,
+                span(start, start + length),
+                recorded,
+                ended.map(|e| recorded + e),
+            )
+        })
+}
+
+fn any_row() -> impl Strategy<Value = AccessRow> {
+    (
+        0..500i64,
+        proptest::option::of(0..900i64),
+        proptest::collection::vec(any_cause(), 0..6),
+        0..3u8,
+    )
+        .prop_map(|(granted, revoked, causes, who)| {
+            let mut row = row(granted, revoked.map(|r| granted + r), causes);
+            row.person = person(&format!("p{who}@example.com"));
+            row
+        })
+}
+
+proptest! {
+    #[test]
+    fn figures_add_up_over_any_split(
+        rows in proptest::collection::vec(any_row(), 0..6), now in 0..2000i64, mut cuts in proptest::collection::vec(-100..2100i64, 2..8),
+    ) {
+        cuts.sort_unstable();
+        cuts.dedup();
+        prop_assume!(cuts.len() > 1);
+        let whole = account(&rows, span(cuts[0], cuts[cuts.len() - 1]), t(now));
+        let mut parts = Account::default();
+        for pair in cuts.windows(2) {
+            for (cell, figures) in account(&rows, span(pair[0], pair[1]), t(now)).cells {
+                *parts.cells.entry(cell).or_default() += figures;
+            }
+        }
+        prop_assert_eq!(whole, parts);
+    }
+
+    #[test]
+    fn phases_cover_an_interval_exactly_and_in_order(row in any_row(), now in 0..2000i64) {
+        let cut = phases(&row, t(now));
+        for pair in cut.windows(2) {
+            prop_assert_eq!(pair[0].0.end(), pair[1].0.start());
+            prop_assert_ne!(pair[0].1, pair[1].1);
+        }
+        let end = row.revoked_at.unwrap_or(Timestamp::MAX).min(t(now));
+        let covered = cut.first().zip(cut.last()).map(|(first, last)| (first.0.start(), last.0.end()));
+        prop_assert_eq!(covered, (row.granted_at < end).then_some((row.granted_at, end)));
+    }
+
+    #[test]
+    fn the_order_of_rows_and_causes_does_not_matter(
+        rows in proptest::collection::vec(any_row(), 0..6), now in 0..2000i64, turn in 0..6usize,
+    ) {
+        let mut other = rows.clone();
+        other.reverse();
+        for row in &mut other {
+            let by = turn % row.causes.len().max(1);
+            row.causes.rotate_left(by);
+        }
+        let period = span(-100, 3000);
+        prop_assert_eq!(account(&rows, period, t(now)), account(&other, period, t(now)));
+    }
+
+    /// Plays a life of one interval of access as the ledger writes it, and looks at the counters all along.
+    #[test]
+    fn settled_time_never_shrinks_while_the_record_grows(
+        first in any_cause(),
+        steps in proptest::collection::vec((1..400i64, proptest::option::of(any_cause()), any::<prop::sample::Index>()), 1..12),
+    ) {
+        let mut now = 0;
+        let mut row = row(0, None, vec![RecordedCause { recorded_at: t(0), ended_at: None, ..first }]);
+        let mut before = Figures::default();
+        let mut check = |row: &AccessRow, now: i64| {
+            let after = settled(row, t(now));
+            for basis in Phase::BASES {
+                assert!(before.basis(basis) <= after.basis(basis), "{basis} at {now}: {before:?} {after:?} {row:?}");
+            }
+            before = after;
+        };
+        for (pause, new, old) in steps {
+            now += pause;
+            check(&row, now);
+            if let Some(new) = new {
+                row.causes.push(RecordedCause { recorded_at: t(now), ended_at: None, ..new });
+            } else {
+                let ended = old.index(row.causes.len());
+                row.causes[ended].ended_at.get_or_insert(t(now));
+            }
+            check(&row, now);
+        }
+        now += 10;
+        row.revoked_at = Some(t(now));
+        check(&row, now);
+        check(&row, now + 5000);
+        prop_assert_eq!(before, account(&[row], Interval::ALWAYS, t(now)).total());
+    }
+}

@@ -1,0 +1,247 @@
+//! The daemon's listener: metrics and health, read-only, for this host by default.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header, uri::Authority};
+use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use jiff::{SignedDuration, Timestamp, Unit};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::model::SourceName;
+use crate::policy::Policy;
+
+/// The content type of Prometheus' text format; with another one a scrape fails.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long requests under way may take to end once the daemon is told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// What the pages show.
+pub struct Site {
+    /// The daemon's metrics.
+    pub metrics: Arc<Metrics>,
+    /// Whether the daemon works.
+    pub health: Arc<Health>,
+    /// For what derives from the record. A handle of its own, opened for reading, keeps scrapes out of the writer's way.
+    pub ledger: Ledger,
+    /// The policy in force.
+    pub policy: watch::Receiver<Arc<Policy>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Whether the daemon works, told by the daemon and asked by supervisors.
+#[derive(Debug)]
+pub struct Health {
+    started: Timestamp,
+    stalls_after: SignedDuration,
+    state: Mutex<HealthState>,
+}
+
+#[derive(Debug)]
+struct HealthState {
+    last_attempt: Option<Timestamp>,
+    passed: bool,
+    unread: BTreeSet<SourceName>,
+}
+
+impl Health {
+    /// A daemon that starts now and has `sources` to read. It counts as stalled when no pass has ended for three polls
+    /// and an operation besides.
+    #[must_use]
+    pub fn new(
+        sources: impl IntoIterator<Item = SourceName>,
+        poll: SignedDuration,
+        operation_timeout: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let slack = SignedDuration::try_from(operation_timeout).unwrap_or(SignedDuration::MAX);
+        let three_polls = poll.saturating_mul(3);
+        Self {
+            started: now,
+            stalls_after: three_polls.saturating_add(slack),
+            state: Mutex::new(HealthState {
+                last_attempt: None,
+                passed: false,
+                unread: sources.into_iter().collect(),
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, HealthState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pass ended, well or not; `complete` if it came to a plan.
+    pub fn pass_ended(&self, complete: bool, now: Timestamp) {
+        let mut state = self.state();
+        state.last_attempt = Some(now);
+        state.passed |= complete;
+    }
+
+    /// A read of one of the source's schedules ended, well or not.
+    pub fn source_read(&self, source: &SourceName) {
+        self.state().unread.remove(source);
+    }
+
+    /// # Errors
+    /// Why the reconcile loop counts as stalled.
+    pub fn alive(&self, now: Timestamp) -> Result<(), String> {
+        let last = self.state().last_attempt;
+        let idle = last.unwrap_or(self.started).duration_until(now);
+        if idle <= self.stalls_after {
+            return Ok(());
+        }
+        let since = last.map_or_else(
+            || format!("since the start at {}", seconds(self.started)),
+            |t| format!("since {}", seconds(t)),
+        );
+        Err(format!(
+            "no pass has ended {since}, longer than {:#}; see the log for what it waits for",
+            self.stalls_after
+        ))
+    }
+
+    /// # Errors
+    /// What is missing, one entry for each thing.
+    pub fn ready(&self) -> Result<(), Vec<String>> {
+        let state = self.state();
+        let mut missing = Vec::new();
+        if !state.passed {
+            missing.push("no pass has been completed yet".to_owned());
+        }
+        for source in &state.unread {
+            missing.push(format!(
+                "no schedule of {} has been asked for yet",
+                source.0.escape_debug()
+            ));
+        }
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
+    }
+}
+
+fn seconds(t: Timestamp) -> Timestamp {
+    t.round(Unit::Second).unwrap_or(t)
+}
+
+/// Serves until `shutdown` ends, then lets requests under way end for two seconds at most.
+///
+/// # Errors
+/// When the listener's address cannot be told or accepting fails for good.
+pub async fn serve(
+    listener: TcpListener,
+    site: Site,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let address = listener.local_addr()?.ip();
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let server = axum::serve(listener, router(Arc::new(site), address)).with_graceful_shutdown(async move {
+        shutdown.await;
+        stop.cancel();
+    });
+    let out_of_patience = async move {
+        stopping.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        ended = server => ended,
+        () = out_of_patience => Ok(()),
+    }
+}
+
+fn router(site: Arc<Site>, address: IpAddr) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is /metrics, /healthz and /readyz\n") })
+        .with_state(site)
+        .layer(from_fn_with_state(address, only_this_host))
+        .layer(map_response(harden))
+}
+
+async fn metrics(State(site): State<Arc<Site>>) -> Response {
+    let policy = site.policy.borrow().clone();
+    match site.metrics.encode(&site.ledger, &policy, site.clock.now()).await {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be encoded");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the metrics could not be encoded; see the log\n",
+            )
+                .into_response()
+        }
+    }
+}
+
+async fn healthz(State(site): State<Arc<Site>>) -> Response {
+    match site.health.alive(site.clock.now()) {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn readyz(State(site): State<Arc<Site>>) -> Response {
+    match site.health.ready() {
+        Ok(()) => "ok\n".into_response(),
+        Err(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n").into_response(),
+    }
+}
+
+/// A web page open on this host can make its browser ask a loopback listener under a name of the page's own, which it
+/// points at 127.0.0.1 (DNS rebinding), and read the answer. Under no other name than this host's own do we answer.
+async fn only_this_host(State(address): State<IpAddr>, request: Request, next: Next) -> Response {
+    if !address.to_canonical().is_loopback() || names_this_host(&request) {
+        return next.run(request).await;
+    }
+    (
+        StatusCode::FORBIDDEN,
+        "this listener answers under localhost and loopback addresses only\n",
+    )
+        .into_response()
+}
+
+fn names_this_host(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    let by_uri = request.uri().authority().is_none_or(is_loopback);
+    by_uri && authority.as_ref().is_some_and(is_loopback)
+}
+
+fn is_loopback(authority: &Authority) -> bool {
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let host = authority.host();
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,502 @@
+//! What Prometheus sees: events counted as they happen, state set after each pass, access time derived from the ledger.
+//!
+//! No label carries a person, a schedule, an account or a message: every label has a set of values that the operator's
+//! configuration and the owners' policy bound.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+use crate::accounting::Phase;
+use crate::apply::{Applied, End, kind_word};
+use crate::config::Mode;
+use crate::guard::Guard;
+use crate::identity_center::ChangeKind;
+use crate::ledger::{HoldRow, Ledger, LedgerError, StoredSnapshots};
+use crate::model::{EntitlementId, ScheduleKey, SourceName};
+use crate::plan::Foresight;
+use crate::policy::Policy;
+use crate::problem::ProblemKind;
+use crate::reconcile::{Pass, PassError};
+use crate::telemetry::ApiCalls;
+
+mod access;
+mod page;
+
+use access::{AccessTime, Held};
+use page::{Page, number, unix};
+
+const PASS_BUCKETS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+const DELAY_BUCKETS: [f64; 13] = [
+    0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+];
+const MODES: [Mode; 4] = [Mode::Observe, Mode::GrantOnly, Mode::RevokeOnly, Mode::Sync];
+const PASS_OUTCOMES: [&str; 4] = ["complete", "incomplete", "aws_error", "ledger_error"];
+const CHANGE_OUTCOMES: [&str; 4] = ["confirmed", "failed", "unsettled", "deferred"];
+
+/// Everything that the daemon tells Prometheus.
+pub struct Metrics {
+    registry: Registry,
+    passes: IntCounterVec,
+    pass_duration: Histogram,
+    changes: IntCounterVec,
+    change_delay: HistogramVec,
+    version: String,
+    mode: Mode,
+    state: Mutex<State>,
+    access: tokio::sync::Mutex<AccessTime>,
+}
+
+#[derive(Default)]
+struct State {
+    last_attempt: Option<Timestamp>,
+    last_success: Option<Timestamp>,
+    pass: Option<Seen>,
+    policy: Option<Loaded>,
+    sources: BTreeMap<SourceName, SourceState>,
+    changes_in_flight: usize,
+}
+
+/// What the last pass saw.
+struct Seen {
+    problems: BTreeMap<ProblemKind, usize>,
+    problems_ahead: BTreeMap<ProblemKind, usize>,
+    drift: BTreeMap<EntitlementId, usize>,
+    next_boundary: Option<Timestamp>,
+    open_intents: usize,
+}
+
+struct Loaded {
+    ok: bool,
+    revision: String,
+    at: Timestamp,
+    /// When an edit replaced another policy of this process.
+    edited: Option<Timestamp>,
+}
+
+#[derive(Default)]
+struct SourceState {
+    schedules: usize,
+    failing: usize,
+    /// The last read of at least one schedule was complete.
+    up: bool,
+    /// The last complete read of the schedule that waits longest; `None` while one was never read.
+    oldest: Option<Timestamp>,
+}
+
+impl Metrics {
+    /// Metrics of a daemon that has done nothing yet.
+    ///
+    /// # Errors
+    /// Never in practice: names and labels are constants that the prometheus crate checks.
+    pub fn new(calls: &ApiCalls, version: &str, mode: Mode) -> Result<Self, Error> {
+        let registry = Registry::new();
+        let passes = IntCounterVec::new(
+            Opts::new(
+                "dutybound_passes_total",
+                "Reconciliation passes, by outcome: complete, incomplete (some targets could not be read), aws_error, ledger_error.",
+            ),
+            &["outcome"],
+        )?;
+        let pass_duration = Histogram::with_opts(
+            HistogramOpts::new(
+                "dutybound_pass_duration_seconds",
+                "Time from the start of a pass to its plan; changes run on beside later passes.",
+            )
+            .buckets(PASS_BUCKETS.to_vec()),
+        )?;
+        let changes = IntCounterVec::new(
+            Opts::new(
+                "dutybound_changes_total",
+                "Changes to AWS that ended, by kind and outcome: confirmed, failed, unsettled (no answer; settled later), deferred (make before break).",
+            ),
+            &["kind", "outcome"],
+        )?;
+        let change_delay = HistogramVec::new(
+            HistogramOpts::new(
+                "dutybound_change_delay_seconds",
+                "Time from the boundary that called for a change to AWS's confirmation, for changes known in advance.",
+            )
+            .buckets(DELAY_BUCKETS.to_vec()),
+            &["kind"],
+        )?;
+        for outcome in PASS_OUTCOMES {
+            passes.get_metric_with_label_values(&[outcome])?;
+        }
+        for kind in [ChangeKind::Grant, ChangeKind::Revoke].map(kind_word) {
+            change_delay.get_metric_with_label_values(&[kind])?;
+            for outcome in CHANGE_OUTCOMES {
+                changes.get_metric_with_label_values(&[kind, outcome])?;
+            }
+        }
+        registry.register(Box::new(passes.clone()))?;
+        registry.register(Box::new(pass_duration.clone()))?;
+        registry.register(Box::new(changes.clone()))?;
+        registry.register(Box::new(change_delay.clone()))?;
+        registry.register(Box::new(calls.collector()))?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self {
+            registry,
+            passes,
+            pass_duration,
+            changes,
+            change_delay,
+            version: version.to_owned(),
+            mode,
+            state: Mutex::default(),
+            access: tokio::sync::Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pass came to a plan at `now`, `duration` after it had begun. Includes what it says about changes that ended.
+    pub fn pass_ended(&self, pass: &Pass, duration: Duration, now: Timestamp) {
+        let survey = &pass.survey;
+        let outcome = if survey.unresolved == 0 {
+            "complete"
+        } else {
+            "incomplete"
+        };
+        self.passes.with_label_values(&[outcome]).inc();
+        self.pass_duration.observe(duration.as_secs_f64());
+        for applied in &pass.ended {
+            self.applied(applied);
+        }
+        let mut seen = Seen {
+            problems: BTreeMap::new(),
+            problems_ahead: BTreeMap::new(),
+            drift: BTreeMap::new(),
+            next_boundary: survey.timeline.next_boundary(survey.at),
+            open_intents: pass.open_intents,
+        };
+        for problem in &survey.problems {
+            if problem.holds_at(survey.at) {
+                *seen.problems.entry(problem.kind).or_default() += 1;
+            } else if problem.during.is_some_and(|during| survey.at < during.start()) {
+                *seen.problems_ahead.entry(problem.kind).or_default() += 1;
+            }
+        }
+        for drift in &survey.plan.drift {
+            *seen.drift.entry(drift.entitlement.clone()).or_default() += 1;
+        }
+        let mut state = self.state();
+        state.last_attempt = Some(now);
+        state.last_success = Some(now);
+        state.pass = Some(seen);
+    }
+
+    /// A pass did not come to a plan.
+    pub fn pass_failed(&self, error: &PassError, now: Timestamp) {
+        let outcome = match error {
+            PassError::Aws(_) => "aws_error",
+            PassError::Ledger(_) => "ledger_error",
+        };
+        self.passes.with_label_values(&[outcome]).inc();
+        self.state().last_attempt = Some(now);
+    }
+
+    /// A change ended. [`Self::pass_ended`] does this for the changes that a pass hands over.
+    pub fn applied(&self, applied: &Applied) {
+        let kind = kind_word(applied.change.kind);
+        let outcome = match applied.end {
+            End::Confirmed => "confirmed",
+            End::Failed(_) => "failed",
+            End::Unsettled(_) => "unsettled",
+            End::Deferred(_) => "deferred",
+        };
+        self.changes.with_label_values(&[kind, outcome]).inc();
+        if applied.end == End::Confirmed && self.has_boundary(applied) {
+            let delay = applied.change.due.duration_until(applied.at);
+            self.change_delay
+                .with_label_values(&[kind])
+                .observe(delay.as_secs_f64().max(0.0));
+        }
+    }
+
+    /// A delay is the daemon's only where a boundary was known in advance: not for plain membership, which has always
+    /// begun, not for surprises, and not for what an edit of the policy brought about after the fact.
+    fn has_boundary(&self, applied: &Applied) -> bool {
+        let change = &applied.change;
+        let edited = self.state().policy.as_ref().and_then(|loaded| loaded.edited);
+        change.foresight == Foresight::Predicted
+            && Timestamp::MIN < change.due
+            && edited.is_none_or(|edited| edited <= change.due)
+    }
+
+    /// The policy was read, at the start or again: `ok` says whether what was read is now in force, `revision` which one
+    /// is.
+    pub fn policy_loaded(&self, ok: bool, revision: &str, now: Timestamp) {
+        let mut state = self.state();
+        let before = state.policy.take();
+        let replaced = before.as_ref().is_some_and(|b| b.revision != revision);
+        let edited = if replaced {
+            Some(now)
+        } else {
+            before.and_then(|b| b.edited)
+        };
+        state.policy = Some(Loaded {
+            ok,
+            revision: revision.to_owned(),
+            at: now,
+            edited,
+        });
+    }
+
+    /// How many changes are under way at AWS.
+    pub fn changes_in_flight(&self, count: usize) {
+        self.state().changes_in_flight = count;
+    }
+
+    /// How the configured sources stand: `schedules` are those that the policy names.
+    pub fn sources<'a>(
+        &self,
+        stored: &StoredSnapshots,
+        schedules: &BTreeSet<ScheduleKey>,
+        configured: impl IntoIterator<Item = &'a SourceName>,
+    ) {
+        let newest = stored.newest();
+        let mut sources: BTreeMap<SourceName, SourceState> = configured
+            .into_iter()
+            .map(|name| (name.clone(), SourceState::default()))
+            .collect();
+        for (name, source) in &mut sources {
+            let mut oldest = Some(Timestamp::MAX);
+            for key in schedules.iter().filter(|key| key.source == *name) {
+                let failing = stored.failures().contains_key(key);
+                let read_at = newest.get(key).map(|snapshot| snapshot.read_at);
+                source.schedules += 1;
+                source.failing += usize::from(failing);
+                source.up |= !failing && read_at.is_some();
+                oldest = oldest.min(read_at);
+            }
+            source.oldest = oldest;
+        }
+        self.state().sources = sources;
+    }
+
+    /// Everything in Prometheus' text format 0.0.4. Where the ledger cannot be read, what derives from it is left out and
+    /// `dutybound_ledger_up` is 0.
+    ///
+    /// # Errors
+    /// Never in practice; see [`Metrics::new`].
+    pub async fn encode(&self, ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<String, Error> {
+        let mut page = Page::default();
+        let mut access = self.access.lock().await;
+        match recorded(&mut access, ledger, now).await {
+            Ok((held, holds)) => {
+                page.gauge("dutybound_ledger_up", "Whether the ledger could be read.", 1.0)?;
+                access_families(&mut page, held, policy)?;
+                hold_families(&mut page, &holds)?;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = crate::chain(&error),
+                    "the ledger could not be read for the metrics"
+                );
+                page.gauge("dutybound_ledger_up", "Whether the ledger could be read.", 0.0)?;
+            }
+        }
+        drop(access);
+        self.state_families(&mut page, policy)?;
+        page.families(self.registry.gather());
+        page.encode()
+    }
+
+    fn state_families(&self, page: &mut Page, policy: &Policy) -> Result<(), Error> {
+        page.gauges(
+            "dutybound_build_info",
+            "Always 1; the label says which version runs.",
+            &["version"],
+            [([self.version.as_str()], 1.0)],
+        )?;
+        page.gauges(
+            "dutybound_mode",
+            "1 for the mode in force: what may be written to AWS.",
+            &["mode"],
+            MODES.map(|mode| ([mode.as_str()], flag(mode == self.mode))),
+        )?;
+        let state = self.state();
+        let or_zero = |t: Option<Timestamp>| t.map_or(0.0, unix);
+        page.gauge(
+            "dutybound_last_attempt_timestamp_seconds",
+            "When the last pass ended, however it ended; 0 before the first.",
+            or_zero(state.last_attempt),
+        )?;
+        page.gauge(
+            "dutybound_last_success_timestamp_seconds",
+            "When the last pass that came to a plan ended; 0 before the first.",
+            or_zero(state.last_success),
+        )?;
+        page.gauge(
+            "dutybound_in_flight_changes",
+            "Changes under way at AWS.",
+            number(state.changes_in_flight),
+        )?;
+        if let Some(seen) = &state.pass {
+            seen.families(page, policy)?;
+        }
+        if let Some(loaded) = &state.policy {
+            page.gauge(
+                "dutybound_policy_reload_success",
+                "Whether the last read of the policy was put in force; 0 means that an edit was refused.",
+                flag(loaded.ok),
+            )?;
+            page.gauge(
+                "dutybound_policy_last_reload_timestamp_seconds",
+                "When the policy was last read, whether or not it was put in force.",
+                unix(loaded.at),
+            )?;
+            page.gauges(
+                "dutybound_policy_info",
+                "Always 1; the label says which policy is in force.",
+                &["revision"],
+                [([loaded.revision.as_str()], 1.0)],
+            )?;
+        }
+        source_families(page, &state.sources)
+    }
+}
+
+impl Seen {
+    fn families(&self, page: &mut Page, policy: &Policy) -> Result<(), Error> {
+        let of = |counts: &BTreeMap<ProblemKind, usize>| {
+            ProblemKind::ALL.map(|kind| ([kind.as_str()], number(counts.get(&kind).copied().unwrap_or_default())))
+        };
+        page.gauges(
+            "dutybound_problems",
+            "Problems that matter now, as of the last pass, by kind.",
+            &["kind"],
+            of(&self.problems),
+        )?;
+        page.gauges(
+            "dutybound_upcoming_problems",
+            "Problems that the schedules show ahead, as of the last pass, by kind.",
+            &["kind"],
+            of(&self.problems_ahead),
+        )?;
+        let ids: BTreeSet<&EntitlementId> = policy.entitlements().map(|e| &e.id).chain(self.drift.keys()).collect();
+        page.gauges(
+            "dutybound_drift_holders",
+            "Users and groups that hold a managed entitlement which the ledger did not grant them, as of the last pass.",
+            &["project", "entitlement"],
+            ids.into_iter()
+                .map(|id| (labels(id), number(self.drift.get(id).copied().unwrap_or_default()))),
+        )?;
+        page.gauge(
+            "dutybound_open_intents",
+            "Changes of which the outcome is not known, as of the last pass.",
+            number(self.open_intents),
+        )?;
+        match self.next_boundary {
+            Some(boundary) => page.gauge(
+                "dutybound_next_boundary_timestamp_seconds",
+                "When the next known shift, window or membership begins or ends; absent when none is known.",
+                unix(boundary),
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn recorded<'a>(
+    access: &'a mut AccessTime,
+    ledger: &Ledger,
+    now: Timestamp,
+) -> Result<(&'a BTreeMap<EntitlementId, Held>, Vec<HoldRow>), LedgerError> {
+    let holds = ledger.holds().await?;
+    Ok((access.read(ledger, now).await?, holds))
+}
+
+fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy: &Policy) -> Result<(), Error> {
+    let ids: BTreeSet<&EntitlementId> = policy.entitlements().map(|e| &e.id).chain(held.keys()).collect();
+    let of = |id: &EntitlementId| held.get(id).copied().unwrap_or_default();
+    let times = ids.iter().flat_map(|id| {
+        let bases = of(id).bases;
+        Phase::BASES
+            .into_iter()
+            .zip(bases)
+            .map(|(basis, time)| ([id.project.0.as_str(), id.name.as_str(), basis], time.as_secs_f64()))
+    });
+    page.counters(
+        "dutybound_access_seconds_total",
+        "Access time that people held through dutybound, from the ledger: on duty by basis, or overhang (lead, linger, late).",
+        &["project", "entitlement", "basis"],
+        times,
+    )?;
+    page.gauges(
+        "dutybound_active_grants",
+        "Access that dutybound granted and that stands.",
+        &["project", "entitlement"],
+        ids.iter().map(|id| (labels(id), f64::from(of(id).active))),
+    )
+}
+
+fn hold_families(page: &mut Page, holds: &[HoldRow]) -> Result<(), Error> {
+    let by = |guard: Guard| holds.iter().filter(move |hold| hold.held.guard == guard);
+    page.gauges(
+        "dutybound_held_changes",
+        "Changes that a guard refuses for now, by guard.",
+        &["guard"],
+        Guard::ALL.map(|guard| ([guard.as_str()], number(by(guard).count()))),
+    )?;
+    let oldest = |guard| by(guard).map(|hold| hold.since).min();
+    page.gauges(
+        "dutybound_oldest_hold_timestamp_seconds",
+        "Since when the longest held change is held, by guard; absent while the guard holds nothing.",
+        &["guard"],
+        Guard::ALL
+            .into_iter()
+            .filter_map(|guard| Some(([guard.as_str()], unix(oldest(guard)?)))),
+    )
+}
+
+fn source_families(page: &mut Page, sources: &BTreeMap<SourceName, SourceState>) -> Result<(), Error> {
+    let used = || {
+        sources
+            .iter()
+            .filter(|(_, s)| s.schedules > 0)
+            .map(|(name, s)| ([name.0.as_str()], s))
+    };
+    page.gauges(
+        "dutybound_source_schedules",
+        "Schedules of the source that the policy names.",
+        &["source"],
+        sources.iter().map(|(name, s)| ([name.0.as_str()], number(s.schedules))),
+    )?;
+    page.gauges(
+        "dutybound_schedules_failing",
+        "Schedules of the source whose last read failed.",
+        &["source"],
+        sources.iter().map(|(name, s)| ([name.0.as_str()], number(s.failing))),
+    )?;
+    page.gauges(
+        "dutybound_source_up",
+        "1 while the last read of at least one schedule of the source was complete; absent for a source without schedules.",
+        &["source"],
+        used().map(|(name, s)| (name, flag(s.up))),
+    )?;
+    page.gauges(
+        "dutybound_source_last_success_timestamp_seconds",
+        "When the last complete read began of the schedule of the source that waits longest; 0 while one was never read.",
+        &["source"],
+        used().map(|(name, s)| (name, s.oldest.map_or(0.0, unix))),
+    )
+}
+
+fn labels(id: &EntitlementId) -> [&str; 2] {
+    [&id.project.0, &id.name]
+}
+
+fn flag(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,525 @@
+use std::collections::HashMap;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::accounting::fixtures::{cause, id, on_call, on_call_rule, person, policy, schedule, snapshots, span, t};
+use crate::accounting::{account, settled};
+use crate::config::Limits;
+use crate::desired::{Desired, Snapshots, Timeline};
+use crate::guard::{Conditions, Verdict, guard};
+use crate::identity_center::{AwsError, AwsErrorKind, Instance};
+use crate::ledger::Outcome;
+use crate::model::{Cause, Interval, PrincipalId, ResolvedTarget};
+use crate::plan::{Change, Drift, Plan};
+use crate::problem::Problem;
+use crate::schedule::{ReadError, ReadErrorKind};
+use crate::survey::Survey;
+
+fn metrics() -> Metrics {
+    Metrics::new(&ApiCalls::new().unwrap(), "1.2.3", Mode::Sync).unwrap()
+}
+
+async fn ledger(dir: &TempDir) -> Ledger {
+    Ledger::open(&dir.path().join("ledger.sqlite"), "test", t(0))
+        .await
+        .unwrap()
+}
+
+fn change(kind: ChangeKind, entitlement: &str, who: &str, causes: Vec<Cause>, due: Timestamp) -> Change {
+    Change {
+        kind,
+        entitlement: id(entitlement),
+        person: Some(person(who)),
+        target: ResolvedTarget::Group {
+            group_id: format!("g-{entitlement}"),
+        },
+        principal: PrincipalId(who.to_owned()),
+        causes,
+        due,
+        foresight: Foresight::Predicted,
+        context: None,
+    }
+}
+
+async fn carry_out(ledger: &Ledger, change: &Change, at: Timestamp) {
+    let intent = ledger.open_intent(change, "r", at).await.unwrap();
+    let done = ledger.complete(intent, change, Outcome::Succeeded, None, at, at);
+    done.await.unwrap();
+}
+
+fn shift(start: i64, end: i64) -> Cause {
+    cause(on_call(), span(start - 10, end), span(start, end), 0, None).cause
+}
+
+async fn grant(ledger: &Ledger, entitlement: &str, who: &str, causes: Vec<Cause>, at: i64) {
+    carry_out(
+        ledger,
+        &change(ChangeKind::Grant, entitlement, who, causes, t(at)),
+        t(at),
+    )
+    .await;
+}
+
+async fn revoke(ledger: &Ledger, entitlement: &str, who: &str, at: i64) {
+    carry_out(
+        ledger,
+        &change(ChangeKind::Revoke, entitlement, who, Vec::new(), t(at)),
+        t(at),
+    )
+    .await;
+}
+
+fn samples(text: &str) -> HashMap<&str, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
+            (name, value.parse().expect("a value is a number"))
+        })
+        .collect()
+}
+
+fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass {
+    let plan = Plan {
+        at: t(0),
+        digest: String::new(),
+        changes: Vec::new(),
+        drift,
+        problems: Vec::new(),
+        lost: Vec::new(),
+        kept: Vec::new(),
+    };
+    let verdict = ask_guards(&plan, Mode::Sync);
+    Pass {
+        survey: Survey {
+            at: t(0),
+            instance: Instance {
+                arn: String::new(),
+                identity_store_id: String::new(),
+                owner_account_id: String::new(),
+            },
+            timeline: Timeline {
+                causes: vec![shift(500, 900)],
+                ..Timeline::default()
+            },
+            desired: Desired::default(),
+            plan,
+            verdict,
+            problems,
+            unresolved: 0,
+        },
+        ended,
+        open_intents: 2,
+    }
+}
+
+fn applied(change: Change, end: End, at: i64) -> Applied {
+    Applied { change, at: t(at), end }
+}
+
+/// A page with every family on it.
+async fn full_page(dir: &TempDir) -> String {
+    let (metrics, ledger) = (metrics(), ledger(dir).await);
+    let policy = policy(vec![on_call_rule(true, None, 9)]);
+    grant(&ledger, "payments/admin", "alice@example.com", vec![shift(0, 900)], 0).await;
+    ledger.set_holds(&held_grant(), t(-60)).await.unwrap();
+    let ended = vec![applied(
+        change(
+            ChangeKind::Grant,
+            "payments/admin",
+            "alice@example.com",
+            Vec::new(),
+            t(0),
+        ),
+        End::Confirmed,
+        3,
+    )];
+    metrics.policy_loaded(true, "0123456789abcdef", t(-100));
+    metrics.pass_ended(&pass(Vec::new(), Vec::new(), ended), Duration::from_millis(300), t(20));
+    metrics.pass_failed(&aws_error(), t(30));
+    let mut stored = StoredSnapshots::default();
+    stored.accept(snapshots()[&schedule()].clone());
+    metrics.sources(&stored, &[schedule()].into(), [&schedule().source]);
+    metrics.changes_in_flight(1);
+    metrics.encode(&ledger, &policy, t(40)).await.unwrap()
+}
+
+fn aws_error() -> PassError {
+    PassError::Aws(AwsError {
+        operation: "ssoadmin ListInstances",
+        kind: AwsErrorKind::Unreachable,
+        message: "no answer".to_owned(),
+        outcome_unknown: false,
+    })
+}
+
+/// What the guards hold of one grant in mode `observe`.
+fn held_grant() -> Vec<crate::guard::Held> {
+    let mut plan = pass(Vec::new(), Vec::new(), Vec::new()).survey.plan;
+    let grant = change(ChangeKind::Grant, "payments/admin", "bob@example.com", Vec::new(), t(0));
+    plan.changes.push(grant);
+    ask_guards(&plan, Mode::Observe).held
+}
+
+fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
+    let limits = Limits {
+        surprising_grants: 1,
+        surprising_revokes: 1,
+        surprising_revokes_percent: 1,
+        surprising_grants_per_entitlement: 1,
+        surprising_revokes_per_entitlement: 1,
+        protected: Vec::new(),
+    };
+    let conditions = Conditions {
+        mode,
+        limits: &limits,
+        patience: jiff::SignedDuration::ZERO,
+        max_staleness: jiff::SignedDuration::ZERO,
+        snapshots: &Snapshots::new(),
+        emptied: &BTreeSet::new(),
+        clock_skew: None,
+        incomplete: &BTreeSet::new(),
+        in_flight_grants: &BTreeSet::new(),
+        owned: 0,
+        approved_digest: None,
+    };
+    guard(plan, &conditions)
+}
+
+#[tokio::test]
+async fn access_counters_equal_the_account_over_incremental_scrapes_and_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let (metrics, ledger) = (metrics(), ledger(&dir).await);
+    let policy = policy(Vec::new());
+    let membership = cause(
+        crate::model::Basis::Membership,
+        Interval::ALWAYS,
+        Interval::ALWAYS,
+        0,
+        None,
+    )
+    .cause;
+
+    grant(&ledger, "payments/admin", "alice@example.com", vec![shift(10, 600)], 0).await;
+    grant(&ledger, "payments/admin", "bob@example.com", vec![membership], 100).await;
+    metrics.encode(&ledger, &policy, t(300)).await.unwrap();
+    revoke(&ledger, "payments/admin", "alice@example.com", 640).await;
+    grant(
+        &ledger,
+        "payments/gone",
+        "carol@example.com",
+        vec![shift(650, 700)],
+        640,
+    )
+    .await;
+    revoke(&ledger, "payments/gone", "carol@example.com", 700).await;
+    let now = t(1000);
+    let text = metrics.encode(&ledger, &policy, now).await.unwrap();
+
+    let rows = ledger.access_in(Interval::ALWAYS).await.unwrap();
+    let account = account(&rows, Interval::ALWAYS, now).grouped(|id, _| id.clone());
+    let shown = samples(&text);
+    for (id, figures) in &account {
+        for basis in Phase::BASES {
+            let name = format!(
+                "dutybound_access_seconds_total{{basis=\"{basis}\",entitlement=\"{}\",project=\"{}\"}}",
+                id.name, id.project
+            );
+            assert_eq!(shown[name.as_str()], figures.basis(basis).as_secs_f64(), "{name}");
+        }
+    }
+    assert_eq!(account[&id("payments/admin")].basis("on_call").as_secs(), 590);
+    assert_eq!(account[&id("payments/admin")].basis("overhang").as_secs(), 10 + 40);
+    assert_eq!(account[&id("payments/admin")].basis("membership").as_secs(), 900);
+    assert_eq!(
+        shown["dutybound_active_grants{entitlement=\"admin\",project=\"payments\"}"],
+        1.0
+    );
+    assert_eq!(
+        shown["dutybound_active_grants{entitlement=\"gone\",project=\"payments\"}"],
+        0.0
+    );
+
+    let fresh = self::metrics().encode(&ledger, &policy, now).await.unwrap();
+    let access = |text: &str| -> Vec<String> {
+        let of_access = |line: &&str| line.starts_with("dutybound_access_seconds_total");
+        text.lines().filter(of_access).map(str::to_owned).collect()
+    };
+    assert_eq!(access(&fresh), access(&text), "a restart changes nothing");
+}
+
+#[tokio::test]
+async fn access_counters_do_not_go_back_when_the_record_ends_access_before_the_last_scrape() {
+    let dir = TempDir::new().unwrap();
+    let (metrics, ledger) = (metrics(), ledger(&dir).await);
+    let policy = policy(Vec::new());
+    let name = "dutybound_access_seconds_total{basis=\"on_call\",entitlement=\"admin\",project=\"payments\"}";
+    grant(&ledger, "payments/admin", "alice@example.com", vec![shift(0, 600)], 0).await;
+    let before = metrics.encode(&ledger, &policy, t(103)).await.unwrap();
+    revoke(&ledger, "payments/admin", "alice@example.com", 100).await;
+    let after = metrics.encode(&ledger, &policy, t(110)).await.unwrap();
+    assert_eq!((samples(&before)[name], samples(&after)[name]), (103.0, 103.0));
+
+    grant(
+        &ledger,
+        "payments/admin",
+        "alice@example.com",
+        vec![shift(200, 600)],
+        200,
+    )
+    .await;
+    let later = metrics.encode(&ledger, &policy, t(220)).await.unwrap();
+    assert_eq!(samples(&later)[name], 120.0, "the record has caught up");
+    let rows = ledger.access_in(Interval::ALWAYS).await.unwrap();
+    let sum: f64 = rows.iter().map(|row| settled(row, t(220)).held().as_secs_f64()).sum();
+    assert_eq!(sum, 120.0);
+}
+
+#[tokio::test]
+async fn everything_known_in_advance_starts_at_zero() {
+    let dir = TempDir::new().unwrap();
+    let (metrics, ledger) = (metrics(), ledger(&dir).await);
+    metrics.pass_ended(&pass(Vec::new(), Vec::new(), Vec::new()), Duration::ZERO, t(0));
+    let text = metrics.encode(&ledger, &policy(Vec::new()), t(0)).await.unwrap();
+    let shown = samples(&text);
+    let zeros = |prefix: &str| {
+        let zero = |(name, value): &(&&str, &f64)| name.starts_with(prefix) && **value == 0.0;
+        shown.iter().filter(zero).count()
+    };
+    assert_eq!(zeros("dutybound_access_seconds_total{"), Phase::BASES.len());
+    assert_eq!(zeros("dutybound_active_grants{"), 1);
+    assert_eq!(zeros("dutybound_drift_holders{"), 1);
+    assert_eq!(zeros("dutybound_problems{"), ProblemKind::ALL.len());
+    assert_eq!(zeros("dutybound_held_changes{"), Guard::ALL.len());
+    assert_eq!(zeros("dutybound_changes_total{"), 8);
+    assert_eq!(zeros("dutybound_passes_total{"), 3);
+    assert_eq!(shown["dutybound_mode{mode=\"sync\"}"], 1.0);
+    assert_eq!(shown["dutybound_mode{mode=\"observe\"}"], 0.0);
+}
+
+#[tokio::test]
+async fn a_pass_shows_what_it_saw() {
+    let dir = TempDir::new().unwrap();
+    let (metrics, ledger) = (metrics(), ledger(&dir).await);
+    let now = Problem::new(ProblemKind::NoEmail, "no e-mail".to_owned());
+    let ahead = Problem {
+        during: Some(span(100, 200)),
+        ..Problem::new(ProblemKind::NotAMember, "not a member".to_owned())
+    };
+    let drift = Drift {
+        entitlement: id("payments/admin"),
+        target: ResolvedTarget::Group {
+            group_id: "g".to_owned(),
+        },
+        holder: "u-9".to_owned(),
+        person: Some(person("eve@example.com")),
+        desired: false,
+    };
+    metrics.pass_ended(
+        &pass(vec![now, ahead], vec![drift], Vec::new()),
+        Duration::from_millis(300),
+        t(5),
+    );
+    metrics.pass_failed(&aws_error(), t(9));
+    let text = metrics.encode(&ledger, &policy(Vec::new()), t(10)).await.unwrap();
+    let shown = samples(&text);
+    assert_eq!(shown["dutybound_problems{kind=\"no_email\"}"], 1.0);
+    assert_eq!(shown["dutybound_problems{kind=\"not_a_member\"}"], 0.0);
+    assert_eq!(shown["dutybound_upcoming_problems{kind=\"not_a_member\"}"], 1.0);
+    assert_eq!(
+        shown["dutybound_drift_holders{entitlement=\"admin\",project=\"payments\"}"],
+        1.0
+    );
+    assert_eq!(shown["dutybound_open_intents"], 2.0);
+    assert_eq!(shown["dutybound_next_boundary_timestamp_seconds"], unix(t(490)));
+    assert_eq!(shown["dutybound_last_attempt_timestamp_seconds"], unix(t(9)));
+    assert_eq!(shown["dutybound_last_success_timestamp_seconds"], unix(t(5)));
+    assert_eq!(shown["dutybound_passes_total{outcome=\"complete\"}"], 1.0);
+    assert_eq!(shown["dutybound_passes_total{outcome=\"aws_error\"}"], 1.0);
+    assert_eq!(shown["dutybound_pass_duration_seconds_sum"], 0.3);
+    assert!(
+        !text.contains("eve@example.com") && !text.contains("u-9"),
+        "no person is on the page"
+    );
+}
+
+#[tokio::test]
+async fn held_changes_are_counted_by_guard_with_the_oldest_instant() {
+    let dir = TempDir::new().unwrap();
+    let text = full_page(&dir).await;
+    let shown = samples(&text);
+    assert_eq!(shown["dutybound_held_changes{guard=\"mode\"}"], 1.0);
+    assert_eq!(
+        shown["dutybound_oldest_hold_timestamp_seconds{guard=\"mode\"}"],
+        unix(t(-60))
+    );
+    assert!(!shown.contains_key("dutybound_oldest_hold_timestamp_seconds{guard=\"limit\"}"));
+}
+
+#[test]
+fn delays_are_counted_from_boundaries_known_in_advance_only() {
+    let metrics = metrics();
+    let of = |due| {
+        change(
+            ChangeKind::Grant,
+            "payments/admin",
+            "alice@example.com",
+            Vec::new(),
+            due,
+        )
+    };
+    let count = || {
+        let histogram = metrics.change_delay.with_label_values(&["grant"]);
+        (histogram.get_sample_count(), histogram.get_sample_sum())
+    };
+    metrics.applied(&applied(of(t(100)), End::Confirmed, 104));
+    assert_eq!(count(), (1, 4.0));
+    metrics.applied(&applied(of(t(100)), End::Failed("no".to_owned()), 104));
+    metrics.applied(&applied(of(Timestamp::MIN), End::Confirmed, 104));
+    let surprise = Change {
+        foresight: Foresight::Surprising("an override".to_owned()),
+        ..of(t(100))
+    };
+    metrics.applied(&applied(surprise, End::Confirmed, 104));
+    assert_eq!(
+        count(),
+        (1, 4.0),
+        "a refusal, a membership and a surprise have no delay"
+    );
+
+    metrics.policy_loaded(true, "one", t(150));
+    metrics.applied(&applied(of(t(100)), End::Confirmed, 160));
+    assert_eq!(count(), (2, 64.0), "a restart was late for the boundary");
+    metrics.policy_loaded(true, "two", t(200));
+    metrics.applied(&applied(of(t(100)), End::Confirmed, 210));
+    metrics.policy_loaded(false, "two", t(300));
+    metrics.applied(&applied(of(t(220)), End::Confirmed, 225));
+    assert_eq!(count(), (3, 69.0), "an edit brought about what had begun before it");
+}
+
+#[tokio::test]
+async fn sources_show_the_schedule_that_waits_longest() {
+    let dir = TempDir::new().unwrap();
+    let (metrics, ledger) = (metrics(), ledger(&dir).await);
+    let key = |source: &str, id: &str| ScheduleKey {
+        source: SourceName(source.to_owned()),
+        id: id.to_owned(),
+        ..schedule()
+    };
+    let keys: BTreeSet<_> = [key("a", "1"), key("a", "2"), key("b", "1"), key("b", "2")].into();
+    let mut stored = StoredSnapshots::default();
+    for (source, id, read_at) in [("a", "1", 50), ("a", "2", 70), ("b", "1", 90)] {
+        stored.accept(crate::model::Snapshot {
+            schedule: key(source, id),
+            read_at: t(read_at),
+            ..snapshots()[&schedule()].clone()
+        });
+    }
+    for (source, id) in [("a", "1"), ("b", "1"), ("b", "2")] {
+        let error = ReadError {
+            schedule: key(source, id),
+            kind: ReadErrorKind::Timeout,
+            message: "no answer".to_owned(),
+        };
+        stored.fail(&error, t(95));
+    }
+    let names = ["a", "b", "unused"].map(|name| SourceName(name.to_owned()));
+    metrics.sources(&stored, &keys, &names);
+    let text = metrics.encode(&ledger, &policy(Vec::new()), t(100)).await.unwrap();
+    let shown = samples(&text);
+    let of = |metric: &str, source: &str| {
+        shown
+            .get(format!("dutybound_{metric}{{source=\"{source}\"}}").as_str())
+            .copied()
+    };
+    assert_eq!((of("source_up", "a"), of("source_up", "b")), (Some(1.0), Some(0.0)));
+    assert_eq!(
+        (of("schedules_failing", "a"), of("schedules_failing", "b")),
+        (Some(1.0), Some(2.0))
+    );
+    let last = |source| of("source_last_success_timestamp_seconds", source);
+    assert_eq!((last("a"), last("b")), (Some(unix(t(50))), Some(0.0)));
+    assert_eq!(
+        (of("source_schedules", "unused"), of("source_up", "unused")),
+        (Some(0.0), None)
+    );
+}
+
+#[tokio::test]
+async fn the_page_keeps_to_the_rules_that_promtool_checks() {
+    let dir = TempDir::new().unwrap();
+    let text = full_page(&dir).await;
+    let mut types = HashMap::new();
+    let mut helps = HashMap::new();
+    for line in text.lines().filter(|line| line.starts_with('#')) {
+        let mut words = line.splitn(4, ' ').skip(1);
+        let (what, name, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+        let known = if what == "TYPE" { &mut types } else { &mut helps };
+        assert!(known.insert(name, rest).is_none(), "{name} is described twice");
+    }
+    for name in samples(&text).into_keys() {
+        let bare = name.split('{').next().unwrap();
+        let base = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|end| bare.strip_suffix(end));
+        let family = base
+            .filter(|base| types.get(base) == Some(&"histogram"))
+            .unwrap_or(bare);
+        let kind = types.get(family).unwrap_or_else(|| panic!("{name} has no type"));
+        assert!(!helps[family].is_empty(), "{name} has no help");
+        assert_eq!(*kind == "counter", family.ends_with("_total"), "{family} is a {kind}");
+        assert!(
+            family.starts_with("dutybound_") || family.starts_with("process_"),
+            "{family}"
+        );
+        assert!(
+            family
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
+            "{family}"
+        );
+        for unit in ["_ms", "_milliseconds", "_minutes", "_hours", "_days", "_kb", "_percent"] {
+            assert!(!family.contains(unit), "{family} is not in base units");
+        }
+    }
+    promtool(&text);
+}
+
+/// Asks promtool itself where it is installed.
+fn promtool(text: &str) {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else { return };
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn an_unusable_ledger_leaves_the_rest_of_the_page() {
+    let dir = TempDir::new().unwrap();
+    let (metrics, ledger) = (metrics(), ledger(&dir).await);
+    let file = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("ledger.sqlite"));
+    let by_hand = sqlx::SqlitePool::connect_with(file).await.unwrap();
+    sqlx::query("ALTER TABLE hold RENAME TO held")
+        .execute(&by_hand)
+        .await
+        .unwrap();
+    let text = metrics.encode(&ledger, &policy(Vec::new()), t(0)).await.unwrap();
+    assert_eq!(samples(&text)["dutybound_ledger_up"], 0.0);
+    assert!(text.contains("dutybound_build_info") && !text.contains("dutybound_access_seconds_total"));
+
+    sqlx::query("ALTER TABLE held RENAME TO hold")
+        .execute(&by_hand)
+        .await
+        .unwrap();
+    let text = metrics.encode(&ledger, &policy(Vec::new()), t(0)).await.unwrap();
+    assert_eq!(samples(&text)["dutybound_ledger_up"], 1.0);
+}
