@@ -35,8 +35,14 @@ fn main() -> ExitCode {
     let result = if arguments.dutybound.is_empty() {
         runtime.block_on(demo(arguments.hand_offs)).map(|()| 0)
     } else {
-        tracing_subscriber::fmt().with_env_filter("warn").with_target(false).with_writer(std::io::stderr).init();
-        runtime.block_on(dutybound::app::run(dutybound::cli::Cli::parse_from(arguments.dutybound)))
+        tracing_subscriber::fmt()
+            .with_env_filter("warn")
+            .with_target(false)
+            .with_writer(std::io::stderr)
+            .init();
+        runtime.block_on(dutybound::app::run(dutybound::cli::Cli::parse_from(
+            arguments.dutybound,
+        )))
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -235,10 +241,19 @@ async fn narrate(sandbox: &Sandbox, daemon: &mut Child, hand_offs: Option<usize>
         let journal = sandbox.journal();
         let names = sandbox.edit(|world| names(world));
         for call in journal.iter().filter(|call| seen < call.seq && ended(call)) {
-            println!("{}  {}", call.at.round(Unit::Second).unwrap_or(call.at), describe(call, &names));
+            println!(
+                "{}  {}",
+                call.at.round(Unit::Second).unwrap_or(call.at),
+                describe(call, &names)
+            );
             revoked += usize::from(call.operation == "DeleteAccountAssignment");
         }
-        seen = journal.iter().filter(|call| ended(call)).map(|call| call.seq).max().unwrap_or(seen);
+        seen = journal
+            .iter()
+            .filter(|call| ended(call))
+            .map(|call| call.seq)
+            .max()
+            .unwrap_or(seen);
         if hand_offs.is_some_and(|enough| enough <= revoked) {
             return Ok(());
         }
@@ -253,8 +268,16 @@ fn ended(call: &Call) -> bool {
 /// Ids to the names that people know.
 fn names(world: &World) -> BTreeMap<String, String> {
     let users = world.aws.users.iter().map(|u| (u.id.clone(), u.user_name.clone()));
-    let groups = world.aws.groups.iter().map(|g| (g.id.clone(), format!("group {}", g.name)));
-    let sets = world.aws.permission_sets.iter().map(|p| (p.arn.clone(), p.name.clone()));
+    let groups = world
+        .aws
+        .groups
+        .iter()
+        .map(|g| (g.id.clone(), format!("group {}", g.display_name)));
+    let sets = world
+        .aws
+        .permission_sets
+        .iter()
+        .map(|p| (p.arn.clone(), p.name.clone()));
     users.chain(groups).chain(sets).collect()
 }
 
@@ -265,15 +288,26 @@ fn describe(call: &Call, names: &BTreeMap<String, String>) -> String {
     };
     match call.operation.as_str() {
         "CreateAccountAssignment" => {
-            format!("+ grant   {} in {} to {}", field("PermissionSetArn"), field("TargetId"), field("PrincipalId"))
+            format!(
+                "+ grant   {} in {} to {}",
+                field("PermissionSetArn"),
+                field("TargetId"),
+                field("PrincipalId")
+            )
         }
         "DeleteAccountAssignment" => format!(
             "- revoke  {} in {} from {}  (after the incoming grant was confirmed)",
-            field("PermissionSetArn"), field("TargetId"), field("PrincipalId")
+            field("PermissionSetArn"),
+            field("TargetId"),
+            field("PrincipalId")
         ),
         "CreateGroupMembership" => {
             let member = call.body["MemberId"]["UserId"].as_str().unwrap_or_default();
-            format!("+ grant   {} to {}", field("GroupId"), names.get(member).map_or(member, String::as_str))
+            format!(
+                "+ grant   {} to {}",
+                field("GroupId"),
+                names.get(member).map_or(member, String::as_str)
+            )
         }
         other => format!("- revoke  a group membership ({other})"),
     }
@@ -283,7 +317,9 @@ fn describe(call: &Call, names: &BTreeMap<String, String>) -> String {
 fn stop(daemon: &mut Child) -> anyhow::Result<()> {
     if daemon.try_wait()?.is_none() {
         // Without unsafe code or a dependency, the ordinary way to send a signal is the ordinary program for it.
-        Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status()?;
+        Command::new("kill")
+            .args(["-TERM", &daemon.id().to_string()])
+            .status()?;
         daemon.wait()?;
     }
     Ok(())

@@ -15,7 +15,7 @@ use crate::commands::{self, apply, diff, explain, report, status};
 use crate::config::{self, Config, Mode};
 use crate::daemon::{Daemon, in_force::InForce};
 use crate::diagnostics::{Diagnostic, Report};
-use crate::http;
+use crate::http::{self, Health, Site};
 use crate::iam_policy::{Place, iam_policy};
 use crate::identity_center::{Client, Slots};
 use crate::ledger::{Ledger, LedgerError};
@@ -80,7 +80,7 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<u8> {
 }
 
 fn show_report_of_mistakes(report: &Report) {
-    let text = report.to_text(anstream::stderr().is_terminal());
+    let text = report.to_text(true);
     // Nobody is left to tell when stderr is gone.
     drop(anstream::stderr().lock().write_all(text.as_bytes()));
 }
@@ -106,7 +106,13 @@ fn log_warnings(warnings: &[Diagnostic]) {
 
 fn context(config: &Config, now: Timestamp) -> PolicyContext {
     PolicyContext {
-        sources: Some(config.sources.keys().cloned().collect()),
+        sources: Some(
+            config
+                .sources
+                .iter()
+                .map(|(name, source)| (name.clone(), Some(source.api.provider())))
+                .collect(),
+        ),
         now: Some(now),
     }
 }
@@ -124,7 +130,10 @@ fn load_policy(config: &Config, now: Timestamp) -> anyhow::Result<Policy> {
 fn build_sources(config: &Config, calls: &ApiCalls, clock: &Arc<dyn Clock>) -> anyhow::Result<Sources> {
     let mut sources = Sources::new();
     for (name, source) in &config.sources {
-        sources.insert(name.clone(), schedule::build(name, source, calls.clone(), Arc::clone(clock))?);
+        sources.insert(
+            name.clone(),
+            schedule::build(name, source, calls.clone(), Arc::clone(clock))?,
+        );
     }
     Ok(sources)
 }
@@ -135,6 +144,11 @@ fn system_clock() -> Arc<dyn Clock> {
 
 fn check(path: &Path, format: Format) -> anyhow::Result<u8> {
     let mut out = Vec::new();
+    // Styles are always written; the stream drops them where they do not belong.
+    let format = match format {
+        Format::Text => commands::check::Format::Text { colour: true },
+        Format::Json => commands::check::Format::Json,
+    };
     let ok = commands::check::check(path, None, format, system_clock().now(), &ProcessEnv, &mut out)?;
     print_bytes(&out)?;
     Ok(if ok { exit::OK } else { exit::ERROR })
@@ -146,9 +160,20 @@ async fn show_diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
     let policy = load_policy(&config, clock.now())?;
     let calls = ApiCalls::new()?;
     let sources = build_sources(&config, &calls, &clock)?;
-    let reader = Client::connect(&config.identity_center, calls, Arc::clone(&clock)).await.reader();
+    let reader = Client::connect(&config.identity_center, calls, Arc::clone(&clock))
+        .await
+        .reader();
     let ledger = open_if_there(&config).await?;
-    let (survey, stored) = diff::look(&config, &policy, &sources, &reader, ledger.as_ref(), clock.now(), args.at).await?;
+    let (survey, stored) = diff::look(
+        &config,
+        &policy,
+        &sources,
+        &reader,
+        ledger.as_ref(),
+        clock.now(),
+        args.at,
+    )
+    .await?;
     let view = diff::view(&survey, &config, &policy, &stored);
     match args.format {
         Format::Text => print(view.text(&policy))?,
@@ -174,7 +199,12 @@ async fn open_if_there(config: &Config) -> Result<Option<Ledger>, LedgerError> {
 }
 
 /// Builds what makes passes. In mode `observe` no writer comes into being.
-async fn reconciler(config: &Config, calls: ApiCalls, clock: &Arc<dyn Clock>, ledger: Ledger) -> anyhow::Result<Reconciler> {
+async fn reconciler(
+    config: &Config,
+    calls: ApiCalls,
+    clock: &Arc<dyn Clock>,
+    ledger: Ledger,
+) -> anyhow::Result<Reconciler> {
     let client = Client::connect(&config.identity_center, calls, Arc::clone(clock)).await;
     let reader = client.reader();
     let applier = (config.mode != Mode::Observe).then(|| {
@@ -199,7 +229,9 @@ async fn reconciler(config: &Config, calls: ApiCalls, clock: &Arc<dyn Clock>, le
 }
 
 fn operator() -> String {
-    std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "unknown".to_owned())
+    std::env::var("SUDO_USER")
+        .or_else(|_| std::env::var("USER"))
+        .unwrap_or_else(|_| "unknown".to_owned())
 }
 
 async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result<u8> {
@@ -207,10 +239,15 @@ async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result<u8> {
     let config = load_config(path, Secrets::Read)?;
     let policy = load_policy(&config, clock.now())?;
     let by = operator();
-    let ledger = match (Ledger::open(&config.ledger, &config.owner_id, clock.now()).await, &args.approve) {
+    let ledger = match (
+        Ledger::open(&config.ledger, &config.owner_id, clock.now()).await,
+        &args.approve,
+    ) {
         (Err(LedgerError::Locked { .. }), Some(digest)) => {
             Ledger::approve_beside(&config.ledger, &config.owner_id, digest, &by, clock.now()).await?;
-            return print("The daemon is running: the approval is recorded, and its next pass releases exactly that plan.\n");
+            return print(
+                "The daemon is running: the approval is recorded, and its next pass releases exactly that plan.\n",
+            );
         }
         (ledger, _) => ledger?,
     };
@@ -228,7 +265,10 @@ async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result<u8> {
         view = Some(shown);
     })
     .await?;
-    let failed = outcome.applied.iter().any(|a| matches!(a.end, End::Failed(_) | End::Unsettled(_)));
+    let failed = outcome
+        .applied
+        .iter()
+        .any(|a| matches!(a.end, End::Failed(_) | End::Unsettled(_)));
     match args.format {
         Format::Text => {
             let lines: String = outcome.applied.iter().map(|a| apply::line(a) + "\n").collect();
@@ -273,7 +313,9 @@ async fn show_status(path: &Path, format: Format) -> anyhow::Result<u8> {
 
 /// The instant, as the shortest interval that the ledger can tell apart.
 fn around(t: Timestamp) -> Interval {
-    let end = t.saturating_add(SignedDuration::from_millis(1)).unwrap_or(Timestamp::MAX);
+    let end = t
+        .saturating_add(SignedDuration::from_millis(1))
+        .unwrap_or(Timestamp::MAX);
     Interval::new(t, end).unwrap_or(Interval::ALWAYS)
 }
 
@@ -319,22 +361,26 @@ async fn show_iam_policy(path: &Path, args: &cli::IamPolicy) -> anyhow::Result<u
     let clock = system_clock();
     let config = load_config(path, Secrets::Skip)?;
     let policy = load_policy(&config, clock.now())?;
-    let mut place = Place {
-        region: config.identity_center.region.clone(),
-        owner_account_id: config.identity_center.expected_account_id.clone(),
-        instance_arn: config.identity_center.instance_arn.clone(),
-        identity_store_id: None,
-    };
     let mut targets: Vec<_> = policy.entitlements().map(|e| (e.target.clone(), None)).collect();
+    let mut instance = None;
     if args.resolve {
-        let reader = Client::connect(&config.identity_center, ApiCalls::new()?, clock).await.reader();
-        let instance = reader.instance().await?;
-        place.instance_arn = Some(instance.arn);
-        place.identity_store_id = Some(instance.identity_store_id);
+        let reader = Client::connect(&config.identity_center, ApiCalls::new()?, clock)
+            .await
+            .reader();
+        instance = Some(reader.instance().await?);
         for (target, resolved) in &mut targets {
             *resolved = Some(reader.resolve_target(target).await?);
         }
     }
+    let place = Place {
+        region: &config.identity_center.region,
+        owner_account_id: &config.identity_center.expected_account_id,
+        instance_arn: instance
+            .as_ref()
+            .map(|i| i.arn.as_str())
+            .or(config.identity_center.instance_arn.as_deref()),
+        identity_store_id: instance.as_ref().map(|i| i.identity_store_id.as_str()),
+    };
     let answer = iam_policy(&place, &targets);
     for note in &answer.notes {
         tracing::warn!(note = ?note, "the policy is wider than it could be");
@@ -348,12 +394,26 @@ async fn show_report(path: &Path, args: &cli::Report) -> anyhow::Result<u8> {
     let policy = load_policy(&config, now)?;
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
     let to = args.to.unwrap_or(now);
-    let from = args.from.map_or_else(|| to.checked_sub(SignedDuration::from_hours(7 * 24)), Ok)?;
-    let period = Interval::new(from, to).with_context(|| format!("the period must end after it starts: {from} .. {to}"))?;
+    let from = args
+        .from
+        .map_or_else(|| to.checked_sub(SignedDuration::from_hours(7 * 24)), Ok)?;
+    let period =
+        Interval::new(from, to).with_context(|| format!("the period must end after it starts: {from} .. {to}"))?;
     let rows = ledger.access_in(period).await?;
     let snapshots = ledger.load_snapshots().await?.newest();
+    let request = report::Request {
+        period,
+        now,
+        group_by: args.by,
+        format: args.format,
+    };
+    let baseline = report::Baseline {
+        policy: &policy,
+        snapshots: &snapshots,
+        identities: &config.identities,
+    };
     let mut out = Vec::new();
-    report::report(&rows, Some((&policy, &snapshots, config.identities.as_slice())), period, now, args.by, args.format, &mut out)?;
+    report::report(&rows, Some(baseline), &request, &mut out)?;
     print_bytes(&out)
 }
 
@@ -369,22 +429,31 @@ async fn daemon(path: &Path) -> anyhow::Result<u8> {
     };
     log_warnings(&warnings);
     let calls = ApiCalls::new()?;
-    let metrics = Arc::new(Metrics::new(calls.clone(), config.mode)?);
+    let metrics = Arc::new(Metrics::new(&calls, env!("CARGO_PKG_VERSION"), config.mode)?);
     metrics.policy_loaded(true, &in_force.policy().revision, clock.now());
     let sources = build_sources(&config, &calls, &clock)?;
     let ledger = Ledger::open(&config.ledger, &config.owner_id, clock.now()).await?;
-    let reconciler = reconciler(&config, calls, &clock, ledger.clone()).await?;
+    let reconciler = reconciler(&config, calls, &clock, ledger).await?;
     let (policy_shown, policy_seen) = watch::channel(Arc::clone(in_force.policy()));
-    let tried = Arc::default();
+    let health = Arc::new(Health::new(
+        sources.keys().cloned(),
+        config.timing.poll,
+        config.identity_center.operation_timeout,
+        clock.now(),
+    ));
     if let Some(address) = config.http {
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}; change `listen` under [http], or stop what uses the port"))?;
+        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address}; change `listen` under [http], or stop what uses the port")
+        })?;
         tracing::info!(address = %listener.local_addr()?, "serving /metrics, /healthz and /readyz");
-        let state = http::State::new(
-            Arc::clone(&metrics), ledger, policy_seen, Arc::clone(&clock), &config, Arc::clone(&tried),
-        );
-        tokio::spawn(http::serve(listener, state, std::future::pending()));
+        let site = Site {
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            ledger: Ledger::open_read_only(&config.ledger, &config.owner_id).await?,
+            policy: policy_seen,
+            clock: Arc::clone(&clock),
+        };
+        tokio::spawn(http::serve(listener, site, std::future::pending()));
     }
     let path = path.to_owned();
     let daemon = Daemon {
@@ -406,7 +475,7 @@ async fn daemon(path: &Path) -> anyhow::Result<u8> {
         reconciler,
         sources,
         metrics,
-        tried,
+        health,
         policy_shown,
     };
     daemon.run().await?;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use crate::commands::report;
+
 /// Exit codes, the same for every command.
 pub mod exit {
     /// Done; nothing to do; the person holds it.
@@ -130,10 +132,10 @@ pub struct Report {
     pub to: Option<Timestamp>,
     /// One line for each of these.
     #[arg(long, default_value = "entitlement")]
-    pub by: GroupBy,
+    pub by: report::GroupBy,
     /// How to show it.
     #[arg(long, default_value = "text")]
-    pub format: TableFormat,
+    pub format: report::Format,
 }
 
 /// Arguments of `iam-policy`.
@@ -151,28 +153,6 @@ pub enum Format {
     Text,
     /// For programs.
     Json,
-}
-
-/// How tables are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TableFormat {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-    /// For spreadsheets.
-    Csv,
-}
-
-/// What a report's lines are about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum GroupBy {
-    /// One line per entitlement.
-    Entitlement,
-    /// One line per project.
-    Project,
-    /// One line per person.
-    Person,
 }
 
 /// The files that have a schema.

@@ -1,17 +1,19 @@
 //! dutybound: AWS access for exactly as long as people are on call.
 
 pub mod accounting;
+pub mod app;
 pub mod apply;
 pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod daemon;
 pub mod desired;
 pub mod diagnostics;
 pub mod document;
 pub mod guard;
-pub mod iam_policy;
 pub mod http;
+pub mod iam_policy;
 pub mod identity_center;
 pub mod ledger;
 pub mod live;

@@ -29,14 +29,20 @@ fn main() -> ExitCode {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     // Nobody is left to tell if stderr is gone.
-    drop(writeln!(anstream::stderr(), "error: {}", dutybound::text::clean(&format!("{error:#}"))));
+    drop(writeln!(
+        anstream::stderr(),
+        "error: {}",
+        dutybound::text::clean(&format!("{error:#}"))
+    ));
     ExitCode::from(exit::ERROR)
 }
 
 /// Text for a person at a terminal; JSON otherwise, in which no value can forge a line.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("DUTYBOUND_LOG").unwrap_or_else(|_| EnvFilter::new("warn,dutybound=info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         builder.with_target(false).init();
     } else {

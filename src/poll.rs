@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::http::Health;
 use crate::ledger::{Accepted, Ledger, StoredSnapshots};
 use crate::model::{Interval, ScheduleKey, Snapshot, SourceName};
 use crate::schedule::{ReadError, ReadErrorKind, Source};
@@ -94,8 +95,8 @@ pub struct Poller {
     pub news: Arc<Notify>,
     /// What is to be read at present.
     pub wanted: watch::Receiver<Wanted>,
-    /// Sources that have been tried completely at least once.
-    pub tried: Arc<Mutex<BTreeSet<SourceName>>>,
+    /// Told when a source has been tried completely.
+    pub health: Arc<Health>,
 }
 
 /// What pollers read and how often.
@@ -119,7 +120,7 @@ impl Poller {
                 let result = source.read(key, window(self.clock.now(), wanted.horizon)).await;
                 self.take(result).await;
             }
-            self.tried.lock().await.insert(source.name().clone());
+            self.health.source_read(source.name());
             self.news.notify_one();
             let next = began.checked_add(wanted.poll).unwrap_or(began);
             let left = Duration::try_from(self.clock.now().duration_until(next)).unwrap_or_default();

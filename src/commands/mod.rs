@@ -4,7 +4,5 @@ pub mod apply;
 pub mod check;
 pub mod diff;
 pub mod explain;
-pub mod status;
-//! What the command line does.
-
 pub mod report;
+pub mod status;

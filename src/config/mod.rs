@@ -120,6 +120,17 @@ pub enum SourceApi {
     Opsgenie(SecretString),
 }
 
+impl SourceApi {
+    /// Whose API it is.
+    #[must_use]
+    pub fn provider(&self) -> Provider {
+        match self {
+            Self::PagerDutyKey(_) | Self::PagerDutyOauth { .. } => Provider::Pagerduty,
+            Self::Opsgenie(_) => Provider::Opsgenie,
+        }
+    }
+}
+
 /// AWS.
 #[derive(Debug, Clone)]
 pub struct IdentityCenterConfig {

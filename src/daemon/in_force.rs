@@ -40,7 +40,13 @@ impl InForce {
     pub fn load(dir: PathBuf, context: PolicyContext) -> Result<(Self, Vec<Diagnostic>), Report> {
         let (policy, warnings) = policy::load(&dir, &context)?;
         let seen = Ok(policy.revision.clone());
-        let in_force = Self { dir, context, policy: Arc::new(policy), seen, refused: None };
+        let in_force = Self {
+            dir,
+            context,
+            policy: Arc::new(policy),
+            seen,
+            refused: None,
+        };
         Ok((in_force, warnings))
     }
 
@@ -63,7 +69,11 @@ impl InForce {
         let still = self.seen == found || at_once;
         self.seen.clone_from(&found);
         if found.as_ref() == Ok(&self.policy.revision) {
-            return if self.refused.take().is_some() { Reload::Restored } else { Reload::Unchanged };
+            return if self.refused.take().is_some() {
+                Reload::Restored
+            } else {
+                Reload::Unchanged
+            };
         }
         if !still || (self.refused.as_ref() == Some(&found) && !at_once) {
             return Reload::Unchanged;

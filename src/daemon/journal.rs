@@ -14,9 +14,18 @@ use crate::text;
 type Subject = (ProblemKind, Option<String>, Option<String>, Option<String>);
 
 fn subject(problem: &Problem) -> Subject {
-    let who = problem.person.as_ref().map(ToString::to_string).or_else(|| problem.user.clone());
+    let who = problem
+        .person
+        .as_ref()
+        .map(ToString::to_string)
+        .or_else(|| problem.user.clone());
     let schedule = problem.schedule.as_ref().map(ToString::to_string);
-    (problem.kind, problem.entitlement.as_ref().map(ToString::to_string), who, schedule)
+    (
+        problem.kind,
+        problem.entitlement.as_ref().map(ToString::to_string),
+        who,
+        schedule,
+    )
 }
 
 /// Remembers what was said.
@@ -38,15 +47,30 @@ impl Journal {
         }
         let survey = &look.survey;
         let problems: BTreeMap<Subject, String> = survey.problems.iter().map(|p| (subject(p), p.to_string())).collect();
-        for (new, message) in problems.iter().filter(|(subject, _)| !self.problems.contains_key(*subject)) {
+        for (new, message) in problems
+            .iter()
+            .filter(|(subject, _)| !self.problems.contains_key(*subject))
+        {
             tracing::warn!(problem = new.0.as_str(), ?message, "problem");
         }
-        for (old, message) in self.problems.iter().filter(|(subject, _)| !problems.contains_key(*subject)) {
+        for (old, message) in self
+            .problems
+            .iter()
+            .filter(|(subject, _)| !problems.contains_key(*subject))
+        {
             tracing::info!(problem = old.0.as_str(), ?message, "problem is gone");
         }
         let mut held = BTreeSet::new();
         for hold in &survey.verdict.held {
-            let subject = (format!("{:?} {} {}", hold.change.kind, hold.change.entitlement, hold.change.who()), hold.guard);
+            let subject = (
+                format!(
+                    "{:?} {} {}",
+                    hold.change.kind,
+                    hold.change.entitlement,
+                    hold.change.who()
+                ),
+                hold.guard,
+            );
             if !self.held.contains(&subject) && hold.guard != Guard::MakeBeforeBreak {
                 tracing::warn!(
                     change = crate::apply::kind_word(hold.change.kind), entitlement = %hold.change.entitlement,
@@ -56,10 +80,16 @@ impl Journal {
             }
             held.insert(subject);
         }
-        let failing = problems.keys().any(|p| matches!(p.0, ProblemKind::ChangeFailed | ProblemKind::TargetUnresolved));
+        let failing = problems
+            .keys()
+            .any(|p| matches!(p.0, ProblemKind::ChangeFailed | ProblemKind::TargetUnresolved));
         let unended = look.ended.iter().any(|a| a.end != End::Confirmed);
         self.trouble = failing || unended;
-        self.failures = if self.trouble { self.failures.saturating_add(1) } else { 0 };
+        self.failures = if self.trouble {
+            self.failures.saturating_add(1)
+        } else {
+            0
+        };
         self.problems = problems;
         self.held = held;
         self.standing = survey.plan.kept.len();
@@ -93,6 +123,11 @@ impl Journal {
             || "no boundary known ahead".to_owned(),
             |t| format!("next boundary in {}", text::span(now.duration_until(t))),
         );
-        format!("{} grants standing, {} held, {} problems, {next}", self.standing, self.held.len(), self.problems.len())
+        format!(
+            "{} grants standing, {} held, {} problems, {next}",
+            self.standing,
+            self.held.len(),
+            self.problems.len()
+        )
     }
 }

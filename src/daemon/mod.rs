@@ -1,20 +1,18 @@
 //! When to make a pass: at the next boundary, when a poll brought news, when files or signals say so.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::guard::Guard;
+use crate::http::Health;
 use crate::metrics::Metrics;
-use crate::model::SourceName;
 use crate::poll::{Poller, Sources, Wanted};
 use crate::reconcile::{Pass, PassError, Reconciler};
 
@@ -53,8 +51,8 @@ pub struct Daemon {
     pub sources: Sources,
     /// Figures.
     pub metrics: Arc<Metrics>,
-    /// Sources that have been tried completely at least once.
-    pub tried: Arc<Mutex<BTreeSet<SourceName>>>,
+    /// Whether it works, for supervisors.
+    pub health: Arc<Health>,
     /// The policy, for the HTTP listener.
     pub policy_shown: watch::Sender<Arc<crate::policy::Policy>>,
 }
@@ -68,7 +66,6 @@ impl Daemon {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let stop = CancellationToken::new();
         let news = Arc::new(Notify::new());
         let (wanted, receiver) = watch::channel(self.wanted());
         let mut background = JoinSet::new();
@@ -79,7 +76,7 @@ impl Daemon {
                 snapshots: Arc::clone(&self.reconciler.snapshots),
                 news: Arc::clone(&news),
                 wanted: receiver.clone(),
-                tried: Arc::clone(&self.tried),
+                health: Arc::clone(&self.health),
             };
             background.spawn(poller.run(Arc::clone(source)));
         }
@@ -92,7 +89,11 @@ impl Daemon {
                 }
             });
         }
-        tracing::info!(mode = self.config.mode.as_str(), policy = self.in_force.policy().revision, "started");
+        tracing::info!(
+            mode = self.config.mode.as_str(),
+            policy = self.in_force.policy().revision,
+            "started"
+        );
 
         let mut journal = Journal::default();
         let mut next_pass = self.clock.now();
@@ -120,12 +121,20 @@ impl Daemon {
                     _ = interrupt.recv() => break,
                 };
                 next_pass = pass;
-                self.metrics.sources(&*self.reconciler.snapshots.lock().await, self.in_force.policy(), &self.config, self.clock.now());
+                let schedules = self.in_force.policy().schedules();
+                self.metrics.sources(
+                    &*self.reconciler.snapshots.lock().await,
+                    &schedules,
+                    self.sources.keys(),
+                );
                 if !ready {
                     ready = true;
                     notify(&[sd_notify::NotifyState::Ready]);
                 }
-                notify(&[sd_notify::NotifyState::Watchdog, sd_notify::NotifyState::Status(&journal.status_line(self.clock.now()))]);
+                notify(&[
+                    sd_notify::NotifyState::Watchdog,
+                    sd_notify::NotifyState::Status(&journal.status_line(self.clock.now())),
+                ]);
                 self.clock.sleep(BREATH).await;
                 continue;
             }
@@ -145,7 +154,6 @@ impl Daemon {
                 _ = interrupt.recv() => break,
             }
         }
-        stop.cancel();
         self.stop(background).await;
         Ok(())
     }
@@ -173,38 +181,50 @@ impl Daemon {
     /// One pass, and when the next one is due at the latest.
     async fn pass(&mut self, journal: &mut Journal) -> Timestamp {
         let began = self.clock.now();
-        let ticking = Arc::clone(&self.clock);
-        let pass = async {
-            let result = self.reconcile(began).await;
-            (result, self.clock.now())
-        };
-        tokio::pin!(pass);
-        let (result, ended) = loop {
-            tokio::select! {
-                result = &mut pass => break result,
-                () = ticking.sleep(Duration::from_secs(5)) => {
-                    if began.duration_until(ticking.now()) < PASS_DEADLINE {
-                        notify(&[sd_notify::NotifyState::Watchdog]);
-                    }
-                }
-            }
-        };
-        let soon = ended.saturating_add(self.config.timing.poll.min(journal.retry_after())).unwrap_or(ended);
+        let result = self.watched_reconcile(began).await;
+        let ended = self.clock.now();
+        let took = Duration::try_from(began.duration_until(ended)).unwrap_or_default();
+        if let Some(applier) = &self.reconciler.applier {
+            self.metrics.changes_in_flight(applier.in_flight().len());
+        }
+        let soon = ended
+            .saturating_add(self.config.timing.poll.min(journal.retry_after()))
+            .unwrap_or(ended);
         match result {
             Ok(look) => {
-                self.metrics.pass_ended(&look, began.duration_until(ended), ended);
-                for applied in &look.ended {
-                    self.metrics.applied(applied);
-                }
+                self.metrics.pass_ended(&look, took, ended);
+                self.health.pass_ended(true, ended);
                 journal.pass(&look);
                 let unfinished = look.open_intents > 0 || journal.has_trouble();
-                let latest = if unfinished { soon } else { ended.saturating_add(self.config.timing.poll).unwrap_or(ended) };
+                let latest = if unfinished {
+                    soon
+                } else {
+                    ended.saturating_add(self.config.timing.poll).unwrap_or(ended)
+                };
                 due(&look, &self.config).map_or(latest, |due| due.min(latest))
             }
             Err(error) => {
-                self.metrics.pass_failed(&error, began.duration_until(ended), ended);
+                self.metrics.pass_failed(&error, ended);
+                self.health.pass_ended(false, ended);
                 journal.failed(&error);
                 soon
+            }
+        }
+    }
+
+    /// A pass that feeds the watchdog while it runs, up to the deadline.
+    async fn watched_reconcile(&mut self, began: Timestamp) -> Result<Pass, PassError> {
+        let clock = Arc::clone(&self.clock);
+        let pass = self.reconcile(began);
+        tokio::pin!(pass);
+        loop {
+            tokio::select! {
+                result = &mut pass => return result,
+                () = clock.sleep(Duration::from_secs(5)) => {
+                    if began.duration_until(clock.now()) < PASS_DEADLINE {
+                        notify(&[sd_notify::NotifyState::Watchdog]);
+                    }
+                }
             }
         }
     }
@@ -259,7 +279,9 @@ impl Daemon {
             }
             (_, mode) => mode,
         };
-        tracing::info!("limits, timing, identities and mode are reloaded; sources, identity_center, ledger and http need a restart");
+        tracing::info!(
+            "limits, timing, identities and mode are reloaded; sources, identity_center, ledger and http need a restart"
+        );
         self.config = Config {
             mode,
             identities: new.identities,
@@ -279,7 +301,13 @@ fn due(look: &Pass, config: &Config) -> Option<Timestamp> {
         .iter()
         .filter(|h| h.guard == Guard::MakeBeforeBreak)
         .flat_map(|h| h.change.due.checked_add(config.timing.patience));
-    survey.timeline.next_boundary(survey.at).into_iter().chain(patience).filter(|t| survey.at < *t).min()
+    survey
+        .timeline
+        .next_boundary(survey.at)
+        .into_iter()
+        .chain(patience)
+        .filter(|t| survey.at < *t)
+        .min()
 }
 
 /// Tells systemd. Not running under it is no error.
@@ -288,4 +316,3 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
         tracing::debug!(%error, "systemd could not be told");
     }
 }
-
