@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::accounting::Phase;
 use crate::apply::{Applied, End, kind_word};
@@ -305,8 +305,10 @@ impl Metrics {
         }
         drop(access);
         self.state_families(&mut page, policy)?;
-        page.families(self.registry.gather());
-        page.encode()
+        let mut families = page.gather();
+        families.extend(self.registry.gather());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        TextEncoder::new().encode_to_string(&families)
     }
 
     fn state_families(&self, page: &mut Page, policy: &Policy) -> Result<(), Error> {
