@@ -66,3 +66,8 @@ pub(super) fn unix(t: Timestamp) -> f64 {
 pub(super) fn number(count: usize) -> f64 {
     count as f64
 }
+
+/// 1 for yes, 0 for no.
+pub(super) fn flag(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
+}
