@@ -197,18 +197,17 @@ fn figures(row: &AccessRow, period: Interval, now: Timestamp) -> Figures {
     figures
 }
 
-/// All time of one interval of access that no later record can change, for counters that must never go backwards: like
-/// [`account`], except that overhang of the last [`BACKDATE`] waits while the access stands, because it may turn out to
-/// have been duty.
+/// The time up to `now` of access that still stands, given its [`phases`] as far as they are known, without what a later
+/// record may change: overhang of the last [`BACKDATE`] waits, because it may turn out to have been duty. This is for
+/// counters, which must never go backwards; once the access has ended, [`account`] says the same.
 #[must_use]
-pub fn settled(row: &AccessRow, now: Timestamp) -> Figures {
-    let mut figures = figures(row, Interval::ALWAYS, now);
-    let open = now.checked_sub(BACKDATE).ok().and_then(|from| Interval::new(from, now));
-    if let (None, Some(open)) = (row.revoked_at, open) {
-        for (span, phase) in phases(row, now).into_iter().filter(|(_, phase)| phase.is_overhang()) {
-            if let Some(part) = span.intersect(&open) {
-                figures.add(phase, -part.duration());
-            }
+pub fn settled(phases: &[(Interval, Phase)], now: Timestamp) -> Figures {
+    let certain = now.checked_sub(BACKDATE).unwrap_or(Timestamp::MIN);
+    let mut figures = Figures::default();
+    for (span, phase) in phases {
+        let end = if phase.is_overhang() { certain } else { now };
+        if let Some(part) = Interval::new(span.start(), span.end().min(end)) {
+            figures.add(*phase, part.duration());
         }
     }
     figures

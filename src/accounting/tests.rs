@@ -253,7 +253,10 @@ proptest! {
         let mut row = row(0, None, vec![RecordedCause { recorded_at: t(0), ended_at: None, ..first }]);
         let mut before = Figures::default();
         let mut check = |row: &AccessRow, now: i64| {
-            let after = settled(row, t(now));
+            let after = match row.revoked_at {
+                None => settled(&phases(row, Timestamp::MAX), t(now)),
+                Some(_) => account(std::slice::from_ref(row), Interval::ALWAYS, t(now)).total(),
+            };
             for basis in Phase::BASES {
                 assert!(before.basis(basis) <= after.basis(basis), "{basis} at {now}: {before:?} {after:?} {row:?}");
             }

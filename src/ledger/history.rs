@@ -51,6 +51,15 @@ pub struct RecordedCause {
     pub ended_at: Option<Timestamp>,
 }
 
+/// Tells whether anything about access has changed; see [`Ledger::access_mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessMark {
+    newest: Option<i64>,
+    open: i64,
+    newest_cause: Option<i64>,
+    ended_causes: i64,
+}
+
 /// A change that a guard holds, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HoldRow {
@@ -140,6 +149,25 @@ impl Ledger {
         .fetch_all(&self.pool)
         .await?;
         assemble(rows)
+    }
+
+    /// Reads a value that differs whenever access was granted or ended, or a cause of standing access came or went.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn access_mark(&self) -> Result<AccessMark, LedgerError> {
+        let row = sqlx::query(
+            "SELECT (SELECT MAX(id) FROM access), COUNT(DISTINCT a.id), MAX(c.id), COUNT(c.ended_at) \
+             FROM access a LEFT JOIN cause c ON c.access_id = a.id WHERE a.revoked_at IS NULL",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(AccessMark {
+            newest: row.try_get(0)?,
+            open: row.try_get(1)?,
+            newest_cause: row.try_get(2)?,
+            ended_causes: row.try_get(3)?,
+        })
     }
 
     /// What may differ from an earlier look at all access: intervals with a higher id than `after`, and those of `open`,

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::accounting::{Figures, Phase, settled};
+use crate::accounting::{Figures, Phase, account, phases, settled};
+use crate::ledger::history::AccessMark;
 use crate::ledger::{Ledger, LedgerError};
-use crate::model::EntitlementId;
+use crate::model::{EntitlementId, Interval};
 
 /// What the counters of one entitlement show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,52 +18,69 @@ pub(super) struct Held {
     pub(super) active: u32,
 }
 
-/// The sums over ended intervals, which never change, so that a scrape reads only what is open or new.
+/// What was read of the ledger before, so that a scrape reads only what is new and nothing where nothing changed.
 #[derive(Debug, Default)]
 pub(super) struct AccessTime {
+    mark: Option<AccessMark>,
     newest: i64,
-    open: BTreeSet<i64>,
+    /// Ended intervals never change.
     ended: BTreeMap<EntitlementId, Figures>,
+    open: BTreeMap<i64, Open>,
     /// The highest values shown. A pass stamps what it records with the instant at which it began, and the host's clock
     /// may be set back: the record can say a moment less than the scrape before did.
     shown: BTreeMap<EntitlementId, Held>,
 }
 
+/// An interval of access that stands, as far as its future is known.
+#[derive(Debug)]
+struct Open {
+    entitlement: EntitlementId,
+    phases: Vec<(Interval, Phase)>,
+}
+
 impl AccessTime {
-    /// Brings the sums up to date. After an error the next call does it.
+    /// Access time up to `now`. After an error the next call catches up.
     pub(super) async fn read(
         &mut self,
         ledger: &Ledger,
         now: Timestamp,
     ) -> Result<&BTreeMap<EntitlementId, Held>, LedgerError> {
-        let rows = ledger.access_since(self.newest, &self.open).await?;
-        let mut standing: BTreeMap<EntitlementId, (Figures, u32)> = BTreeMap::new();
-        for row in rows {
-            self.newest = self.newest.max(row.id);
-            if row.revoked_at.is_some() {
-                self.open.remove(&row.id);
-                *self.ended.entry(row.entitlement.clone()).or_default() += settled(&row, Timestamp::MAX);
-            } else {
-                self.open.insert(row.id);
-                let (figures, active) = standing.entry(row.entitlement.clone()).or_default();
-                *figures += settled(&row, now);
-                *active += 1;
-            }
+        let mark = ledger.access_mark().await?;
+        if self.mark != Some(mark) {
+            self.catch_up(ledger).await?;
+            self.mark = Some(mark);
         }
+        let mut sums = self.ended.clone();
         for held in self.shown.values_mut() {
             held.active = 0;
         }
-        let ids: BTreeSet<_> = self.ended.keys().chain(standing.keys()).cloned().collect();
-        for id in ids {
-            let mut figures = self.ended.get(&id).copied().unwrap_or_default();
-            let (open, active) = standing.get(&id).copied().unwrap_or_default();
-            figures += open;
+        for open in self.open.values() {
+            *sums.entry(open.entitlement.clone()).or_default() += settled(&open.phases, now);
+            self.shown.entry(open.entitlement.clone()).or_default().active += 1;
+        }
+        for (id, figures) in sums {
             let held = self.shown.entry(id).or_default();
-            held.active = active;
             for (shown, basis) in held.bases.iter_mut().zip(Phase::BASES) {
                 *shown = figures.basis(basis).max(*shown);
             }
         }
         Ok(&self.shown)
+    }
+
+    async fn catch_up(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
+        let open: BTreeSet<i64> = self.open.keys().copied().collect();
+        for row in ledger.access_since(self.newest, &open).await? {
+            self.newest = self.newest.max(row.id);
+            if row.revoked_at.is_none() {
+                let phases = phases(&row, Timestamp::MAX);
+                let entitlement = row.entitlement;
+                self.open.insert(row.id, Open { entitlement, phases });
+            } else {
+                self.open.remove(&row.id);
+                let id = row.entitlement.clone();
+                *self.ended.entry(id).or_default() += account(&[row], Interval::ALWAYS, Timestamp::MAX).total();
+            }
+        }
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::accounting::Phase;
 use crate::apply::{Applied, End, kind_word};
@@ -25,9 +25,11 @@ use crate::telemetry::ApiCalls;
 
 mod access;
 mod page;
+mod sources;
 
 use access::{AccessTime, Held};
-use page::{Page, number, unix};
+use page::{Page, flag, number, unix};
+use sources::SourceState;
 
 const PASS_BUCKETS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 const DELAY_BUCKETS: [f64; 13] = [
@@ -75,16 +77,6 @@ struct Loaded {
     at: Timestamp,
     /// When an edit replaced another policy of this process.
     edited: Option<Timestamp>,
-}
-
-#[derive(Default)]
-struct SourceState {
-    schedules: usize,
-    failing: usize,
-    /// The last read of at least one schedule was complete.
-    up: bool,
-    /// The last complete read of the schedule that waits longest; `None` while one was never read.
-    oldest: Option<Timestamp>,
 }
 
 impl Metrics {
@@ -261,23 +253,7 @@ impl Metrics {
         schedules: &BTreeSet<ScheduleKey>,
         configured: impl IntoIterator<Item = &'a SourceName>,
     ) {
-        let newest = stored.newest();
-        let mut sources: BTreeMap<SourceName, SourceState> = configured
-            .into_iter()
-            .map(|name| (name.clone(), SourceState::default()))
-            .collect();
-        for (name, source) in &mut sources {
-            let mut oldest = Some(Timestamp::MAX);
-            for key in schedules.iter().filter(|key| key.source == *name) {
-                let failing = stored.failures().contains_key(key);
-                let read_at = newest.get(key).map(|snapshot| snapshot.read_at);
-                source.schedules += 1;
-                source.failing += usize::from(failing);
-                source.up |= !failing && read_at.is_some();
-                oldest = oldest.min(read_at);
-            }
-            source.oldest = oldest;
-        }
+        let sources = sources::look(stored, schedules, configured);
         self.state().sources = sources;
     }
 
@@ -305,8 +281,10 @@ impl Metrics {
         }
         drop(access);
         self.state_families(&mut page, policy)?;
-        page.families(self.registry.gather());
-        page.encode()
+        let mut families = page.gather();
+        families.extend(self.registry.gather());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        TextEncoder::new().encode_to_string(&families)
     }
 
     fn state_families(&self, page: &mut Page, policy: &Policy) -> Result<(), Error> {
@@ -360,7 +338,7 @@ impl Metrics {
                 [([loaded.revision.as_str()], 1.0)],
             )?;
         }
-        source_families(page, &state.sources)
+        sources::families(page, &state.sources)
     }
 }
 
@@ -457,45 +435,8 @@ fn hold_families(page: &mut Page, holds: &[HoldRow]) -> Result<(), Error> {
     )
 }
 
-fn source_families(page: &mut Page, sources: &BTreeMap<SourceName, SourceState>) -> Result<(), Error> {
-    let used = || {
-        sources
-            .iter()
-            .filter(|(_, s)| s.schedules > 0)
-            .map(|(name, s)| ([name.0.as_str()], s))
-    };
-    page.gauges(
-        "dutybound_source_schedules",
-        "Schedules of the source that the policy names.",
-        &["source"],
-        sources.iter().map(|(name, s)| ([name.0.as_str()], number(s.schedules))),
-    )?;
-    page.gauges(
-        "dutybound_schedules_failing",
-        "Schedules of the source whose last read failed.",
-        &["source"],
-        sources.iter().map(|(name, s)| ([name.0.as_str()], number(s.failing))),
-    )?;
-    page.gauges(
-        "dutybound_source_up",
-        "1 while the last read of at least one schedule of the source was complete; absent for a source without schedules.",
-        &["source"],
-        used().map(|(name, s)| (name, flag(s.up))),
-    )?;
-    page.gauges(
-        "dutybound_source_last_success_timestamp_seconds",
-        "When the last complete read began of the schedule of the source that waits longest; 0 while one was never read.",
-        &["source"],
-        used().map(|(name, s)| (name, s.oldest.map_or(0.0, unix))),
-    )
-}
-
 fn labels(id: &EntitlementId) -> [&str; 2] {
     [&id.project.0, &id.name]
-}
-
-fn flag(yes: bool) -> f64 {
-    f64::from(u8::from(yes))
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
-//! Metric families whose samples are worked out at the scrape, and their encoding together with the registered ones.
+//! Metric families whose samples are worked out at the scrape.
 
 use jiff::Timestamp;
-use prometheus::core::{Atomic, Collector, GenericCounterVec, GenericGaugeVec};
 use prometheus::proto::MetricFamily;
-use prometheus::{CounterVec, Error, GaugeVec, Opts, TextEncoder};
+use prometheus::{CounterVec, Error, GaugeVec, Opts, Registry};
 
-/// The families of one scrape.
+/// The families of one scrape. Those without a sample are left out.
 #[derive(Default)]
 pub(super) struct Page {
-    families: Vec<MetricFamily>,
+    registry: Registry,
 }
 
 impl Page {
@@ -17,7 +16,7 @@ impl Page {
         self.gauges(name, help, &[], [([], value)])
     }
 
-    /// Adds a gauge with a sample for each set of label values. Without samples it is left out.
+    /// Adds a gauge with a sample for each set of label values.
     pub(super) fn gauges<'a, const N: usize>(
         &mut self,
         name: &str,
@@ -27,13 +26,12 @@ impl Page {
     ) -> Result<(), Error> {
         let gauges = GaugeVec::new(Opts::new(name, help), labels)?;
         for (values, value) in samples {
-            set(&gauges, &values, value)?;
+            gauges.get_metric_with_label_values(&values)?.set(value);
         }
-        self.families(gauges.collect());
-        Ok(())
+        self.registry.register(Box::new(gauges))
     }
 
-    /// Adds a counter with a sample for each set of label values. Without samples it is left out.
+    /// Adds a counter with a sample for each set of label values.
     pub(super) fn counters<'a, const N: usize>(
         &mut self,
         name: &str,
@@ -43,33 +41,15 @@ impl Page {
     ) -> Result<(), Error> {
         let counters = CounterVec::new(Opts::new(name, help), labels)?;
         for (values, value) in samples {
-            count(&counters, &values, value)?;
+            counters.get_metric_with_label_values(&values)?.inc_by(value);
         }
-        self.families(counters.collect());
-        Ok(())
+        self.registry.register(Box::new(counters))
     }
 
-    /// Adds families gathered elsewhere.
-    pub(super) fn families(&mut self, families: Vec<MetricFamily>) {
-        self.families
-            .extend(families.into_iter().filter(|f| !f.get_metric().is_empty()));
+    /// Everything, sorted.
+    pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
-
-    /// The text format, sorted by name.
-    pub(super) fn encode(mut self) -> Result<String, Error> {
-        self.families.sort_by(|a, b| a.name().cmp(b.name()));
-        TextEncoder::new().encode_to_string(&self.families)
-    }
-}
-
-fn set<A: Atomic<T = f64>>(gauges: &GenericGaugeVec<A>, values: &[&str], value: f64) -> Result<(), Error> {
-    gauges.get_metric_with_label_values(values)?.set(value);
-    Ok(())
-}
-
-fn count<A: Atomic<T = f64>>(counters: &GenericCounterVec<A>, values: &[&str], value: f64) -> Result<(), Error> {
-    counters.get_metric_with_label_values(values)?.inc_by(value);
-    Ok(())
 }
 
 /// Seconds since 1970, with milliseconds.
@@ -85,4 +65,9 @@ pub(super) fn unix(t: Timestamp) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "nobody has 2^53 of anything here")]
 pub(super) fn number(count: usize) -> f64 {
     count as f64
+}
+
+/// 1 for yes, 0 for no.
+pub(super) fn flag(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
 }

@@ -3,8 +3,8 @@ use std::collections::HashMap;
 use tempfile::TempDir;
 
 use super::*;
+use crate::accounting::account;
 use crate::accounting::fixtures::{cause, id, on_call, on_call_rule, person, policy, schedule, snapshots, span, t};
-use crate::accounting::{account, settled};
 use crate::config::Limits;
 use crate::desired::{Desired, Snapshots, Timeline};
 use crate::guard::{Conditions, Verdict, guard};
@@ -272,8 +272,44 @@ async fn access_counters_do_not_go_back_when_the_record_ends_access_before_the_l
     let later = metrics.encode(&ledger, &policy, t(220)).await.unwrap();
     assert_eq!(samples(&later)[name], 120.0, "the record has caught up");
     let rows = ledger.access_in(Interval::ALWAYS).await.unwrap();
-    let sum: f64 = rows.iter().map(|row| settled(row, t(220)).held().as_secs_f64()).sum();
-    assert_eq!(sum, 120.0);
+    let held = account(&rows, Interval::ALWAYS, t(220)).total().held();
+    assert_eq!(held.as_secs(), 120);
+}
+
+#[tokio::test]
+async fn access_counters_notice_every_change_of_the_record() {
+    let dir = TempDir::new().unwrap();
+    let (metrics, ledger) = (metrics(), ledger(&dir).await);
+    let policy = policy(Vec::new());
+    let on_call = async |now| {
+        let text = metrics.encode(&ledger, &policy, t(now)).await.unwrap();
+        samples(&text)["dutybound_access_seconds_total{basis=\"on_call\",entitlement=\"admin\",project=\"payments\"}"]
+    };
+    let (first, second) = (shift(0, 100), shift(200, 300));
+    grant(&ledger, "payments/admin", "alice@example.com", vec![first.clone()], 0).await;
+    assert_eq!(on_call(50).await, 50.0);
+    let id = ledger.access_in(Interval::ALWAYS).await.unwrap()[0].id;
+    let both = [first.clone(), second.clone()];
+    ledger
+        .update_causes(id, std::slice::from_ref(&first), &both, t(60))
+        .await
+        .unwrap();
+    assert_eq!(on_call(250).await, 150.0, "a cause came");
+    ledger
+        .update_causes(id, &both, std::slice::from_ref(&first), t(260))
+        .await
+        .unwrap();
+    assert_eq!(on_call(290).await, 160.0, "a cause went");
+    revoke(&ledger, "payments/admin", "alice@example.com", 290).await;
+    grant(
+        &ledger,
+        "payments/admin",
+        "alice@example.com",
+        vec![shift(290, 400)],
+        290,
+    )
+    .await;
+    assert_eq!(on_call(300).await, 170.0, "access ended and began again");
 }
 
 #[tokio::test]

@@ -1,1 +1,151 @@
+use super::*;
+use crate::accounting::fixtures::{cause, id, on_call, on_call_rule, person, policy, row, snapshots, span, t};
 
+fn rows() -> Vec<AccessRow> {
+    let shift = cause(on_call(), span(0, 3600), span(600, 3000), 0, Some(4200));
+    let alice = row(0, Some(4200), vec![shift.clone()]);
+    let mut carol = row(0, Some(1800), vec![shift]);
+    carol.person = person("carol@example.com");
+    carol.entitlement = id("search/readers");
+    vec![alice, carol]
+}
+
+fn written(rows: &[AccessRow], with_policy: bool, period: Interval, group_by: GroupBy, format: Format) -> String {
+    let policy = policy(vec![on_call_rule(true, None, 9)]);
+    let snapshots = snapshots();
+    let baseline = with_policy.then_some(Baseline {
+        policy: &policy,
+        snapshots: &snapshots,
+        identities: &[],
+    });
+    let request = Request {
+        period,
+        now: t(7200),
+        group_by,
+        format,
+    };
+    let mut out = Vec::new();
+    report(rows, baseline, &request, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_table_shows_hours_and_a_total_within_100_columns() {
+    let text = written(&rows(), true, span(0, 36_000), GroupBy::Entitlement, Format::Text);
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let line = |name: &str| words.iter().find(|w| w.first() == Some(&name)).unwrap()[1..].to_vec();
+    // Alice and Bob (until 50 s) could hold payments/admin for the two hours up to now.
+    assert_eq!(
+        line("payments/admin"),
+        ["1.17", "0.67", "0.00", "0.00", "0.50", "2.01", "57.9", "%"]
+    );
+    assert_eq!(
+        line("search/readers"),
+        ["0.50", "0.33", "0.00", "0.00", "0.17", "0.00", "-"]
+    );
+    assert_eq!(
+        line("total"),
+        ["1.67", "1.00", "0.00", "0.00", "0.67", "2.01", "82.8", "%"]
+    );
+    assert!(
+        words[0].ends_with(&["from", "2027-01-15T08:00:00Z", "to", "2027-01-15T10:00:00Z"]),
+        "{text}"
+    );
+}
+
+#[test]
+fn json_and_csv_carry_whole_seconds() {
+    let json = written(&rows(), true, span(0, 36_000), GroupBy::Person, Format::Json);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["group_by"], "person");
+    assert_eq!(json["counted_to"], "2027-01-15T10:00:00Z");
+    let names: Vec<_> = json["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["name"].clone())
+        .collect();
+    assert_eq!(names, ["alice@example.com", "bob@example.com", "carol@example.com"]);
+    let alice = &json["rows"][0];
+    assert_eq!(alice["held_seconds"], 4200);
+    assert_eq!(alice["on_call_seconds"], 2400);
+    assert_eq!(alice["overhang_seconds"], 1800);
+    assert_eq!(alice["lead_linger_seconds"], 1200);
+    assert_eq!(alice["late_seconds"], 600);
+    assert_eq!(alice["standing_seconds"], 7200);
+    assert_eq!(json["total"]["held_seconds"], 6000);
+    assert_eq!(json["total"]["standing_seconds"], 7250);
+
+    let csv = written(&rows(), true, span(0, 36_000), GroupBy::Project, Format::Csv);
+    let lines: Vec<_> = csv.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "project,held_seconds,on_call_seconds,window_seconds,membership_seconds,overhang_seconds,lead_linger_seconds,late_seconds,standing_seconds",
+            "payments,4200,2400,0,0,1800,1200,600,7250",
+            "search,1800,1200,0,0,600,600,0,0",
+        ]
+    );
+}
+
+#[test]
+fn without_a_policy_there_is_no_share() {
+    let json = written(&rows(), false, span(0, 36_000), GroupBy::Entitlement, Format::Json);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["total"]["standing_seconds"].is_null() && json["total"]["share"].is_null());
+    let csv = written(&rows(), false, span(0, 36_000), GroupBy::Entitlement, Format::Csv);
+    assert!(csv.lines().skip(1).all(|line| line.ends_with(',')), "{csv}");
+}
+
+#[test]
+fn a_period_ahead_and_an_empty_ledger_are_all_zero() {
+    let ahead = written(&rows(), true, span(40_000, 50_000), GroupBy::Project, Format::Json);
+    let ahead: serde_json::Value = serde_json::from_str(&ahead).unwrap();
+    assert_eq!(
+        (&ahead["rows"], &ahead["total"]["held_seconds"]),
+        (&serde_json::json!([]), &0.into())
+    );
+    let empty = written(&[], false, span(0, 10), GroupBy::Project, Format::Text);
+    assert!(empty.contains("total") && empty.contains("0.00"), "{empty}");
+}
+
+#[test]
+fn names_can_neither_act_on_a_terminal_nor_become_formulas() {
+    let named = |name: &str| {
+        let mut row = rows().remove(0);
+        row.entitlement.project.0 = name.to_owned();
+        [row]
+    };
+    let text = written(
+        &named("a\u{1b}[2Jb\u{202e}c\u{7}"),
+        false,
+        span(0, 10),
+        GroupBy::Project,
+        Format::Text,
+    );
+    assert!(text.chars().all(|c| !c.is_control() || c == '\n'), "{text:?}");
+    assert!(!text.contains('\u{202e}') && text.contains("u{1b}"), "{text:?}");
+    for evil in ["=1+1", "+1", "-1", "@SUM(A1)"] {
+        let csv = written(&named(evil), false, span(0, 10), GroupBy::Project, Format::Csv);
+        assert!(csv.lines().nth(1).unwrap().starts_with(&format!("'{evil}")), "{csv}");
+    }
+    let csv = written(&named("\t=1,\"2\""), false, span(0, 10), GroupBy::Project, Format::Csv);
+    assert!(csv.lines().nth(1).unwrap().starts_with("\"\\t=1,\"\"2\"\"\","), "{csv}");
+    let long = "x".repeat(240);
+    let text = written(&named(&long), false, span(0, 10), GroupBy::Project, Format::Text);
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn hours_are_rounded_half_up_to_hundredths() {
+    for (seconds, shown) in [
+        (0, "0.00"),
+        (17, "0.00"),
+        (18, "0.01"),
+        (3599, "1.00"),
+        (604_800, "168.00"),
+    ] {
+        assert_eq!(hours(SignedDuration::from_secs(seconds)), shown);
+    }
+}
