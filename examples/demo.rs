@@ -4,6 +4,7 @@
 //! `cargo run --example demo`. With `-- --hand-offs 1` it ends after the first hand-off.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     } else {
         tracing_subscriber::fmt()
             .with_env_filter("warn")
+            .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
             .with_writer(std::io::stderr)
             .init();
@@ -228,6 +230,7 @@ What AWS was asked for, as it happens (Ctrl-C ends):
 async fn narrate(sandbox: &Sandbox, daemon: &mut Child, hand_offs: Option<usize>) -> anyhow::Result<()> {
     let mut seen = 0;
     let mut revoked = 0;
+    let mut names = BTreeMap::new();
     loop {
         let news = |calls: &[Call]| calls.iter().any(|call| seen < call.seq && ended(call));
         let wait = sandbox.wait_for(|view| news(view.journal), Duration::from_secs(1));
@@ -239,7 +242,7 @@ async fn narrate(sandbox: &Sandbox, daemon: &mut Child, hand_offs: Option<usize>
             anyhow::bail!("the daemon ended by itself: {status}");
         }
         let journal = sandbox.journal();
-        let names = sandbox.edit(|world| names(world));
+        names.extend(sandbox.edit(|world| names_in(world)));
         for call in journal.iter().filter(|call| seen < call.seq && ended(call)) {
             println!(
                 "{}  {}",
@@ -266,19 +269,23 @@ fn ended(call: &Call) -> bool {
 }
 
 /// Ids to the names that people know.
-fn names(world: &World) -> BTreeMap<String, String> {
-    let users = world.aws.users.iter().map(|u| (u.id.clone(), u.user_name.clone()));
-    let groups = world
-        .aws
-        .groups
+fn names_in(world: &World) -> BTreeMap<String, String> {
+    let aws = &world.aws;
+    let mut names: BTreeMap<_, _> = aws.users.iter().map(|u| (u.id.clone(), u.user_name.clone())).collect();
+    names.extend(
+        aws.groups
+            .iter()
+            .map(|g| (g.id.clone(), format!("group {}", g.display_name))),
+    );
+    names.extend(aws.permission_sets.iter().map(|p| (p.arn.clone(), p.name.clone())));
+    let name = |id: &String| names.get(id).cloned().unwrap_or_default();
+    let memberships: Vec<_> = aws
+        .memberships
         .iter()
-        .map(|g| (g.id.clone(), format!("group {}", g.display_name)));
-    let sets = world
-        .aws
-        .permission_sets
-        .iter()
-        .map(|p| (p.arn.clone(), p.name.clone()));
-    users.chain(groups).chain(sets).collect()
+        .map(|m| (m.id.clone(), format!("{} to {}", name(&m.group), name(&m.user))))
+        .collect();
+    names.extend(memberships);
+    names
 }
 
 fn describe(call: &Call, names: &BTreeMap<String, String>) -> String {
@@ -309,7 +316,7 @@ fn describe(call: &Call, names: &BTreeMap<String, String>) -> String {
                 names.get(member).map_or(member, String::as_str)
             )
         }
-        other => format!("- revoke  a group membership ({other})"),
+        _ => format!("- revoke  {}", field("MembershipId").replace(" to ", " from ")),
     }
 }
 

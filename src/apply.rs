@@ -185,9 +185,13 @@ impl Applier {
             End::Confirmed => tracing::info!(
                 change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, "confirmed"
             ),
-            End::Failed(message) | End::Unsettled(message) => tracing::error!(
+            End::Failed(message) => tracing::error!(
                 change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, reason = ?message,
-                "not confirmed; the next pass tries again"
+                "refused; the next pass tries again"
+            ),
+            End::Unsettled(message) => tracing::warn!(
+                change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, reason = ?message,
+                "not confirmed; the next pass looks at the live state"
             ),
             End::Deferred(message) => tracing::warn!(
                 change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, reason = ?message,

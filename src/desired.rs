@@ -10,7 +10,7 @@ use crate::model::{
     SourceUserState,
 };
 use crate::policy::{Member, OnCall, Policy, Project, Rule, Trigger};
-use crate::problem::{Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind, collapse};
 
 /// The snapshots to plan from, by schedule.
 pub type Snapshots = BTreeMap<ScheduleKey, Snapshot>;
@@ -72,8 +72,7 @@ impl Timeline {
         }
         timeline.causes.sort();
         timeline.causes.dedup();
-        timeline.problems.sort();
-        timeline.problems.dedup();
+        timeline.problems = collapse(timeline.problems);
         timeline
     }
 

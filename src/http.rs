@@ -98,6 +98,12 @@ impl Health {
         self.state().unread.remove(source);
     }
 
+    /// Whether every source has been tried at least once.
+    #[must_use]
+    pub fn all_sources_read(&self) -> bool {
+        self.state().unread.is_empty()
+    }
+
     /// # Errors
     /// Why the reconcile loop counts as stalled.
     pub fn alive(&self, now: Timestamp) -> Result<(), String> {

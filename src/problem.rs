@@ -22,6 +22,9 @@ pub struct Problem {
     pub schedule: Option<ScheduleKey>,
     /// When it matters; `None` is now and until mended.
     pub during: Option<Interval>,
+    /// How many further times the same thing happens within the horizon.
+    #[serde(default)]
+    pub more: usize,
     /// The rule concerned.
     pub rule: Option<Origin>,
     /// What happened and what to do, in one sentence.
@@ -159,9 +162,30 @@ impl Problem {
             user: None,
             schedule: None,
             during: None,
+            more: 0,
             rule: None,
             message,
         }
+    }
+
+    /// What makes a problem the same one at another time, although its words, with times in them, may differ.
+    #[must_use]
+    pub fn subject(
+        &self,
+    ) -> (
+        ProblemKind,
+        Option<&EntitlementId>,
+        Option<&Person>,
+        Option<&str>,
+        Option<&ScheduleKey>,
+    ) {
+        (
+            self.kind,
+            self.entitlement.as_ref(),
+            self.person.as_ref(),
+            self.user.as_deref(),
+            self.schedule.as_ref(),
+        )
     }
 
     /// Whether it matters at `t`.
@@ -171,15 +195,36 @@ impl Problem {
     }
 }
 
+/// Makes one problem of those that say the same about the same at several times: the first, with how many follow.
+#[must_use]
+pub fn collapse(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort();
+    problems.dedup();
+    let mut collapsed: Vec<Problem> = Vec::new();
+    for problem in problems {
+        match collapsed.last_mut().filter(|last| last.subject() == problem.subject()) {
+            Some(last) => last.more += 1 + problem.more,
+            None => collapsed.push(problem),
+        }
+    }
+    collapsed
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        match (&self.during, &self.rule) {
-            (Some(during), Some(rule)) if during.start() > Timestamp::MIN => {
-                write!(f, " (from {}; rule at {rule})", during.start())
-            }
-            (_, Some(rule)) => write!(f, " (rule at {rule})"),
-            _ => Ok(()),
+        let mut notes = Vec::new();
+        if let Some(during) = self.during.filter(|d| Timestamp::MIN < d.start()) {
+            notes.push(format!("from {}", crate::text::instant(during.start())));
+        }
+        if 0 < self.more {
+            notes.push(format!("{} more times", self.more));
+        }
+        notes.extend(self.rule.as_ref().map(|rule| format!("rule at {rule}")));
+        if notes.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " ({})", notes.join("; "))
         }
     }
 }

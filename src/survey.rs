@@ -15,7 +15,7 @@ use crate::live::LiveCache;
 use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Inputs, Key, Owned, Plan};
 use crate::policy::Policy;
-use crate::problem::{Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind, collapse};
 
 /// How long before somebody's turn their user is looked up, so that the hand-off itself needs no search.
 const LOOK_AHEAD: SignedDuration = SignedDuration::from_mins(15);
@@ -154,8 +154,7 @@ pub async fn survey(
             });
         }
     }
-    problems.sort();
-    problems.dedup();
+    let problems = collapse(problems);
 
     let incomplete: BTreeSet<EntitlementId> = problems
         .iter()

@@ -1,6 +1,6 @@
 //! What the daemon says about its passes: each thing once when it begins and once when it ends, nothing when idle.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -10,28 +10,10 @@ use crate::problem::{Problem, ProblemKind};
 use crate::reconcile::{Pass, PassError};
 use crate::text;
 
-/// What makes a problem the same one in the next pass although its words, with times in them, may differ.
-type Subject = (ProblemKind, Option<String>, Option<String>, Option<String>);
-
-fn subject(problem: &Problem) -> Subject {
-    let who = problem
-        .person
-        .as_ref()
-        .map(ToString::to_string)
-        .or_else(|| problem.user.clone());
-    let schedule = problem.schedule.as_ref().map(ToString::to_string);
-    (
-        problem.kind,
-        problem.entitlement.as_ref().map(ToString::to_string),
-        who,
-        schedule,
-    )
-}
-
 /// Remembers what was said.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    problems: BTreeMap<Subject, String>,
+    problems: Vec<Problem>,
     held: BTreeSet<(String, Guard)>,
     failures: u32,
     last_error: Option<String>,
@@ -46,19 +28,14 @@ impl Journal {
             tracing::info!("passes succeed again");
         }
         let survey = &look.survey;
-        let problems: BTreeMap<Subject, String> = survey.problems.iter().map(|p| (subject(p), p.to_string())).collect();
-        for (new, message) in problems
-            .iter()
-            .filter(|(subject, _)| !self.problems.contains_key(*subject))
-        {
-            tracing::warn!(problem = new.0.as_str(), ?message, "problem");
+        let problems = survey.problems.clone();
+        let before: BTreeSet<_> = self.problems.iter().map(Problem::subject).collect();
+        let now: BTreeSet<_> = problems.iter().map(Problem::subject).collect();
+        for problem in problems.iter().filter(|p| !before.contains(&p.subject())) {
+            tracing::warn!(problem = problem.kind.as_str(), message = ?problem.to_string(), "problem");
         }
-        for (old, message) in self
-            .problems
-            .iter()
-            .filter(|(subject, _)| !problems.contains_key(*subject))
-        {
-            tracing::info!(problem = old.0.as_str(), ?message, "problem is gone");
+        for problem in self.problems.iter().filter(|p| !now.contains(&p.subject())) {
+            tracing::info!(problem = problem.kind.as_str(), message = ?problem.to_string(), "problem is gone");
         }
         let mut held = BTreeSet::new();
         for hold in &survey.verdict.held {
@@ -81,8 +58,8 @@ impl Journal {
             held.insert(subject);
         }
         let failing = problems
-            .keys()
-            .any(|p| matches!(p.0, ProblemKind::ChangeFailed | ProblemKind::TargetUnresolved));
+            .iter()
+            .any(|p| matches!(p.kind, ProblemKind::ChangeFailed | ProblemKind::TargetUnresolved));
         let unended = look.ended.iter().any(|a| a.end != End::Confirmed);
         self.trouble = failing || unended;
         self.failures = if self.trouble {

@@ -26,6 +26,8 @@ use journal::Journal;
 const LOOK_AT_FILES: SignedDuration = SignedDuration::from_secs(2);
 /// The longest sleep, so that a step of the wall clock or a resumed host is noticed within it.
 const LONGEST_SLEEP: SignedDuration = SignedDuration::from_secs(1);
+/// How long the first pass waits for the first reads, where the ledger has nothing to start from.
+const FIRST_READS: SignedDuration = SignedDuration::from_secs(10);
 /// At least this much between passes, however much news there is.
 const BREATH: Duration = Duration::from_millis(100);
 /// A pass that takes longer no longer feeds the watchdog.
@@ -100,6 +102,15 @@ impl Daemon {
         let mut next_look = self.clock.now();
         let mut last_now = self.clock.now();
         let mut ready = false;
+        // A ledger that knows every schedule serves at once; otherwise the first reads are worth a moment.
+        let started = self.clock.now();
+        let known = self.reconciler.snapshots.lock().await.newest();
+        let mut starting = self
+            .in_force
+            .policy()
+            .schedules()
+            .iter()
+            .any(|key| !known.contains_key(key));
         loop {
             let now = self.clock.now();
             if now < last_now {
@@ -114,7 +125,12 @@ impl Daemon {
                     next_pass = now;
                 }
             }
-            if next_pass <= now {
+            if starting
+                && (self.health.all_sources_read() || started.saturating_add(FIRST_READS).is_ok_and(|end| end <= now))
+            {
+                starting = false;
+            }
+            if next_pass <= now && !starting {
                 let pass = tokio::select! {
                     pass = self.pass(&mut journal) => pass,
                     _ = terminate.recv() => break,
@@ -139,7 +155,8 @@ impl Daemon {
                 continue;
             }
             notify(&[sd_notify::NotifyState::Watchdog]);
-            let nap = now.duration_until(next_pass.min(next_look)).min(LONGEST_SLEEP);
+            let wake = if starting { next_look } else { next_pass.min(next_look) };
+            let nap = now.duration_until(wake).min(LONGEST_SLEEP);
             tokio::select! {
                 () = self.clock.sleep(Duration::try_from(nap).unwrap_or_default()) => {}
                 () = news.notified() => next_pass = self.clock.now(),
