@@ -50,3 +50,43 @@ fn is_fresh(user: &SourceUser, read_at: Timestamp, now: Timestamp) -> bool {
     // An age below zero means that the clock was set back; asking again is then the safe thing.
     age >= SignedDuration::ZERO && age < limit
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::testing::t;
+
+    #[test]
+    fn users_are_believed_for_an_hour_missing_ones_for_ten_minutes_and_none_when_the_clock_was_set_back() {
+        let cache = UserCache::default();
+        let read_at = t("2026-01-07T12:00:00Z");
+        for (id, state) in [
+            ("active", SourceUserState::Active),
+            ("blocked", SourceUserState::Blocked),
+            ("gone", SourceUserState::Deleted),
+        ] {
+            let user = SourceUser {
+                id: id.to_owned(),
+                name: None,
+                email: None,
+                state,
+            };
+            cache.put(id, user, read_at);
+        }
+        let known = |id, at| cache.get(id, t(at)).is_some();
+        for (at, active, gone) in [
+            ("2026-01-07T12:00:00Z", true, true),
+            ("2026-01-07T12:09:59Z", true, true),
+            ("2026-01-07T12:10:00Z", true, false),
+            ("2026-01-07T12:59:59Z", true, false),
+            ("2026-01-07T13:00:00Z", false, false),
+            ("2026-01-07T11:59:59Z", false, false),
+        ] {
+            assert_eq!(
+                (known("active", at), known("blocked", at), known("gone", at)),
+                (active, active, gone),
+                "{at}"
+            );
+        }
+    }
+}

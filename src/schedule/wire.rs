@@ -134,9 +134,10 @@ fn is_invisible(c: char) -> bool {
 ///
 /// PagerDuty documents `{"error":{"message","code","errors":[…]}}`; in reality `errors` has been a string, an
 /// object or an array and `error` itself an array. Opsgenie sends `{"message","code"}`, OAuth servers
-/// `{"error","error_description"}`. Anything else gives `None`.
+/// `{"error","error_description"}`. Anything else gives `None`. What stands in `secrets` is taken out, should the
+/// provider echo it.
 #[must_use]
-pub fn refusal(body: &[u8]) -> Option<Refusal> {
+pub fn refusal(body: &[u8], secrets: &[&str]) -> Option<Refusal> {
     let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let inner = match value.get("error") {
         Some(object @ Value::Object(_)) => object,
@@ -157,8 +158,12 @@ pub fn refusal(body: &[u8]) -> Option<Refusal> {
     if parts.is_empty() && code.is_none() {
         return None;
     }
+    let mut text = parts.join(": ");
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "[secret]");
+    }
     Some(Refusal {
-        text: one_line(&parts.join(": ")),
+        text: one_line(&text),
         code,
     })
 }
@@ -227,7 +232,7 @@ mod tests {
 
     #[test]
     fn case_48_error_bodies_of_every_seen_form_are_read() {
-        let text = |body: &str| refusal(body.as_bytes()).map(|r| (r.text, r.code));
+        let text = |body: &str| refusal(body.as_bytes(), &[]).map(|r| (r.text, r.code));
         let says = |message: &str, code| Some((message.to_owned(), code));
         assert_eq!(
             text(r#"{"error":{"message":"Invalid","code":2001,"errors":["a","b"]}}"#),

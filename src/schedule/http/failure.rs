@@ -87,8 +87,8 @@ impl Failure {
         failure
     }
 
-    /// An answer other than 200. `secret` is removed from the provider's words, should they echo it.
-    pub(super) fn answered(operation: &str, status: StatusCode, body: &[u8], secret: &str) -> Self {
+    /// An answer other than 200. `secrets` are taken out of the provider's words.
+    pub(super) fn answered(operation: &str, status: StatusCode, body: &[u8], secrets: &[&str]) -> Self {
         let (kind, advice) = match status.as_u16() {
             401 => (
                 ReadErrorKind::Unauthorized,
@@ -115,16 +115,10 @@ impl Failure {
             200..=299 => (ReadErrorKind::Malformed, "only 200 is a complete answer"),
             _ => (ReadErrorKind::Rejected, "check the source's configuration"),
         };
-        let refusal = wire::refusal(body);
         let mut words = String::new();
-        if let Some(refusal) = &refusal {
+        if let Some(refusal) = wire::refusal(body, secrets) {
             if !refusal.text.is_empty() {
-                let text = if secret.is_empty() {
-                    refusal.text.clone()
-                } else {
-                    refusal.text.replace(secret, "[secret]")
-                };
-                words = format!(" ({text:?})");
+                words = format!(" ({:?})", refusal.text);
             }
             if let Some(code) = refusal.code {
                 words.push_str(&format!(" [code {code}]"));

@@ -15,7 +15,7 @@ use reqwest::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
     redirect,
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::Mutex;
 use url::{Host, Url};
 
@@ -193,12 +193,8 @@ impl Transport {
                 renewed = true;
                 continue;
             }
-            let secret = match (&self.credential, &state.token) {
-                (Credential::Key { key, .. }, _) => key.expose_secret(),
-                (Credential::Oauth(_), Some(token)) => token.secret.expose_secret(),
-                (Credential::Oauth(_), None) => "",
-            };
-            return Err(Failure::answered(call.operation, answer.status, &answer.body, secret));
+            let secrets = self.secrets(&state);
+            return Err(Failure::answered(call.operation, answer.status, &answer.body, &secrets));
         }
     }
 

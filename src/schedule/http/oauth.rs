@@ -99,6 +99,16 @@ fn decode(body: &[u8]) -> Result<TokenReply, DecodeError> {
 }
 
 impl Transport {
+    /// Everything that must not appear in what is shown.
+    pub(super) fn secrets<'a>(&'a self, state: &'a State) -> Vec<&'a str> {
+        let token = state.token.as_ref().map(|token| token.secret.expose_secret());
+        let own = match &self.credential {
+            Credential::Key { key, .. } => key.expose_secret(),
+            Credential::Oauth(app) => app.client_secret.expose_secret(),
+        };
+        token.into_iter().chain([own]).collect()
+    }
+
     /// The header that signs in, with a new token where the old one is used up.
     pub(super) async fn authorization(&self, state: &mut State, reading: &mut Reading) -> Result<HeaderValue, Failure> {
         let unusable = || Failure::new(ReadErrorKind::Unauthorized, "the credential cannot be sent in a header");
@@ -120,8 +130,8 @@ impl Transport {
             .await?;
         if answer.status != StatusCode::OK {
             self.count(ASK_FOR_TOKEN, outcome(answer.status));
-            let secret = app.client_secret.expose_secret();
-            let mut failure = Failure::answered(ASK_FOR_TOKEN, answer.status, &answer.body, secret);
+            let secrets = self.secrets(state);
+            let mut failure = Failure::answered(ASK_FOR_TOKEN, answer.status, &answer.body, &secrets);
             if answer.status.is_client_error() {
                 failure.kind = ReadErrorKind::Unauthorized;
                 failure = failure.hint("check client_id, client_secret, token_url and scope");

@@ -58,7 +58,7 @@ impl Transport {
                 }
                 Ok((answer, _)) if answer.status.is_server_error() || answer.status == StatusCode::REQUEST_TIMEOUT => {
                     self.count(operation, outcome(answer.status));
-                    Failure::answered(operation, answer.status, &answer.body, "")
+                    Failure::answered(operation, answer.status, &answer.body, &self.secrets(state))
                 }
                 Ok((answer, _)) => return Ok(answer),
                 Err(failure) => {

@@ -121,6 +121,7 @@ async fn refusals_have_their_kind_and_the_providers_words_on_one_line() {
         (404, ReadErrorKind::NotFound),
         (410, ReadErrorKind::Rejected),
         (422, ReadErrorKind::Rejected),
+        (500, ReadErrorKind::Server),
     ] {
         let body = "{\"error\":{\"message\":\"no\\u001b[31m\\nk3y\",\"code\":7}}";
         let provider = Provider::start(move |_, _| reply(status, body)).await;

@@ -98,7 +98,7 @@ pub fn decode(body: &[u8], policy: &str) -> Result<Page, DecodeError> {
         rows,
         limit: body.limit.filter(|limit| *limit > 0),
         offset: body.offset,
-        more: body.more.unwrap_or(count >= PAGE),
+        more: body.more.unwrap_or(count >= body.limit.unwrap_or(PAGE)),
         total: body.total,
     })
 }
@@ -136,7 +136,6 @@ impl PagerDuty {
         queried: Interval,
     ) -> Result<Final, Failure> {
         let mut found = Final::default();
-        let mut seen = BTreeSet::new();
         let mut calls = 0;
         let mut windows = vec![queried];
         while let Some(window) = windows.pop() {
@@ -146,12 +145,10 @@ impl PagerDuty {
                 windows.extend(halves);
                 continue;
             };
+            // A shift that lies in both halves of a split window is listed twice, which merging mends.
             for (turn, user) in rows {
-                // A shift that lies in both halves of a split window is listed twice.
-                if seen.insert(turn.clone()) {
-                    found.turns.push(turn);
-                    found.users.push(user);
-                }
+                found.turns.push(turn);
+                found.users.push(user);
             }
         }
         if found.turns.is_empty() {

@@ -165,7 +165,11 @@ async fn case_12_pages_that_keep_contradicting_each_other_fail_the_read() {
         ok(page(&hours(0..100), offset, true, None))
     })
     .await;
-    let short = Provider::start(move |_, _| ok(page(&hours(0..3), 0, true, None))).await;
+    let short = Provider::start(move |seen, _| {
+        let offset = seen.query["offset"].parse().unwrap();
+        ok(page(&hours(offset..offset + 3), offset, offset == 0, None))
+    })
+    .await;
     let miscounted = Provider::start(move |_, _| ok(page(&hours(0..3), 0, false, Some(9)))).await;
     let elsewhere = Provider::start(move |_, _| ok(page(&hours(0..3), 500, false, None))).await;
     for provider in [endless, short, miscounted, elsewhere] {
@@ -176,6 +180,39 @@ async fn case_12_pages_that_keep_contradicting_each_other_fail_the_read() {
             .unwrap_err();
         assert_eq!(error.kind, ReadErrorKind::Incomplete, "{error}");
     }
+}
+
+#[tokio::test]
+async fn case_12_rows_that_come_twice_count_once_when_a_second_reading_agrees() {
+    // Hour 99 stands on both pages, as it does when a row was added before it; nothing is counted.
+    let twice = |seen: &Seen| match seen.query["offset"].as_str() {
+        "0" => ok(page(&(0..100).map(hour).collect::<Vec<_>>(), 0, true, None)),
+        _ => ok(page(&(99..120).map(hour).collect::<Vec<_>>(), 100, false, None)),
+    };
+    let stable = Provider::start(move |seen, _| twice(seen)).await;
+    let snapshot = pagerduty(&stable, &TestClock::at(NOW))
+        .read(&policy("PEP"), week())
+        .await;
+    assert_eq!((snapshot.unwrap().shifts.len(), stable.lines().len()), (120, 4));
+
+    let rows: Vec<_> = (0..121).map(hour).collect();
+    let settled = Provider::start(move |seen, before| if before < 2 { twice(seen) } else { serve(&rows, seen) }).await;
+    let snapshot = pagerduty(&settled, &TestClock::at(NOW))
+        .read(&policy("PEP"), week())
+        .await;
+    assert_eq!((snapshot.unwrap().shifts.len(), settled.lines().len()), (121, 4));
+
+    let moving = Provider::start(move |seen, before| match before {
+        0 | 1 => twice(seen),
+        2 => ok(page(&(0..100).map(hour).collect::<Vec<_>>(), 0, true, None)),
+        _ => ok(page(&(99..122).map(hour).collect::<Vec<_>>(), 100, false, None)),
+    })
+    .await;
+    let error = pagerduty(&moving, &TestClock::at(NOW))
+        .read(&policy("PEP"), week())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ReadErrorKind::Incomplete);
 }
 
 #[tokio::test]

@@ -305,3 +305,38 @@ fn case_26_28_only_the_login_email_counts_and_may_be_missing() {
     assert!(decode(json!({"id": "PX", "type": "user", "name": "U", "email": "u@example.com"})).is_err());
     assert!(decode(json!({"id": "PU", "type": "service_reference"})).is_err());
 }
+
+#[tokio::test]
+async fn case_22_a_mark_of_deletion_on_one_entry_counts_for_all_of_the_person() {
+    let plain = entry("2026-01-08T00:00:00Z", "2026-01-09T00:00:00Z", "PU");
+    let mut marked = entry("2026-01-10T00:00:00Z", "2026-01-11T00:00:00Z", "PU");
+    marked["user"]["deleted_at"] = json!("2025-12-01T10:00:00-05:00");
+    for entries in [json!([plain, marked]), json!([marked, plain])] {
+        let provider = provider(entries).await;
+        let source = pagerduty(&provider, &TestClock::at(NOW));
+        let snapshot = source.read(&schedule("PA"), week()).await.unwrap();
+        let states: Vec<_> = snapshot.shifts.iter().map(|shift| shift.user.state).collect();
+        assert_eq!(states, [SourceUserState::Deleted; 2]);
+    }
+}
+
+#[tokio::test]
+async fn of_two_refusals_the_one_that_says_more_is_told() {
+    for (shifts, layers, kind) in [
+        (403, 404, ReadErrorKind::Forbidden),
+        (404, 403, ReadErrorKind::Forbidden),
+        (404, 400, ReadErrorKind::NotFound),
+        (400, 404, ReadErrorKind::NotFound),
+        (400, 400, ReadErrorKind::Rejected),
+        (404, 500, ReadErrorKind::Server),
+    ] {
+        let provider = Provider::start(move |seen, _| match seen.path.as_str() {
+            "/v3/schedules/PA" => reply(shifts, ""),
+            _ => reply(layers, ""),
+        })
+        .await;
+        let source = pagerduty(&provider, &TestClock::at(NOW));
+        let error = source.read(&schedule("PA"), week()).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{shifts} {layers}");
+    }
+}
