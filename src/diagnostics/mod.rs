@@ -1,11 +1,6 @@
 //! Mistakes in files that people wrote: collected, sorted, and shown with file, line, column and a caret.
 
-use std::{
-    cmp::Ordering,
-    fmt::{self, Write as _},
-    ops::Range,
-    sync::Arc,
-};
+use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
 mod render;
 
@@ -275,6 +270,14 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
+impl From<Diagnostic> for Report {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self {
+            diagnostics: vec![diagnostic],
+        }
+    }
+}
+
 /// The known name that `wanted` was probably meant to be, as "did you mean `x`?".
 #[must_use]
 pub fn did_you_mean<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
@@ -303,8 +306,7 @@ fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_unsafe(c) || c == '\r' || c == '\t' {
-            // Writing to a String cannot fail.
-            let _: fmt::Result = write!(out, "{}", c.escape_unicode());
+            out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
