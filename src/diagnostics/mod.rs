@@ -65,10 +65,11 @@ impl SourceFile {
         &self.name
     }
 
-    /// Whether the byte at `offset` may belong to a secret, so that no message may repeat it.
+    /// Whether some of these bytes may belong to a secret, so that no message may repeat them.
     #[must_use]
-    pub fn is_masked(&self, offset: usize) -> bool {
-        self.masked.iter().any(|range| range.contains(&offset))
+    pub fn hides(&self, span: &Range<usize>) -> bool {
+        let overlaps = |masked: &Range<usize>| masked.start < span.end && span.start < masked.end;
+        self.masked.iter().any(overlaps)
     }
 
     /// Line and column of a byte offset, both counted from 1, columns in characters.
@@ -305,7 +306,10 @@ fn is_unsafe(c: char) -> bool {
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_unsafe(c) || c == '\r' || c == '\t' {
+        // A line break would let a name in a file look like a line of the log.
+        if c.is_control() {
+            out.extend(c.escape_debug());
+        } else if is_unsafe(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
@@ -356,6 +360,7 @@ mod tests {
         );
         let text = report.to_text(false);
         assert!(text.chars().all(|c| !is_unsafe(c)), "{text:?}");
+        assert!(!report.to_string().contains('\n'), "{report}");
         assert!(report.to_json().to_string().chars().all(|c| !is_unsafe(c)));
     }
 
