@@ -1,12 +1,19 @@
 //! Finds text in a configuration file that may be a secret written there by mistake, before anything shows the file.
+//!
+//! Works on lines and not on parsed values, because a file that does not parse is shown as well. What is not known to be
+//! harmless is masked: a key may be misspelt, an equals sign missing, a quote not closed.
 
 use std::ops::Range;
 
 /// Sections in which nobody keeps secrets.
 const HARMLESS_SECTIONS: &[&str] = &["identity_center", "identity", "timing", "limits", "http"];
 
-/// Keys of a source whose values are no secrets. Any other key there may be a misspelt one that holds a secret.
+/// Keys elsewhere whose values are no secrets.
 const HARMLESS_KEYS: &[&str] = &[
+    "mode",
+    "owner_id",
+    "policy_dir",
+    "ledger",
     "kind",
     "region",
     "base_url",
@@ -20,77 +27,110 @@ const HARMLESS_KEYS: &[&str] = &[
     "credential",
 ];
 
-/// The bytes of `text` that must not be shown. Works on lines and not on parsed values, because a file that does not
-/// parse is shown as well, and covers more than it must.
+/// The bytes of `text` that must not be shown.
 pub(super) fn mask(text: &str) -> Vec<Range<usize>> {
     let mut masked = Vec::new();
     let mut start = 0;
-    let mut in_source = false;
+    let mut harmless_section = false;
     for line in text.split_inclusive('\n') {
-        if let Some(header) = line.trim_start().strip_prefix('[') {
+        let header = line.trim_start().strip_prefix('[');
+        // With a value in the same line it is no header, but perhaps a bracket too many.
+        let header = header.filter(|header| !header.contains(['=', '"', '\'']));
+        if let Some(header) = header {
             let name = header.trim_start_matches('[').trim_start();
-            let root = &name[..name.find(|c: char| !is_key(c)).unwrap_or(name.len())];
-            in_source = !HARMLESS_SECTIONS.contains(&root);
+            let root = name.find(|c: char| !is_bare(c) || c == '.').unwrap_or(name.len());
+            harmless_section = HARMLESS_SECTIONS.contains(&&name[..root]);
         }
-        mask_line(
-            text,
-            start,
-            line.trim_end(),
-            in_source || line.contains("source"),
-            &mut masked,
-        );
+        if header.is_none() && (!harmless_section || mentions_secret(line)) {
+            mask_line(text, start, line.trim_end(), &mut masked);
+        }
+        // A password inside a URL.
+        if let Some(scheme) = line.find("://")
+            && let Some(at) = line[scheme..].rfind('@')
+        {
+            masked.push(start + scheme + 3..start + scheme + at);
+        }
         start += line.len();
     }
     masked
 }
 
-fn mask_line(text: &str, start: usize, line: &str, in_source: bool, masked: &mut Vec<Range<usize>>) {
-    let end = start + line.len();
-    let indent = line.len() - line.trim_start().len();
-    let first = &line[indent..];
-    let word = first.find(|c: char| !is_key(c)).unwrap_or(first.len());
-    if is_secret(&first[..word]) && !first[word..].trim_start().starts_with(['=', '.', ']']) {
-        masked.push(start + indent + word..end);
-    }
-    for (equals, _) in line.match_indices('=') {
-        let key = line[..equals].trim_end();
-        let key = &key[key.rfind(|c: char| !is_key(c)).map_or(0, |at| at + last_len(key, at))..];
-        let value = equals + 1 + (line[equals + 1..].len() - line[equals + 1..].trim_start().len());
-        let suspect = is_secret(key) || (in_source && !HARMLESS_KEYS.contains(&key.trim_matches(['"', '\''])));
-        if suspect && !line[value..].starts_with('{') {
-            masked.push(start + value..value_end(text, start + value, end));
+/// Masks all words and quoted texts of a line but keys and the values of harmless keys.
+fn mask_line(text: &str, start: usize, line: &str, masked: &mut Vec<Range<usize>>) {
+    let mut key = "";
+    let mut harmless_value = false;
+    // A key stands at the start of the line, or after one of these.
+    let mut before_key = true;
+    let mut at = 0;
+    while let Some(c) = line[at..].chars().next() {
+        let rest = &line[at..];
+        let length = match c {
+            '#' => rest.len(),
+            '"' | '\'' => quoted(rest, c),
+            c if is_bare(c) => rest.find(|c| !is_bare(c)).unwrap_or(rest.len()),
+            other => {
+                if other == '=' {
+                    harmless_value = HARMLESS_KEYS.contains(&key);
+                } else if !other.is_whitespace() {
+                    harmless_value = false;
+                }
+                if !other.is_whitespace() {
+                    before_key = matches!(other, '{' | ',');
+                }
+                at += other.len_utf8();
+                continue;
+            }
+        };
+        let token = &rest[..length];
+        if before_key && rest[length..].trim_start().starts_with('=') {
+            let name = token.trim_matches(['"', '\'']);
+            key = name.rsplit_once('.').map_or(name, |(_, last)| last);
+        } else {
+            key = "";
+            if !harmless_value {
+                let end = triple_quoted(text, start + at).unwrap_or(start + at + length);
+                masked.push(start + at..end);
+            }
         }
-    }
-    // A password inside a URL.
-    if let Some(scheme) = line.find("://")
-        && let Some(at) = line[scheme..].rfind('@')
-    {
-        masked.push(start + scheme + 3..start + scheme + at);
+        harmless_value = false;
+        before_key = false;
+        at += length;
     }
 }
 
-fn last_len(text: &str, at: usize) -> usize {
-    text[at..].chars().next().map_or(1, char::len_utf8)
-}
-
-fn is_key(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '-' | '"' | '\'')
-}
-
-/// Where a value ends: at its closing quotes, which may be lines away, or with its line.
-fn value_end(text: &str, value: usize, line_end: usize) -> usize {
-    for quotes in ["\"\"\"", "'''"] {
-        if let Some(rest) = text[value..].strip_prefix(quotes) {
-            return rest.find(quotes).map_or(text.len(), |close| value + 3 + close + 3);
+/// The length of a quoted text with its quotes, or of the rest where they do not close.
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        if c == quote && !escaped {
+            return at + 1;
         }
+        escaped = c == '\\' && quote == '"' && !escaped;
     }
-    line_end
+    text.len()
 }
 
-fn is_secret(key: &str) -> bool {
-    let key = key.trim_matches(['"', '\'']).to_lowercase();
-    let names_one = ["token", "key", "secret", "pass", "pwd", "auth"];
-    names_one.iter().any(|part| key.contains(part)) && key != "token_url"
+/// Where a text in triple quotes ends, which may be lines away.
+fn triple_quoted(text: &str, at: usize) -> Option<usize> {
+    let quotes = ["\"\"\"", "'''"]
+        .into_iter()
+        .find(|quotes| text[at..].starts_with(quotes))?;
+    let inner = at + quotes.len();
+    Some(
+        text[inner..]
+            .find(quotes)
+            .map_or(text.len(), |close| inner + close + quotes.len()),
+    )
+}
+
+fn is_bare(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-' | '.')
+}
+
+fn mentions_secret(line: &str) -> bool {
+    let line = line.to_lowercase();
+    let names = ["token", "key", "secret", "pass", "pwd", "auth"];
+    names.iter().any(|name| line.contains(name))
 }
 
 #[cfg(test)]
@@ -119,11 +159,17 @@ mod tests {
             "oauth = \"hunter2\"",
             "token = \"\"\"\nhunter2\nhunter2\"\"\"",
             "token = '''\nhunter2",
+            "kind = \"pagerduty\" \"hunter2\"",
+            "token = { \"hunter2\" }",
+            "token = { env = \"X\" } # was hunter2",
+            "token = { env = \"X\" \"hunter2\" }",
+            "token = \"a\\\"hunter2\"",
             "base_url = \"https://user:hunter2@example.com\"",
             "ü_token = \"hunter2\"",
             "[source.pd]\ntoken = { value = \"hunter2\" }",
             "[source.pd.token]\nvalue = \"hunter2\"",
             "[pagerduty]\nvalue = \"hunter2\"",
+            "[source.pd]\ntoken =\n\"hunter2\"",
             "source = { pd = { value = \"hunter2\" } }",
         ] {
             assert!(!shown(secret).contains("hunter2"), "{}", shown(secret));

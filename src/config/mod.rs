@@ -262,8 +262,7 @@ pub fn inspect(path: &Path, env: &dyn Env, secrets: Secrets) -> Inspection {
     let name = path.display().to_string();
     let text = match document::read(path).and_then(|bytes| document::decode(&name, bytes)) {
         Ok(text) => text,
-        Err(diagnostic) => {
-            report.push(diagnostic);
+        Err(report) => {
             return Inspection {
                 config: None,
                 policy_dir: None,

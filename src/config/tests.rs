@@ -357,3 +357,30 @@ fn the_example_loads_and_says_what_the_defaults_are() {
         );
     }
 }
+
+proptest::proptest! {
+    /// However one edit breaks a file that holds a secret by mistake, the secret is not shown. Backslashes are not put
+    /// in: one in front of a quote can make the secret a part of the value of another key, as which it is shown.
+    #[test]
+    fn one_edit_never_shows_a_secret(at in 0..MINIMAL.len(), cut in 0..12_usize, put in r#"[a-z"'=\[\]{}#\n.,é ]{0,3}"#) {
+        let place = "{ env = \"PD\" }";
+        let before = MINIMAL.find(place).unwrap();
+        // The edit is made around the secret, not in it: half a secret is not recognised by this test.
+        let (at, cut) = if at <= before { (at, cut.min(before - at)) } else { (at.max(before + place.len()), cut) };
+        let mut text = MINIMAL.to_owned();
+        let end = (at + cut).min(text.len());
+        text.replace_range(at.min(end)..end, &put);
+        let text = text.replace(place, "\"hunter2\"");
+        let mut report = inspect_text(&text);
+        report.sort();
+        let shown = format!("{}{}{report}", report.to_text(false), report.to_json());
+        proptest::prop_assert!(!shown.contains("hunter2"), "{}\n{}", text, shown);
+    }
+}
+
+fn inspect_text(text: &str) -> Report {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    fs::write(&path, text).unwrap();
+    inspect(&path, &env(), Secrets::Read).report
+}

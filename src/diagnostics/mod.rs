@@ -1,11 +1,6 @@
 //! Mistakes in files that people wrote: collected, sorted, and shown with file, line, column and a caret.
 
-use std::{
-    cmp::Ordering,
-    fmt::{self, Write as _},
-    ops::Range,
-    sync::Arc,
-};
+use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
 mod render;
 
@@ -70,10 +65,11 @@ impl SourceFile {
         &self.name
     }
 
-    /// Whether the byte at `offset` may belong to a secret, so that no message may repeat it.
+    /// Whether some of these bytes may belong to a secret, so that no message may repeat them.
     #[must_use]
-    pub fn is_masked(&self, offset: usize) -> bool {
-        self.masked.iter().any(|range| range.contains(&offset))
+    pub fn hides(&self, span: &Range<usize>) -> bool {
+        let overlaps = |masked: &Range<usize>| masked.start < span.end && span.start < masked.end;
+        self.masked.iter().any(overlaps)
     }
 
     /// Line and column of a byte offset, both counted from 1, columns in characters.
@@ -275,6 +271,14 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
+impl From<Diagnostic> for Report {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self {
+            diagnostics: vec![diagnostic],
+        }
+    }
+}
+
 /// The known name that `wanted` was probably meant to be, as "did you mean `x`?".
 #[must_use]
 pub fn did_you_mean<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
@@ -302,9 +306,11 @@ fn is_unsafe(c: char) -> bool {
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_unsafe(c) || c == '\r' || c == '\t' {
-            // Writing to a String cannot fail.
-            let _: fmt::Result = write!(out, "{}", c.escape_unicode());
+        // A line break would let a name in a file look like a line of the log.
+        if c.is_control() {
+            out.extend(c.escape_debug());
+        } else if is_unsafe(c) {
+            out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
@@ -354,6 +360,7 @@ mod tests {
         );
         let text = report.to_text(false);
         assert!(text.chars().all(|c| !is_unsafe(c)), "{text:?}");
+        assert!(!report.to_string().contains('\n'), "{report}");
         assert!(report.to_json().to_string().chars().all(|c| !is_unsafe(c)));
     }
 

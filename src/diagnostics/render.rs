@@ -54,11 +54,11 @@ struct Excerpt<'a> {
 impl<'a> Excerpt<'a> {
     fn new(source: &'a SourceFile, span: &Range<usize>) -> Self {
         let text = source.shown.as_str();
-        let at = span.start.min(text.len());
+        let at = text.floor_char_boundary(span.start);
         let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
         let line = text[start..end].trim_end_matches('\r');
-        let stop = span.end.min(start + line.len()).max(at);
+        let stop = text.floor_char_boundary(span.end.min(start + line.len())).max(at);
         Self {
             text: line,
             line: source.line(at),

@@ -19,7 +19,9 @@ impl<'a> Syntax<'a> {
             .collect();
         errors.sort_by_key(|(span, _)| (span.start, span.end));
         let unclosed = errors.iter().position(|(_, message)| message.starts_with("unclosed"));
+        let endless = |(_, message): &(Range<usize>, String)| message.starts_with("invalid multi-line");
         let beyond_recovery = unclosed.is_some()
+            || errors.iter().any(endless)
             || errors
                 .iter()
                 .any(|(span, _)| line_of(text, span.start).trim_start().starts_with(['[', '<', '>']));
@@ -80,7 +82,7 @@ impl<'a> Syntax<'a> {
 
     fn reword(&self, source: &SourceFile, span: &Range<usize>, message: &str) -> (String, Option<&'static str>) {
         let found = self.text.get(span.clone()).unwrap_or_default();
-        let quoted = if source.is_masked(span.start) {
+        let quoted = if source.hides(span) {
             "this".to_owned()
         } else {
             format!("`{found}`")
@@ -145,7 +147,12 @@ pub(super) fn structural(source: &Arc<SourceFile>, at: Range<usize>, message: &s
         let wrong = names.next().unwrap_or_default();
         let known: Vec<&str> = names.collect();
         let hint = did_you_mean(wrong, known.iter().copied()).unwrap_or_else(|| format!("write {}", listed(&known)));
-        return Diagnostic::error("wrong-value", source, at, format!("`{wrong}` is not known here")).hint(hint);
+        let message = if source.hides(&at) {
+            "this value is not known here".to_owned()
+        } else {
+            format!("`{}` is not known here", shortened(wrong))
+        };
+        return Diagnostic::error("wrong-value", source, at, message).hint(hint);
     }
     let mismatch = message
         .strip_prefix("invalid type: ")
@@ -154,10 +161,10 @@ pub(super) fn structural(source: &Arc<SourceFile>, at: Range<usize>, message: &s
     if let Some((found, expected)) = mismatch {
         let hint = (expected.contains("datetime") && found.starts_with("string"))
             .then(|| "dates are written without quotes, such as 2027-03-31".to_owned());
-        let found = if source.is_masked(at.start) {
+        let found = if source.hides(&at) {
             "something else".to_owned()
         } else {
-            given(found)
+            given(&shortened(found))
         };
         let text = format!("expected {}, found {found}", wanted(expected));
         return Diagnostic::error("wrong-type", source, at, text).hint_if(hint);
@@ -165,6 +172,14 @@ pub(super) fn structural(source: &Arc<SourceFile>, at: Range<usize>, message: &s
     match message.split_once('\n') {
         Some((message, hint)) => Diagnostic::error("wrong-value", source, at, message).hint(hint),
         None => Diagnostic::error("wrong-value", source, at, message),
+    }
+}
+
+/// As much of a value as helps to recognise it.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read as _, path::Path, sync::Arc};
 
-use crate::diagnostics::{Diagnostic, SourceFile};
+use crate::diagnostics::{Diagnostic, Report, SourceFile};
 
 /// The largest file that is read, in bytes. A policy or configuration file is a few thousand.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -10,32 +10,29 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The bytes of the regular file at `path`.
 ///
 /// # Errors
-/// A [`Diagnostic`] about the whole file when it is missing, unreadable, not a regular file or larger than
+/// A [`Report`] about the whole file when it is missing, unreadable, not a regular file or larger than
 /// [`MAX_FILE_BYTES`]. The size is looked at before anything is read.
-pub fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
+pub fn read(path: &Path) -> Result<Vec<u8>, Report> {
     let name = path.display().to_string();
+    let refuse =
+        |code, message: &str, hint: &str| Report::from(Diagnostic::whole_file(code, &name, message).hint(hint));
     let failed = |error: std::io::Error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => "check the path; a symbolic link may point at nothing",
             std::io::ErrorKind::PermissionDenied => "let the user that dutybound runs as read it",
-            _ => "see the reason that the operating system gave",
+            _ => "the daemon's user must be able to open and read it",
         };
-        Diagnostic::whole_file("unreadable", &name, format!("cannot read the file: {}", reason(&error))).hint(hint)
+        refuse("unreadable", &format!("cannot read the file: {}", reason(&error)), hint)
     };
     // Looked at by path before opening, because opening a pipe would wait for a writer.
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if metadata.is_dir() {
-        return Err(
-            Diagnostic::whole_file("unreadable", &name, "this is a directory, not a file")
-                .hint("move or rename the directory, or give the path of a file"),
-        );
+        let hint = "move or rename the directory, or give the path of a file";
+        return Err(refuse("unreadable", "this is a directory, not a file", hint));
     }
     if !metadata.is_file() {
-        return Err(Diagnostic::whole_file(
-            "unreadable",
-            &name,
-            "this is not a regular file",
-        ));
+        let hint = "only regular files are read, never pipes or devices";
+        return Err(refuse("unreadable", "this is not a regular file", hint));
     }
     let mut bytes = Vec::new();
     if metadata.len() <= MAX_FILE_BYTES {
@@ -45,18 +42,14 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
     }
     let size = metadata.len().max(bytes.len() as u64);
     if size > MAX_FILE_BYTES {
-        return Err(Diagnostic::whole_file(
-            "too-large",
-            &name,
-            format!("the file has {size} bytes, the limit is {MAX_FILE_BYTES}"),
-        )
-        .hint("it was not read; remove it or split it"));
+        let message = format!("the file has {size} bytes, the limit is {MAX_FILE_BYTES}");
+        return Err(refuse("too-large", &message, "it was not read; remove it or split it"));
     }
     Ok(bytes)
 }
 
 /// The reason without the operating system's error number.
-pub(super) fn reason(error: &std::io::Error) -> String {
+fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((reason, _)) => reason.to_lowercase(),
@@ -67,8 +60,8 @@ pub(super) fn reason(error: &std::io::Error) -> String {
 /// The text of a file, without a byte order mark.
 ///
 /// # Errors
-/// A [`Diagnostic`] at the first byte that is not UTF-8.
-pub fn decode(name: &str, bytes: Vec<u8>) -> Result<String, Diagnostic> {
+/// A [`Report`] at the first byte that is not UTF-8.
+pub fn decode(name: &str, bytes: Vec<u8>) -> Result<String, Report> {
     let bytes = match bytes.strip_prefix(b"\xef\xbb\xbf") {
         Some(rest) => rest.to_vec(),
         None => bytes,
@@ -87,7 +80,9 @@ pub fn decode(name: &str, bytes: Vec<u8>) -> Result<String, Diagnostic> {
         let masked = line_start..at;
         let source = Arc::new(SourceFile::new(name, &format!("{before}\u{fffd}"), &[masked]));
         let message = format!("byte {at} (0x{:02x}) is not UTF-8", bytes[at]);
-        Diagnostic::error("not-utf8", &source, at..at + '\u{fffd}'.len_utf8(), message).hint(hint)
+        Diagnostic::error("not-utf8", &source, at..at + '\u{fffd}'.len_utf8(), message)
+            .hint(hint)
+            .into()
     })
 }
 
@@ -98,17 +93,21 @@ mod tests {
     #[test]
     fn a_byte_order_mark_is_dropped_and_bad_bytes_are_placed() {
         assert_eq!(decode("a", b"\xef\xbb\xbfx = 1".to_vec()).unwrap(), "x = 1");
-        let d = decode("a.toml", b"a = 1\nb = \"\xe4\"\n".to_vec()).unwrap_err();
+        let first = |bytes: &[u8]| {
+            let report = decode("a.toml", bytes.to_vec()).unwrap_err();
+            report.diagnostics()[0].clone()
+        };
+        let d = first(b"a = 1\nb = \"\xe4\"\n");
         assert_eq!(d.place(), "a.toml:2:6");
         assert_eq!(d.message, "byte 11 (0xe4) is not UTF-8");
-        let d = decode("a.toml", b"\xff\xfea\0".to_vec()).unwrap_err();
+        let d = first(b"\xff\xfea\0");
         assert_eq!(d.hint.as_deref(), Some("the file is UTF-16; save it as UTF-8"));
     }
 
     #[test]
     fn what_is_not_a_small_regular_file_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let message = |path: &Path| read(path).unwrap_err().message;
+        let message = |path: &Path| read(path).unwrap_err().diagnostics()[0].message.clone();
         assert!(message(&dir.path().join("none")).contains("no such file"));
         assert_eq!(message(dir.path()), "this is a directory, not a file");
         assert_eq!(message(Path::new("/dev/null")), "this is not a regular file");

@@ -14,7 +14,7 @@ pub(super) struct RawFile {
     /// As a person would write it after the directory's path.
     pub(super) name: String,
     pub(super) path: PathBuf,
-    pub(super) content: Result<Vec<u8>, Diagnostic>,
+    pub(super) content: Result<Vec<u8>, Report>,
 }
 
 /// What identifies one version of a file without reading it.
@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 5;
 
 /// All policy files, sorted by name: every `*.toml` directly in `dir`, whether file or symbolic link. Hidden names,
 /// such as editors' locks and Kubernetes' `..data`, are no policy files.
-pub(super) fn read(dir: &Path) -> Result<Vec<RawFile>, Diagnostic> {
+pub(super) fn read(dir: &Path) -> Result<Vec<RawFile>, Report> {
     for _ in 0..ATTEMPTS {
         let before = list(dir)?;
         let files: Vec<RawFile> = before
@@ -43,11 +43,12 @@ pub(super) fn read(dir: &Path) -> Result<Vec<RawFile>, Diagnostic> {
     let message = format!("the directory changed each of the {ATTEMPTS} times that it was read");
     Err(
         Diagnostic::whole_file("unreadable", &dir.display().to_string(), message)
-            .hint("find out what keeps writing to it, or try again"),
+            .hint("find out what keeps writing to it, or try again")
+            .into(),
     )
 }
 
-fn list(dir: &Path) -> Result<Vec<(PathBuf, Option<Stamp>)>, Diagnostic> {
+fn list(dir: &Path) -> Result<Vec<(PathBuf, Option<Stamp>)>, Report> {
     let shown = dir.display().to_string();
     let failed = |error: io::Error| {
         let (message, hint) = match error.kind() {
@@ -64,7 +65,7 @@ fn list(dir: &Path) -> Result<Vec<(PathBuf, Option<Stamp>)>, Diagnostic> {
                 "let the user that dutybound runs as list and read it",
             ),
         };
-        Diagnostic::whole_file("unreadable", &shown, message).hint(hint)
+        Report::from(Diagnostic::whole_file("unreadable", &shown, message).hint(hint))
     };
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
@@ -84,10 +85,12 @@ fn list(dir: &Path) -> Result<Vec<(PathBuf, Option<Stamp>)>, Diagnostic> {
     }
     if found.is_empty() {
         return Err(
-            Diagnostic::whole_file("no-policy", &shown, "there is no policy file in this directory").hint(
-                "an empty policy would take everybody's access away, so it is never read as one; \
+            Diagnostic::whole_file("no-policy", &shown, "there is no policy file in this directory")
+                .hint(
+                    "an empty policy would take everybody's access away, so it is never read as one; \
                  add a file such as payments.toml",
-            ),
+                )
+                .into(),
         );
     }
     found.sort();
@@ -132,7 +135,7 @@ pub(super) fn revision(files: &[RawFile]) -> Result<String, Report> {
                     hash.update(part);
                 }
             }
-            Err(diagnostic) => report.push(diagnostic.clone()),
+            Err(mistakes) => report.extend(mistakes.clone().into_diagnostics()),
         }
     }
     if report.has_errors() {

@@ -108,6 +108,10 @@ pub struct Rule {
 
 /// What earns a rule's entitlement.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "rules are made once for each load and then only borrowed"
+)]
 pub enum Trigger {
     /// Being on call.
     OnCall(OnCall),
@@ -149,13 +153,7 @@ pub struct PolicyContext {
 /// a policy file is an error and never an empty policy.
 pub fn load(dir: &Path, context: &PolicyContext) -> Result<(Policy, Vec<Diagnostic>), Report> {
     let mut report = Report::default();
-    let files = match directory::read(dir) {
-        Ok(files) => files,
-        Err(diagnostic) => {
-            report.push(diagnostic);
-            return Err(report);
-        }
-    };
+    let files = directory::read(dir)?;
     let revision = directory::revision(&files);
     let folder = dir
         .file_name()
@@ -170,9 +168,9 @@ pub fn load(dir: &Path, context: &PolicyContext) -> Result<(Policy, Vec<Diagnost
                 let parsed = document::parse(source, &text, &mut report);
                 drafts.push(lower::lower(parsed, format!("{folder}/{}", file.name), &mut report));
             }
-            Err(diagnostic) => {
+            Err(mistakes) => {
                 complete = false;
-                report.push(diagnostic);
+                report.extend(mistakes.into_diagnostics());
             }
         }
     }
@@ -198,14 +196,7 @@ pub fn load(dir: &Path, context: &PolicyContext) -> Result<(Policy, Vec<Diagnost
 /// # Errors
 /// A [`Report`] when the directory or a file in it cannot be read, or there is no policy file.
 pub fn fingerprint(dir: &Path) -> Result<String, Report> {
-    match directory::read(dir) {
-        Ok(files) => directory::revision(&files),
-        Err(diagnostic) => {
-            let mut report = Report::default();
-            report.push(diagnostic);
-            Err(report)
-        }
-    }
+    directory::revision(&directory::read(dir)?)
 }
 
 /// `None` when an entry has no value. Its reason is in the report; here nothing is left out, because a policy without

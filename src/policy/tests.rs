@@ -554,3 +554,25 @@ fn a_mounted_config_map_is_read_through_its_links() {
         report.to_text(false)
     );
 }
+
+proptest::proptest! {
+    /// Whatever an edit leaves behind, the answer is a policy or at least one mistake that can be shown.
+    #[test]
+    fn any_edit_is_a_policy_or_a_mistake(
+        at in 0..PAYMENTS.len(),
+        cut in 0..40_usize,
+        put in r#"([a-z"'=\[\]{}#\n.,\\é\x00\x1b 0-9-]|\[\[rule\]\]|true){0,4}"#,
+    ) {
+        let at = PAYMENTS.floor_char_boundary(at);
+        let end = PAYMENTS.floor_char_boundary((at + cut).min(PAYMENTS.len())).max(at);
+        let text = format!("{}{put}{}", &PAYMENTS[..at], &PAYMENTS[end..]);
+        match load_all(&[("commerce.toml", COMMERCE), ("payments.toml", &text)]) {
+            Ok((policy, _)) => proptest::prop_assert_eq!(policy.projects.len(), 2),
+            Err(report) => {
+                proptest::prop_assert!(report.has_errors());
+                let shown = report.to_text(false);
+                proptest::prop_assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", shown);
+            }
+        }
+    }
+}

@@ -174,7 +174,7 @@ pub(super) fn unmet_training(code: &'static str, world: &World<'_>, report: &mut
         for (at, training) in &draft.mentions.trainings {
             if !completed.contains(training.as_str()) {
                 let message = format!("no member of {} has completed `{training}`", draft.name);
-                let hint = did_you_mean(training, completed.iter().copied())
+                let hint = did_you_mean(training, completed.iter().copied().chain(["member"]))
                     .unwrap_or_else(|| "so nobody earns this; list it under a member's `completed`".to_owned());
                 report.push(draft.warning(code, at, message).hint(hint));
             }
