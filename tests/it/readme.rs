@@ -20,7 +20,9 @@ fn the_iam_policy_is_the_one_that_the_command_prints() {
         permission_set_arn: permission_set_arn.into(),
     };
     let readers = Target::Group(GroupRef::Name("payments-prod-readers".into()));
-    let group = ResolvedTarget::Group { group_id: group_id.into() };
+    let group = ResolvedTarget::Group {
+        group_id: group_id.into(),
+    };
     let place = Place {
         region: "eu-central-1",
         owner_account_id: "999999999999",
@@ -29,7 +31,11 @@ fn the_iam_policy_is_the_one_that_the_command_prints() {
     };
     let expected = iam_policy(&place, &[(admin, Some(resolved)), (readers, Some(group))]).document;
     let text = readme();
-    let block = text.split("```json").nth(1).and_then(|rest| rest.split("```").next()).expect("a JSON block");
+    let block = text
+        .split("```json")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("a JSON block");
     let shown: serde_json::Value = serde_json::from_str(block).unwrap();
     assert_eq!(shown, expected, "the README should show:\n{expected:#}");
 }
@@ -38,6 +44,10 @@ fn the_iam_policy_is_the_one_that_the_command_prints() {
 fn every_command_of_the_program_is_in_the_readme() {
     let text = readme();
     for command in dutybound::cli::command().get_subcommands() {
-        assert!(text.contains(&format!("`{}", command.get_name())), "{}", command.get_name());
+        assert!(
+            text.contains(&format!("`{}", command.get_name())),
+            "{}",
+            command.get_name()
+        );
     }
 }
