@@ -22,8 +22,8 @@ forbid 'a home directory' -F -e "${HOME%/}/"
 # The hosts are asked of the clients, so that this file names none either.
 hosts=$(
     {
-        command -v npm >/dev/null && npm config get registry
-        command -v pip >/dev/null && pip config list
+        command -v npm >/dev/null && npm config get registry 2>/dev/null
+        command -v pip >/dev/null && pip config list 2>/dev/null
         env | grep -E '^(PIP_|CARGO_REGISTRIES|CARGO_SOURCE|NPM_CONFIG_)' || true
         cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null || true
     } | grep -oE 'https?://[^/:[:space:]"]+' | sed 's,.*//\([^@]*@\)\?,,' | grep -vE '^(127\.|localhost$|\[)' | sort -u
