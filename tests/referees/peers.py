@@ -170,6 +170,7 @@ class Stage(contextlib.ExitStack):
         port = free_port()
         config.write_text(
             CONFIG.format(
+                ledger=self.dir / "ledger.sqlite",
                 pagerduty=pagerduty,
                 opsgenie=OPSGENIE.format(url=opsgenie) if opsgenie else "",
                 aws=aws,
@@ -221,10 +222,10 @@ CONFIG = """\
 mode = "sync"
 owner_id = "referee"
 policy_dir = "access.d"
-ledger = "ledger.db"
+ledger = "{ledger}"
 
 [source.pagerduty]
-type = "pagerduty"
+kind = "pagerduty"
 base_url = "{pagerduty}"
 token = {{ env = "PAGERDUTY_TOKEN" }}
 
@@ -240,9 +241,9 @@ listen = "127.0.0.1:{port}"
 
 OPSGENIE = """\
 [source.opsgenie]
-type = "opsgenie"
+kind = "opsgenie"
 base_url = "{url}"
-key = {{ env = "OPSGENIE_KEY" }}
+api_key = {{ env = "OPSGENIE_KEY" }}
 """
 
 PAYMENTS = f"""\
