@@ -163,9 +163,8 @@ class Stage(contextlib.ExitStack):
         """Writes a configuration in mode `sync` with a policy for the sandbox's small organisation."""
         (self.dir / "access.d").mkdir()
         (self.dir / "access.d" / "payments.toml").write_text(PAYMENTS)
-        (self.dir / "access.d" / "data.toml").write_text(DATA if opsgenie else "")
-        if not opsgenie:
-            (self.dir / "access.d" / "data.toml").unlink()
+        if opsgenie:
+            (self.dir / "access.d" / "data.toml").write_text(DATA)
         config = self.dir / "config.toml"
         port = free_port()
         config.write_text(
@@ -187,6 +186,7 @@ class Installation:
 
     def __init__(self, config, url):
         self.config = config
+        self.policy = config.parent / "access.d"
         self.url = url
         clean = {
             key: value
@@ -204,18 +204,32 @@ class Installation:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
 
+    def execute(self, *arguments):
+        return subprocess.run(
+            [os.environ["DUTYBOUND"], *arguments],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE * 2,
+        )
+
     def run(self, *arguments, exits):
         """Runs one command to its end, which must be one of the given exit codes, and gives its standard output."""
-        command = [os.environ["DUTYBOUND"], *arguments]
-        done = subprocess.run(
-            command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE * 2
-        )
+        done = self.execute(*arguments)
         need(
             done.returncode in exits,
             f"dutybound {' '.join(arguments)} ended with {done.returncode} and not with one of {exits}:\n"
             f"{done.stdout}{done.stderr}",
         )
         return done.stdout
+
+    def refuses(self, *arguments, naming):
+        """Runs one command that must fail and say why, naming the thing that is wrong."""
+        done = self.execute(*arguments)
+        asked = f"dutybound {' '.join(arguments)}"
+        need(done.returncode == 1, f"{asked} ended with {done.returncode} and not with 1:\n{done.stderr}")
+        need(naming in done.stderr, f"{asked} does not name {naming}:\n{done.stderr}")
 
 
 CONFIG = """\
