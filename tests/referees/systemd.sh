@@ -23,7 +23,7 @@ systemd-analyze verify --man=no "$unit"
 
 root=$scratch/root
 mkdir -p "$root/etc"
-systemd-sysusers --root="$root" "$PWD/systemd/sysusers.conf"
+systemd-sysusers --root="$root" "$PWD/systemd/sysusers.conf" 2>/dev/null
 grep -q '^dutybound:' "$root/etc/passwd"
 systemd-tmpfiles --root="$root" --create "$PWD/systemd/tmpfiles.conf"
 [ "$(stat -c %a "$root/etc/dutybound/access.d" "$root/var/lib/dutybound" | tr '\n' ' ')" = "750 700 " ]

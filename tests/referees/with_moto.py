@@ -129,7 +129,7 @@ def referee(stage: Stage):
     digest = json.loads(ours.run("diff", "--format", "json", exits=[3]))["digest"]
     ours.run("apply", "--approve", digest, exits=[0])
     aws.expect("after the empty schedule was approved", ["mira"], [])
-    return "moto granted, handed over and revoked an account assignment and a group membership; drift was left alone"
+    return "granted, handed over and revoked an account assignment and a group membership; drift was left alone"
 
 
 main(referee)

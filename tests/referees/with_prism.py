@@ -194,7 +194,7 @@ def referee(stage: Stage):
     quiet("Opsgenie", genie_log)
     through = [call for call in sandbox.journal() if call["service"].lower() in ("pagerduty", "opsgenie")]
     need(len(through) >= 4, f"the daemon made only {len(through)} calls to the providers through Prism")
-    return f"Prism passed {calls} calls of our own and the daemon's {len(through)}, both ways"
+    return f"passed {calls} calls of our own and the daemon's {len(through)}, both ways"
 
 
 main(referee)

@@ -35,7 +35,7 @@ def referee(stage: Stage):
         need(False, f"dutybound still runs {PATIENCE} s after SIGTERM:\n{log.read_text()}")
     need(code == 0, f"dutybound ended with {code} after SIGTERM:\n{log.read_text()}")
     families = sum(line.startswith("# TYPE ") for line in metrics.splitlines())
-    return f"promtool accepts {families} metric families of the running daemon, which ended on SIGTERM"
+    return f"accepts {families} metric families of the running daemon, which ended on SIGTERM"
 
 
 main(referee)
