@@ -1,5 +1,6 @@
 //! Puts the parts together for each command: the only place that builds clients, writers and the ledger.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -228,6 +229,7 @@ async fn reconciler(
         snapshots: Arc::new(Mutex::new(snapshots)),
         applier,
         live: LiveCache::default(),
+        surplus_since: BTreeMap::new(),
     })
 }
 
@@ -402,7 +404,7 @@ async fn show_explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8
     let at = args.at.unwrap_or(now);
     let (mut snapshots, mut access, mut holds, mut board) = Default::default();
     if let Some(ledger) = open_if_there(&config).await? {
-        snapshots = ledger.load_snapshots().await?.newest();
+        snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
         access = ledger.access_in(around(at)).await?;
         holds = ledger.holds().await?;
         board = ledger.board().await?.unwrap_or_default();
@@ -470,7 +472,7 @@ async fn show_report(path: &Path, args: &cli::Report) -> anyhow::Result<u8> {
     let period =
         Interval::new(from, to).with_context(|| format!("the period must end after it starts: {from} .. {to}"))?;
     let rows = ledger.access_in(period).await?;
-    let snapshots = ledger.load_snapshots().await?.newest();
+    let snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
     let request = report::Request {
         period,
         now,

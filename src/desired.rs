@@ -22,8 +22,6 @@ pub struct Timeline {
     pub causes: Vec<Cause>,
     /// Sorted, without duplicates.
     pub problems: Vec<Problem>,
-    /// Schedules that rules name and of which no snapshot exists.
-    pub unread: BTreeSet<ScheduleKey>,
 }
 
 /// Who should hold what at one instant, with every cause.
@@ -31,16 +29,13 @@ pub struct Timeline {
 pub struct Desired {
     /// By entitlement, then person.
     pub holders: BTreeMap<EntitlementId, BTreeMap<Person, Vec<Cause>>>,
-    /// Entitlements of which somebody unidentified is on duty, or whose schedule was never read: for these the set of
-    /// people who should hold them is not known completely.
-    pub incomplete: BTreeSet<EntitlementId>,
 }
 
 impl Timeline {
     /// Evaluates every rule over `range`.
     #[must_use]
     pub fn build(policy: &Policy, snapshots: &Snapshots, identities: &[Identity], range: Interval) -> Self {
-        let people = People::new(snapshots, identities);
+        let people = People::new(snapshots, identities, range);
         let mut timeline = Self::default();
         for project in policy.projects.values() {
             for rule in &project.rules {
@@ -89,13 +84,6 @@ impl Timeline {
                 .or_default()
                 .push(cause.clone());
         }
-        for problem in self
-            .problems
-            .iter()
-            .filter(|p| p.kind.is_not_knowing() && p.holds_at(t))
-        {
-            desired.incomplete.extend(problem.entitlement.clone());
-        }
         desired
     }
 
@@ -119,7 +107,6 @@ impl Timeline {
         range: Interval,
     ) {
         let Some(snapshot) = snapshots.get(&on_call.schedule) else {
-            self.unread.insert(on_call.schedule.clone());
             self.problems.push(Problem {
                 entitlement: Some(rule.entitlement.clone()),
                 schedule: Some(on_call.schedule.clone()),
@@ -326,7 +313,7 @@ struct People<'a> {
 }
 
 impl<'a> People<'a> {
-    fn new(snapshots: &'a Snapshots, identities: &'a [Identity]) -> Self {
+    fn new(snapshots: &'a Snapshots, identities: &'a [Identity], range: Interval) -> Self {
         let mut people = Self {
             by_pin: BTreeMap::new(),
             pinned: BTreeSet::new(),
@@ -342,6 +329,7 @@ impl<'a> People<'a> {
             for user in snapshot
                 .shifts
                 .iter()
+                .filter(|s| s.interval.intersect(&range).is_some())
                 .map(|s| &s.user)
                 .filter(|u| u.state == SourceUserState::Active)
             {

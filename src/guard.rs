@@ -36,8 +36,10 @@ pub struct Conditions<'a> {
     pub emptied: &'a BTreeSet<ScheduleKey>,
     /// Said when a provider's clock and ours disagree too much.
     pub clock_skew: Option<String>,
-    /// Entitlements of which it is not known completely who should hold them.
-    pub incomplete: &'a BTreeSet<EntitlementId>,
+    /// What somebody on duty should hold whom the provider's answers do not identify, or a schedule never read decides on.
+    pub unidentified: &'a BTreeSet<ResolvedTarget>,
+    /// What somebody should hold who could not be looked up in the identity store just now.
+    pub unresolved: &'a BTreeSet<ResolvedTarget>,
     /// Grants under way from an earlier pass.
     pub in_flight_grants: &'a BTreeSet<Key>,
     /// How many grants the ledger owns.
@@ -164,10 +166,9 @@ impl Guard {
         }
     }
 
-    /// Whether a person's approval of the plan's digest overrules it. The mode and protection are decisions of the
-    /// operator's that only the configuration changes, the pause file one that removing it takes back.
+    /// Whether a person's approval of the plan's digest overrules it.
     fn yields_to_approval(self) -> bool {
-        !matches!(self, Self::Mode | Self::Pause | Self::Protected)
+        !matches!(self, Self::Mode | Self::Pause | Self::Protected | Self::MinHolders)
     }
 }
 
@@ -210,8 +211,9 @@ pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
     let mut passed = Vec::new();
     let mut held = Vec::new();
     for change in &plan.changes {
-        let refusal = refuse(change, plan, conditions, &over).or_else(|| refuse_below_floor(change, &mut floors));
-        match refusal.filter(|r| !(approved_by_person && r.guard.yields_to_approval())) {
+        let refusal = refuse(change, plan, conditions, &over, approved_by_person)
+            .or_else(|| refuse_below_floor(change, &mut floors));
+        match refusal {
             Some(refusal) => held.push(refusal.hold(change, plan)),
             None => passed.push(change.clone()),
         }
@@ -261,103 +263,102 @@ impl Refusal {
     }
 }
 
-fn refuse(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
+/// The guards that a person's approval overrules come first, so that observing or a pause shows what would be held for
+/// a better reason; what a person approved has still to pass the others.
+fn refuse(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited, approved: bool) -> Option<Refusal> {
     if change.is_ordered() {
         return None;
+    }
+    let reasoned = match change.kind {
+        ChangeKind::Grant => refuse_grant(change, plan, c, over),
+        ChangeKind::Revoke => refuse_revoke(change, plan, c, over),
+    };
+    reasoned.filter(|_| !approved).or_else(|| refuse_absolutely(change, c))
+}
+
+/// What no approval overrules: protection and the mode are the operator's decisions, which only the configuration
+/// changes, and the pause is taken back by removing the file.
+fn refuse_absolutely(change: &Change, c: &Conditions<'_>) -> Option<Refusal> {
+    let protected = change.person.as_ref().filter(|p| c.limits.protected.contains(p));
+    if let (ChangeKind::Revoke, Some(person)) = (change.kind, protected) {
+        return Refusal::new(Guard::Protected, format!("{person} is listed under `protected`"))
+            .map(|r| r.until("remove them from `protected`".to_owned()));
+    }
+    if c.paused {
+        return Refusal::new(Guard::Pause, "the pause file exists".to_owned())
+            .map(|r| r.until("removing it".to_owned()));
     }
     let allowed = match change.kind {
         ChangeKind::Grant => matches!(c.mode, Mode::Sync | Mode::GrantOnly),
         ChangeKind::Revoke => matches!(c.mode, Mode::Sync | Mode::RevokeOnly),
     };
-    let substantive = match change.kind {
-        ChangeKind::Grant => refuse_grant(change, plan, c, over),
-        ChangeKind::Revoke => refuse_revoke(change, plan, c, over),
-    };
-    if c.paused {
-        return Refusal::new(Guard::Pause, "the pause file exists".to_owned())
-            .map(|r| r.until("removing it".to_owned()));
+    if allowed {
+        return None;
     }
-    // The mode is named last, so that observing shows what would be held for a better reason.
-    substantive.or_else(|| {
-        if allowed {
-            return None;
-        }
-        Refusal::new(Guard::Mode, format!("mode is {:?}", c.mode.as_str()))
-            .map(|r| r.until("set `mode = \"sync\"` in the configuration".to_owned()))
-    })
+    Refusal::new(Guard::Mode, format!("mode is {:?}", c.mode.as_str()))
+        .map(|r| r.until("set `mode = \"sync\"` in the configuration".to_owned()))
 }
 
-/// Counts down the holders of a target with every revoke that passes.
+/// Counts down the holders of a target with every revoke that passes. A grant counts once AWS has confirmed it.
 fn refuse_below_floor(change: &Change, floors: &mut BTreeMap<ResolvedTarget, Floor>) -> Option<Refusal> {
-    let floor = floors.get_mut(&change.target).filter(|_| !change.is_ordered())?;
-    match change.kind {
-        ChangeKind::Grant => {
-            floor.holders += 1;
-            None
-        }
-        ChangeKind::Revoke if floor.holders <= usize::try_from(floor.min).unwrap_or(usize::MAX) => {
-            let reason = format!(
-                "{} would be held by fewer than its min_holders, {}",
-                change.entitlement, floor.min
-            );
-            Refusal::new(Guard::MinHolders, reason).map(|r| r.until("another holder".to_owned()))
-        }
-        ChangeKind::Revoke => {
-            floor.holders -= 1;
-            None
-        }
+    if change.kind == ChangeKind::Grant || change.is_ordered() {
+        return None;
     }
+    let floor = floors.get_mut(&change.target)?;
+    if floor.holders <= usize::try_from(floor.min).unwrap_or(usize::MAX) {
+        let reason = format!(
+            "{} would be held by fewer than its min_holders, {}",
+            change.entitlement, floor.min
+        );
+        return Refusal::new(Guard::MinHolders, reason).map(|r| r.until("another holder".to_owned()));
+    }
+    floor.holders -= 1;
+    None
 }
 
 fn refuse_grant(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
     if let Some(skew) = &c.clock_skew {
         return Refusal::new(Guard::ClockSkew, skew.clone()).map(|r| r.until("correct the clock".to_owned()));
     }
-    let schedules = change.schedules();
-    if !schedules.is_empty() && schedules.iter().all(|key| stale(key, plan.at, c)) {
-        return Refusal::new(Guard::StaleSource, stale_reason(&schedules, c))
+    if !change.rests_on.is_empty() && change.rests_on.iter().all(|key| stale(key, plan.at, c)) {
+        return Refusal::new(Guard::StaleSource, stale_reason(change.rests_on.iter(), c))
             .map(|r| r.until("a complete read of the schedule".to_owned()));
     }
     over.refusal(change)
 }
 
 fn refuse_revoke(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
-    if let Some(person) = change.person.as_ref().filter(|p| c.limits.protected.contains(p)) {
-        return Refusal::new(Guard::Protected, format!("{person} is listed under `protected`"))
-            .map(|r| r.until("remove them from `protected`".to_owned()));
-    }
     // An end that was on record before it came is obeyed whatever the provider's health: hand-offs survive outages.
     let known_end = !change.causes.is_empty()
         && change
             .causes
             .iter()
             .all(|cause| cause.end_known && cause.held.end() <= plan.at);
-    let uncertain: BTreeSet<_> = change
-        .schedules()
-        .into_iter()
-        .filter(|key| stale(key, plan.at, c))
-        .collect();
-    if !uncertain.is_empty() && !known_end {
-        return Refusal::new(Guard::StaleSource, stale_reason(&uncertain, c))
+    if known_end {
+        return over.refusal(change);
+    }
+    let not_knowing = |why: &str| {
+        Refusal::new(
+            Guard::NotKnowing,
+            format!("{why} for {}, and may be {}", change.entitlement, change.who()),
+        )
+        .map(|r| r.until("mend the problem shown for this entitlement".to_owned()))
+    };
+    if c.unresolved.contains(&change.target) {
+        return not_knowing("somebody could not be looked up in Identity Center");
+    }
+    if change.foresight == Foresight::Disentitled {
+        return None;
+    }
+    let mut uncertain = change.rests_on.iter().filter(|key| stale(key, plan.at, c)).peekable();
+    if uncertain.peek().is_some() {
+        return Refusal::new(Guard::StaleSource, stale_reason(uncertain, c))
             .map(|r| r.until("a complete read of the schedule".to_owned()));
     }
-    if c.incomplete.contains(&change.entitlement) && !known_end {
-        return Refusal::new(
-            Guard::NotKnowing,
-            format!(
-                "somebody who may be {} is on duty for {} but could not be identified",
-                change.who(),
-                change.entitlement
-            ),
-        )
-        .map(|r| r.until("mend the problem shown for this entitlement".to_owned()));
+    if c.unidentified.contains(&change.target) {
+        return not_knowing("somebody on duty could not be identified");
     }
-    let emptied: Vec<_> = change
-        .schedules()
-        .into_iter()
-        .filter(|key| c.emptied.contains(key))
-        .collect();
-    if let Some(key) = emptied.first() {
+    if let Some(key) = change.rests_on.iter().find(|key| c.emptied.contains(*key)) {
         return Refusal::new(Guard::EmptySchedule, format!("{key} suddenly has nobody on call"))
             .map(|r| r.until("the schedule still saying so after the notice period".to_owned()));
     }
@@ -370,8 +371,8 @@ fn stale(key: &ScheduleKey, at: Timestamp, c: &Conditions<'_>) -> bool {
         .is_none_or(|s| c.max_staleness < s.read_at.duration_until(at) || !s.window.contains(at))
 }
 
-fn stale_reason(keys: &BTreeSet<ScheduleKey>, c: &Conditions<'_>) -> String {
-    let names = keys.iter().map(|key| match c.snapshots.get(key) {
+fn stale_reason<'a>(keys: impl Iterator<Item = &'a ScheduleKey>, c: &Conditions<'_>) -> String {
+    let names = keys.map(|key| match c.snapshots.get(key) {
         Some(snapshot) => format!(
             "{key} was last read completely at {}",
             snapshot.read_at.round(jiff::Unit::Second).unwrap_or(snapshot.read_at)
@@ -495,10 +496,10 @@ fn order(
         let patience_ends = change.due.checked_add(c.patience).unwrap_or(Timestamp::MAX);
         let waiting = change.kind == ChangeKind::Revoke && plan.at < patience_ends && !change.is_ordered();
         let obstacle = stuck.get(&change.target).cloned().or_else(|| {
-            let unidentified = plan
-                .problems
-                .iter()
-                .any(|p| p.kind.is_not_knowing() && p.entitlement.as_ref() == Some(&change.entitlement));
+            // Somebody who is a member and cannot be granted is not part of any hand-off; an on-caller is.
+            let unidentified = plan.problems.iter().any(|p| {
+                p.kind.keeps_from_duty() && p.schedule.is_some() && p.entitlement.as_ref() == Some(&change.entitlement)
+            });
             unidentified.then(|| "somebody who should hold it now could not be identified".to_owned())
         });
         match obstacle.filter(|_| waiting && !approved_by_person) {

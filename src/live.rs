@@ -7,11 +7,15 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::identity_center::{AwsError, ChangeKind, Holders, Read};
-use crate::model::ResolvedTarget;
+use crate::model::{PrincipalId, ResolvedTarget};
 use crate::plan::Key;
 
 /// How long after AWS confirmed a change a read that does not show it is taken to be AWS's lag and not somebody's edit.
 pub const CONSISTENCY_GRACE: SignedDuration = SignedDuration::from_secs(60);
+
+/// How many targets that nothing is planned for are read in one pass, so that a look for drift never keeps a hand-off
+/// waiting for long.
+pub const AUDIT: usize = 40;
 
 /// The live state of managed targets, each with the instant of its last complete read.
 #[derive(Debug, Default)]
@@ -20,26 +24,32 @@ pub struct LiveCache {
 }
 
 impl LiveCache {
-    /// Reads every target of `wanted` that is older than `max_age` or in `suspects`, drops those not wanted any more, and
-    /// returns the errors by target. A target that could not be read is not in [`Self::holders`] until it can.
+    /// Reads every target in `suspects` and the `audit` oldest others of `wanted` that are older than `max_age`, drops
+    /// those not wanted any more, and returns the errors by target. A target that could not be read is not in
+    /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
     pub async fn refresh(
         &mut self,
         reader: &Arc<dyn Read>,
         wanted: &BTreeSet<ResolvedTarget>,
         suspects: &BTreeSet<ResolvedTarget>,
+        confirmed: &BTreeMap<Key, ChangeKind>,
+        audit: usize,
         at: Timestamp,
         max_age: SignedDuration,
     ) -> BTreeMap<ResolvedTarget, AwsError> {
         self.targets.retain(|target, _| wanted.contains(target));
-        let due = |target: &&ResolvedTarget| {
-            suspects.contains(target)
-                || self
-                    .targets
-                    .get(target)
-                    .is_none_or(|(read_at, _)| max_age <= read_at.duration_until(at))
-        };
+        let read_at = |target: &&ResolvedTarget| self.targets.get(*target).map(|(read_at, _)| *read_at);
+        let is_old = |target: &&ResolvedTarget| read_at(target).is_none_or(|t| max_age <= t.duration_until(at));
+        let mut oldest: Vec<_> = wanted
+            .iter()
+            .filter(|t| !suspects.contains(*t))
+            .filter(is_old)
+            .collect();
+        oldest.sort_by_key(|target| read_at(target));
+        oldest.truncate(audit);
+        let due: Vec<_> = wanted.intersection(suspects).chain(oldest).cloned().collect();
         let mut reads = JoinSet::new();
-        for target in wanted.iter().filter(due).cloned() {
+        for target in due {
             let reader = Arc::clone(reader);
             reads.spawn(async move {
                 let holders = reader.holders(&target).await;
@@ -49,7 +59,10 @@ impl LiveCache {
         let mut errors = BTreeMap::new();
         while let Some(read) = reads.join_next().await {
             match read {
-                Ok((target, Ok(holders))) => {
+                Ok((target, Ok(mut holders))) => {
+                    for ((_, principal), kind) in confirmed.iter().filter(|((t, _), _)| *t == target) {
+                        overlay(&mut holders, principal, *kind);
+                    }
                     self.targets.insert(target, (at, holders));
                 }
                 Ok((target, Err(error))) => {
@@ -63,40 +76,30 @@ impl LiveCache {
         errors
     }
 
-    /// The live state, with what AWS confirmed lately taken as done.
+    /// The live state by target.
     #[must_use]
-    pub fn holders(&self, confirmed: &BTreeMap<Key, ChangeKind>) -> BTreeMap<ResolvedTarget, Holders> {
-        let mut live: BTreeMap<_, _> = self
-            .targets
+    pub fn holders(&self) -> BTreeMap<ResolvedTarget, Holders> {
+        self.targets
             .iter()
             .map(|(target, (_, holders))| (target.clone(), holders.clone()))
-            .collect();
-        for ((target, principal), kind) in confirmed {
-            if let Some(holders) = live.get_mut(target) {
-                match kind {
-                    ChangeKind::Grant => {
-                        holders.users.entry(principal.clone()).or_default();
-                    }
-                    ChangeKind::Revoke => {
-                        holders.users.remove(principal);
-                    }
-                }
-            }
-        }
-        live
+            .collect()
     }
 
-    /// Takes a confirmed change into the kept state, so that it outlives the grace without another read.
+    /// Takes in a change that AWS confirmed.
     pub fn note(&mut self, key: &Key, kind: ChangeKind) {
         if let Some((_, holders)) = self.targets.get_mut(&key.0) {
-            match kind {
-                ChangeKind::Grant => {
-                    holders.users.entry(key.1.clone()).or_default();
-                }
-                ChangeKind::Revoke => {
-                    holders.users.remove(&key.1);
-                }
-            }
+            overlay(holders, &key.1, kind);
+        }
+    }
+}
+
+fn overlay(holders: &mut Holders, principal: &PrincipalId, kind: ChangeKind) {
+    match kind {
+        ChangeKind::Grant => {
+            holders.users.entry(principal.clone()).or_default();
+        }
+        ChangeKind::Revoke => {
+            holders.users.remove(principal);
         }
     }
 }

@@ -144,7 +144,10 @@ impl Poller {
             Ok(snapshot) => {
                 let schedule = snapshot.schedule.clone();
                 let recovered = stored.failures().contains_key(&schedule);
-                let accepted = self.ledger.store_snapshot(&mut stored, snapshot).await;
+                let accepted = self
+                    .ledger
+                    .store_snapshot(&mut stored, snapshot, self.clock.now())
+                    .await;
                 if recovered {
                     tracing::info!(%schedule, "can be read again");
                 }

@@ -88,21 +88,24 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
-    /// Whether the problem means that we do not know who should hold the entitlement, as opposed to knowing that
-    /// somebody should not. Not knowing must never revoke.
+    /// Whether the problem means that we do not know who is on duty, as opposed to knowing that somebody should not
+    /// hold something. Not knowing must never revoke.
     #[must_use]
     pub fn is_not_knowing(self) -> bool {
         matches!(
             self,
-            Self::ScheduleUnread
-                | Self::PersonUnknown
-                | Self::PersonAmbiguous
-                | Self::PersonDisabled
-                | Self::PersonUnresolved
-                | Self::NoEmail
-                | Self::AmbiguousUser
-                | Self::PinnedElsewhere
+            Self::ScheduleUnread | Self::NoEmail | Self::AmbiguousUser | Self::PinnedElsewhere
         )
+    }
+
+    /// Whether somebody who is on duty cannot be granted what it earns, so that there is no incoming grant to wait for.
+    #[must_use]
+    pub fn keeps_from_duty(self) -> bool {
+        self.is_not_knowing()
+            || matches!(
+                self,
+                Self::PersonUnknown | Self::PersonDisabled | Self::PersonAmbiguous | Self::PersonUnresolved
+            )
     }
 
     /// A stable word for labels and JSON.

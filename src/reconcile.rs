@@ -11,13 +11,14 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read};
 use crate::ledger::{Board, Ledger, LedgerError, OpenIntent, Outcome, StoredSnapshots};
-use crate::live::{CONSISTENCY_GRACE, LiveCache};
-use crate::plan::Key;
+use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
+use crate::plan::{Change, Key};
 use crate::policy::Policy;
-use crate::survey::{Record, Survey, survey};
+use crate::survey::{Record, Survey, When, survey};
+use crate::text::clean;
 
-/// How long a grant of unknown outcome counts as ours if it turns up.
-const UNKNOWN_IS_OURS: SignedDuration = SignedDuration::from_hours(24);
+/// How long a grant of unknown outcome counts as ours if it turns up: longer than any shift.
+const UNKNOWN_IS_OURS: SignedDuration = SignedDuration::from_hours(35 * 24);
 
 /// Everything that a pass works with besides configuration and policy.
 pub struct Reconciler {
@@ -33,6 +34,8 @@ pub struct Reconciler {
     pub applier: Option<Arc<Applier>>,
     /// The live state between complete reads.
     pub live: LiveCache,
+    /// Since when grants of ours have been planned away although their recorded end has not come.
+    pub surplus_since: BTreeMap<Key, Timestamp>,
 }
 
 /// Why a pass did not come to a plan.
@@ -79,9 +82,9 @@ impl Reconciler {
         }
         self.reader.instance().await?;
         let unsettled = self.settle().await?;
-        let at = self.clock.now();
-        let record = self.record(&unsettled, at).await?;
+        let record = self.record(&unsettled, self.clock.now()).await?;
         let stored = self.snapshots.lock().await.clone();
+        let when = When::Now(&*self.clock);
         let survey = survey(
             &self.reader,
             &mut self.live,
@@ -89,10 +92,22 @@ impl Reconciler {
             policy,
             &stored,
             &record,
-            at,
+            when,
+            AUDIT,
             approved_digest,
         )
         .await?;
+        let surplus = survey
+            .plan
+            .changes
+            .iter()
+            .filter(|change| change.kind == ChangeKind::Revoke)
+            .map(Change::key);
+        let before = std::mem::take(&mut self.surplus_since);
+        self.surplus_since = surplus
+            .map(|key| (before.get(&key).copied().unwrap_or(survey.at), key))
+            .map(|(t, key)| (key, t))
+            .collect();
         Ok(Pass {
             survey,
             ended,
@@ -111,17 +126,13 @@ impl Reconciler {
             tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");
             self.ledger.close_lost(key, survey.at).await?;
         }
-        for kept in &survey.plan.kept {
-            self.ledger
-                .update_causes(kept.access_id, &kept.recorded, &kept.causes, survey.at)
-                .await?;
-        }
-        self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
-        self.ledger.set_board(&board(config, policy, survey), survey.at).await?;
         if let Some(applier) = &self.applier {
             applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
             applier.start(survey.verdict.approved.clone(), &policy.revision);
         }
+        self.ledger.update_kept(&survey.plan.kept, survey.at).await?;
+        self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
+        self.ledger.set_board(&board(config, policy, survey), survey.at).await?;
         Ok(())
     }
 
@@ -170,13 +181,17 @@ impl Reconciler {
                 Ok(Progress::InProgress) => return Ok(None),
                 Ok(Progress::Succeeded) => return Ok(Some((Outcome::Succeeded, "settled by the operation's status"))),
                 Ok(Progress::Failed(_)) => return Ok(Some((Outcome::Failed, "settled by the operation's status"))),
-                Ok(Progress::Forgotten) | Err(_) => {}
+                Ok(Progress::Forgotten) => {}
+                Err(error) => {
+                    tracing::warn!(intent = intent.id, error = %clean(&error.to_string()), "an open change cannot be settled yet");
+                    return Ok(None);
+                }
             }
         }
         let holders = match self.reader.holders(&change.target).await {
             Ok(holders) => holders,
             Err(error) => {
-                tracing::warn!(intent = intent.id, %error, "an open change cannot be settled yet");
+                tracing::warn!(intent = intent.id, error = %clean(&error.to_string()), "an open change cannot be settled yet");
                 return Ok(None);
             }
         };
@@ -196,6 +211,7 @@ impl Reconciler {
         let mut in_flight = self.in_flight();
         in_flight.extend(unsettled.iter().map(|intent| (intent.change.key(), intent.change.kind)));
         Ok(Record {
+            surplus_since: self.surplus_since.clone(),
             owned: self.ledger.owned().await?,
             unknown_outcomes: self.ledger.unknown_grants(ago(UNKNOWN_IS_OURS)).await?,
             confirmed: self.ledger.confirmed_since(ago(CONSISTENCY_GRACE)).await?,

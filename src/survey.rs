@@ -6,16 +6,20 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp, Unit};
 use tokio::task::JoinSet;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::desired::{Desired, Snapshots, Timeline};
 use crate::guard::{self, Conditions, Floor, Verdict};
 use crate::identity_center::{AwsError, ChangeKind, Holders, Instance, Read, Resolution, UserPin};
 use crate::ledger::{Bar, StoredSnapshots};
 use crate::live::LiveCache;
-use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey};
+use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey, Snapshot, SourceName};
 use crate::plan::{self, Foresight, Inputs, Key, Owned, Plan};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse};
+
+/// The longest that reading the world may take for what was foreseen to cover its end.
+const LONGEST_READ: SignedDuration = SignedDuration::from_hours(2);
 
 /// How long before somebody's turn their user is looked up, so that the hand-off itself needs no search.
 const LOOK_AHEAD: SignedDuration = SignedDuration::from_mins(15);
@@ -26,6 +30,8 @@ const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 /// What is known besides the providers' and AWS's word.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
+    /// Since when grants of ours have been without a cause that ended before its time.
+    pub surplus_since: BTreeMap<Key, Timestamp>,
     /// Grants of ours that stand.
     pub owned: BTreeMap<Key, Owned>,
     /// Grants of ours whose outcome was never learnt.
@@ -61,7 +67,24 @@ pub struct Survey {
     pub unresolved: usize,
 }
 
-/// Looks at the world for the instant `at` and plans.
+/// Which instant a survey speaks of.
+pub enum When<'a> {
+    /// The present, taken anew once everything is read: what was true before minutes of reading is not acted on.
+    Now(&'a dyn Clock),
+    /// A coming instant, looked at from now.
+    Then(Timestamp),
+}
+
+impl When<'_> {
+    fn instant(&self) -> Timestamp {
+        match self {
+            Self::Now(clock) => clock.now(),
+            Self::Then(at) => *at,
+        }
+    }
+}
+
+/// Looks at the world and plans. `audit` is how many targets are read of which nothing is expected.
 ///
 /// # Errors
 /// [`AwsError`] when AWS cannot be asked at all or is not the one that the configuration expects. Trouble with single
@@ -77,35 +100,23 @@ pub async fn survey(
     policy: &Policy,
     stored: &StoredSnapshots,
     record: &Record,
-    at: Timestamp,
+    when: When<'_>,
+    audit: usize,
     approved_digest: Option<&str>,
 ) -> Result<Survey, AwsError> {
     let instance = reader.instance().await?;
-    let newest = stored.newest();
-    let settled = stored.settled(at, config.timing.notice);
-    let horizon =
-        Interval::new(at, at.checked_add(config.timing.horizon).unwrap_or(Timestamp::MAX)).unwrap_or(Interval::ALWAYS);
-    let instant = Interval::new(
-        at,
-        at.checked_add(SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MAX),
-    )
-    .unwrap_or(horizon);
-    let timeline = Timeline::build(policy, &newest, &config.identities, horizon);
-    let desired = timeline.at(at);
-    let predicted = Timeline::build(policy, &settled, &config.identities, instant).at(at);
+    let began = when.instant();
+    let schedules = policy.schedules();
+    let newest = stored.newest(&schedules);
+    let settled = stored.settled(&schedules, began, config.timing.notice);
+    let ahead =
+        |span| Interval::new(began, began.checked_add(span).unwrap_or(Timestamp::MAX)).unwrap_or(Interval::ALWAYS);
+    let timeline = Timeline::build(policy, &newest, &config.identities, ahead(config.timing.horizon));
+    let foreseen = Timeline::build(policy, &settled, &config.identities, ahead(LONGEST_READ));
 
-    let mut problems = timeline.problems.clone();
     let targets = plan::refuse_shared_targets(resolve_targets(reader, policy).await);
-    for (id, target) in &targets {
-        if let Err(message) = target {
-            problems.push(Problem {
-                entitlement: Some(id.clone()),
-                ..Problem::new(ProblemKind::TargetUnresolved, message.clone())
-            });
-        }
-    }
-    let people = resolve_people(reader, config, people_of(&timeline, &desired, &predicted, at)).await;
-
+    let people = people_of(&timeline, &foreseen, began);
+    let people = resolve_people(reader, config, people).await;
     let managed: BTreeSet<ResolvedTarget> = targets
         .values()
         .flatten()
@@ -113,80 +124,78 @@ pub async fn survey(
         .chain(record.owned.keys().map(|(target, _)| target.clone()))
         .collect();
     let in_flight: BTreeSet<Key> = record.in_flight.keys().cloned().collect();
-    let mut inputs = Inputs {
-        at,
+    let (desired, predicted) = (timeline.at(began), foreseen.at(began));
+    let no_live = BTreeMap::new();
+    let inputs = Inputs {
+        at: began,
         policy,
         desired: &desired,
         predicted: &predicted,
         people: &people,
         targets: &targets,
-        live: &BTreeMap::new(),
+        live: &no_live,
         owned: &record.owned,
         unknown_outcomes: &record.unknown_outcomes,
+        surplus_since: &record.surplus_since,
         bars: &record.bars,
         in_flight: &in_flight,
     };
     let suspects = plan::unsettled_targets(&inputs);
-    let errors = live.refresh(reader, &managed, &suspects, at, config.timing.audit).await;
-    for (target, error) in &errors {
-        problems.push(Problem {
-            entitlement: entitlement_of(&targets, target),
-            ..Problem::new(
-                ProblemKind::TargetUnresolved,
-                format!("who holds {target} could not be read, so it is left alone: {error}"),
-            )
-        });
-    }
-    let holders = live.holders(&record.confirmed);
-    inputs.live = &holders;
-    let plan = plan::plan(&inputs);
+    let errors = live
+        .refresh(
+            reader,
+            &managed,
+            &suspects,
+            &record.confirmed,
+            audit,
+            began,
+            config.timing.audit,
+        )
+        .await;
+    let holders = live.holders();
 
+    let at = when.instant();
+    let (desired, predicted) = (timeline.at(at), foreseen.at(at));
+    let plan = plan::plan(&Inputs {
+        at,
+        desired: &desired,
+        predicted: &predicted,
+        live: &holders,
+        ..inputs
+    });
+
+    let mut problems = timeline.problems.clone();
     problems.extend(plan.problems.iter().cloned());
-    problems.extend(change_problems(&plan, &record.in_flight, at));
+    problems.extend(target_problems(&targets, &errors));
+    problems.extend(change_problems(&plan, record, at));
     problems.extend(source_problems(config, policy, stored, &newest, at));
-    for change in &plan.changes {
-        if let Some(message) = record.failures.get(&change.key()) {
-            problems.push(Problem {
-                entitlement: Some(change.entitlement.clone()),
-                person: change.person.clone(),
-                ..Problem::new(
-                    ProblemKind::ChangeFailed,
-                    format!(
-                        "the {} of {} for {} is not in force: {message}",
-                        crate::apply::kind_word(change.kind),
-                        change.entitlement,
-                        change.who()
-                    ),
-                )
-            });
-        }
-    }
     let problems = collapse(problems);
 
-    let incomplete: BTreeSet<EntitlementId> = problems
-        .iter()
-        .filter(|p| p.kind.is_not_knowing() && p.holds_at(at))
-        .filter_map(|p| p.entitlement.clone())
-        .collect();
-    let emptied = guard::emptied(&newest, &settled, at);
+    let of_kind = |is_kind: fn(ProblemKind) -> bool| -> BTreeSet<ResolvedTarget> {
+        let here = problems.iter().filter(|p| is_kind(p.kind) && p.holds_at(at));
+        here.filter_map(|p| targets.get(p.entitlement.as_ref()?)?.as_ref().ok())
+            .cloned()
+            .collect()
+    };
     let in_flight_grants = record
         .in_flight
         .iter()
         .filter(|(_, k)| **k == ChangeKind::Grant)
         .map(|(key, _)| key.clone())
         .collect();
-    let floors = floors(policy, &targets, &holders);
     let conditions = Conditions {
-        paused: config.pause_file.exists(),
-        floors: &floors,
+        // A file that cannot be looked for counts as there: a pause must never fail open.
+        paused: config.pause_file.try_exists().unwrap_or(true),
+        floors: &floors(policy, &targets, &holders, &record.in_flight),
         mode: config.mode,
         limits: &config.limits,
         patience: config.timing.patience,
         max_staleness: config.timing.max_staleness,
         snapshots: &newest,
-        emptied: &emptied,
-        clock_skew: clock_skew(config, policy, &newest),
-        incomplete: &incomplete,
+        emptied: &guard::emptied(&newest, &settled, at),
+        clock_skew: clock_skew(config, &newest, at),
+        unidentified: &of_kind(ProblemKind::is_not_knowing),
+        unresolved: &of_kind(|kind| kind == ProblemKind::PersonUnresolved),
         in_flight_grants: &in_flight_grants,
         owned: record.owned.len(),
         approved_digest,
@@ -205,18 +214,42 @@ pub async fn survey(
     })
 }
 
+fn target_problems(
+    targets: &BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
+    errors: &BTreeMap<ResolvedTarget, AwsError>,
+) -> Vec<Problem> {
+    let unresolved = targets.iter().filter_map(|(id, target)| {
+        let message = target.as_ref().err()?.clone();
+        Some((Some(id.clone()), message))
+    });
+    let unread = errors.iter().map(|(target, error)| {
+        let message = format!("who holds {target} could not be read, so it is left alone: {error}");
+        (entitlement_of(targets, target), message)
+    });
+    unresolved
+        .chain(unread)
+        .map(|(entitlement, message)| Problem {
+            entitlement,
+            ..Problem::new(ProblemKind::TargetUnresolved, message)
+        })
+        .collect()
+}
+
 fn floors(
     policy: &Policy,
     targets: &BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
     holders: &BTreeMap<ResolvedTarget, Holders>,
+    in_flight: &BTreeMap<Key, ChangeKind>,
 ) -> BTreeMap<ResolvedTarget, Floor> {
     let mut floors = BTreeMap::new();
     for entitlement in policy.entitlements().filter(|e| 0 < e.min_holders) {
         if let Some(Ok(target)) = targets.get(&entitlement.id)
             && let Some(live) = holders.get(target)
         {
+            let leaving = |key: &&Key| key.0 == *target && live.users.contains_key(&key.1);
+            let revoked = in_flight.iter().filter(|(_, kind)| **kind == ChangeKind::Revoke);
             let floor = Floor {
-                holders: live.users.len(),
+                holders: live.users.len() - revoked.map(|(key, _)| key).filter(leaving).count(),
                 min: entitlement.min_holders,
             };
             floors.insert(target.clone(), floor);
@@ -226,7 +259,7 @@ fn floors(
 }
 
 /// Changes that should have been in force a while ago, and duty that nobody could foresee.
-fn change_problems(plan: &Plan, in_flight: &BTreeMap<Key, ChangeKind>, at: Timestamp) -> Vec<Problem> {
+fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Vec<Problem> {
     let mut problems = Vec::new();
     for change in &plan.changes {
         let late = change.due.duration_until(at);
@@ -236,7 +269,7 @@ fn change_problems(plan: &Plan, in_flight: &BTreeMap<Key, ChangeKind>, at: Times
             rule: change.causes.first().map(|c| c.rule.clone()),
             ..Problem::new(kind, message)
         };
-        if OVERDUE < late && Timestamp::MIN < change.due && !in_flight.contains_key(&change.key()) {
+        if OVERDUE < late && Timestamp::MIN < change.due {
             problems.push(match change.kind {
                 ChangeKind::Grant => about(
                     ProblemKind::GrantOverdue,
@@ -258,6 +291,17 @@ fn change_problems(plan: &Plan, in_flight: &BTreeMap<Key, ChangeKind>, at: Times
                 ),
             });
         }
+        if let Some(message) = record.failures.get(&change.key()) {
+            let word = crate::apply::kind_word(change.kind);
+            problems.push(about(
+                ProblemKind::ChangeFailed,
+                format!(
+                    "the {word} of {} for {} is not in force: {message}",
+                    change.entitlement,
+                    change.who()
+                ),
+            ));
+        }
         if let (ChangeKind::Grant, Foresight::Surprising(why)) = (change.kind, &change.foresight) {
             problems.push(about(
                 ProblemKind::SurprisingDuty,
@@ -276,8 +320,11 @@ async fn resolve_targets(
     reader: &Arc<dyn Read>,
     policy: &Policy,
 ) -> BTreeMap<EntitlementId, Result<ResolvedTarget, String>> {
+    let mut targets = BTreeMap::new();
     let mut lookups = JoinSet::new();
     for entitlement in policy.entitlements() {
+        // A lookup that breaks off leaves this: not knowing, which revokes nobody.
+        targets.insert(entitlement.id.clone(), Err("its lookup broke off".to_owned()));
         let (reader, id, target) = (Arc::clone(reader), entitlement.id.clone(), entitlement.target.clone());
         let origin = entitlement.origin.clone();
         lookups.spawn(async move {
@@ -285,7 +332,6 @@ async fn resolve_targets(
             (id, resolved.map_err(|error| format!("{origin}: {target}: {error}")))
         });
     }
-    let mut targets = BTreeMap::new();
     while let Some(lookup) = lookups.join_next().await {
         match lookup {
             Ok((id, target)) => {
@@ -297,19 +343,14 @@ async fn resolve_targets(
     targets
 }
 
-fn people_of(timeline: &Timeline, desired: &Desired, predicted: &Desired, at: Timestamp) -> BTreeSet<Person> {
+/// Everybody who is concerned now or soon; looking them up before their turn makes the hand-off itself need no search.
+fn people_of(timeline: &Timeline, foreseen: &Timeline, at: Timestamp) -> BTreeSet<Person> {
     let soon = at.checked_add(LOOK_AHEAD).unwrap_or(Timestamp::MAX);
-    let now = desired
-        .holders
-        .values()
-        .chain(predicted.holders.values())
-        .flat_map(BTreeMap::keys);
-    let coming = timeline
-        .causes
-        .iter()
+    let causes = timeline.causes.iter().chain(&foreseen.causes);
+    causes
         .filter(|c| c.held.start() <= soon)
-        .map(|c| &c.person);
-    now.chain(coming).cloned().collect()
+        .map(|c| c.person.clone())
+        .collect()
 }
 
 async fn resolve_people(
@@ -392,25 +433,29 @@ fn source_problems(
             problems.push(about(&key, ProblemKind::ScheduleNotice, format!("{key}: {notice}")));
         }
     }
-    if let Some(skew) = clock_skew(config, policy, newest) {
+    if let Some(skew) = clock_skew(config, newest, at) {
         problems.push(Problem::new(ProblemKind::ClockSkew, skew));
     }
     problems
 }
 
-fn clock_skew(config: &Config, policy: &Policy, newest: &Snapshots) -> Option<String> {
-    let limit = config.timing.max_clock_skew;
-    let offsets = policy
-        .schedules()
-        .into_iter()
-        .flat_map(|key| newest.get(&key).map(|s| (key, s.clock_offset_ms)));
-    let worst = offsets
-        .flat_map(|(key, offset)| offset.map(|ms| (key, SignedDuration::from_millis(ms))))
-        .max_by_key(|(_, offset)| offset.abs())?;
-    (limit < worst.1.abs()).then(|| {
+/// The worst difference between a source's clock and ours, by the source's last read, if that is recent: an offset
+/// measured before the clock was corrected says nothing.
+fn clock_skew(config: &Config, newest: &Snapshots, at: Timestamp) -> Option<String> {
+    let recent = config.timing.poll.saturating_mul(3).max(SignedDuration::from_mins(5));
+    let mut last: BTreeMap<&SourceName, &Snapshot> = BTreeMap::new();
+    for snapshot in newest.values() {
+        let entry = last.entry(&snapshot.schedule.source).or_insert(snapshot);
+        if entry.read_at < snapshot.read_at {
+            *entry = snapshot;
+        }
+    }
+    let current = last.into_iter().filter(|(_, s)| s.read_at.duration_until(at) <= recent);
+    let offsets = current.filter_map(|(source, s)| Some((source, SignedDuration::from_millis(s.clock_offset_ms?))));
+    let (source, offset) = offsets.max_by_key(|(_, offset)| offset.abs())?;
+    (config.timing.max_clock_skew < offset.abs()).then(|| {
         format!(
-            "the clock of {} differs from this host's by {:#}, more than max_clock_skew; new grants wait",
-            worst.0.source, worst.1
+            "the clock of {source} differs from this host's by {offset:#}, more than max_clock_skew; new grants wait"
         )
     })
 }

@@ -67,7 +67,7 @@ pub async fn run(
         let mut stored = stored.lock().await;
         match read {
             Ok(snapshot) => {
-                ledger.store_snapshot(&mut stored, snapshot).await?;
+                ledger.store_snapshot(&mut stored, snapshot, now).await?;
             }
             Err(error) => {
                 ledger.store_failure(&mut stored, &error, now).await?;
@@ -111,7 +111,7 @@ pub fn line(applied: &Applied) -> String {
         "{} of {} for {}",
         kind_word(change.kind),
         change.entitlement,
-        change.who()
+        clean(&change.who())
     );
     match &applied.end {
         End::Confirmed => format!("confirmed at {}: {what}", instant(applied.at)),
@@ -120,6 +120,7 @@ pub fn line(applied: &Applied) -> String {
             "UNSETTLED: {what}: {}; the next pass looks at the live state",
             clean(why)
         ),
+        End::Superseded => format!("left to the next pass: {what}"),
         End::Deferred(why) => format!("deferred: {what}: {}", clean(why)),
     }
 }

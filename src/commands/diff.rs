@@ -13,7 +13,7 @@ use crate::plan::render::{SourceLine, View};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
 use crate::problem::ProblemKind;
-use crate::survey::{Record, Survey, survey};
+use crate::survey::{Record, Survey, When, survey};
 
 /// PagerDuty shows shifts at most 90 days ahead.
 const FARTHEST: SignedDuration = SignedDuration::from_hours(80 * 24);
@@ -56,6 +56,7 @@ pub async fn look(
     if let Some(ledger) = ledger {
         stored = ledger.load_snapshots().await?;
         record.owned = ledger.owned().await?;
+        record.unknown_outcomes = ledger.unknown_grants(Timestamp::MIN).await?;
         record.bars = ledger.bars().await?;
         record.confirmed = ledger
             .confirmed_since(now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN))
@@ -92,24 +93,16 @@ pub async fn look(
     for read in poll::read_all(sources, &policy.schedules(), window).await {
         match read {
             Ok(snapshot) => {
-                stored.accept(snapshot);
+                stored.accept(snapshot, now);
             }
             Err(error) => {
                 stored.fail(&error, now);
             }
         }
     }
-    let survey = survey(
-        reader,
-        &mut LiveCache::default(),
-        &config,
-        policy,
-        &stored,
-        &record,
-        at.unwrap_or(now),
-        None,
-    )
-    .await?;
+    let when = When::Then(at.unwrap_or(now));
+    let live = &mut LiveCache::default();
+    let survey = survey(reader, live, &config, policy, &stored, &record, when, usize::MAX, None).await?;
     Ok((survey, stored))
 }
 

@@ -178,7 +178,7 @@ pub fn schedule_status(
     stored: &StoredSnapshots,
     schedules: &std::collections::BTreeSet<ScheduleKey>,
 ) -> Vec<ScheduleStatus> {
-    let newest = stored.newest();
+    let newest = stored.newest(schedules);
     let status = |key: &ScheduleKey| {
         let failure = stored.failures().get(key);
         ScheduleStatus {

@@ -106,7 +106,12 @@ impl Daemon {
         let mut ready = false;
         // A ledger that knows every schedule serves at once; otherwise the first reads are worth a moment.
         let started = self.clock.now();
-        let known = self.reconciler.snapshots.lock().await.newest();
+        let known = self
+            .reconciler
+            .snapshots
+            .lock()
+            .await
+            .newest(&self.in_force.policy().schedules());
         let mut starting = self
             .in_force
             .policy()
@@ -228,6 +233,10 @@ impl Daemon {
                 due(&look, &self.config).map_or(latest, |due| due.min(latest))
             }
             Err(error) => {
+                // What was decided before the world went out of sight is not begun any more.
+                if let Some(applier) = &self.reconciler.applier {
+                    applier.supersede();
+                }
                 self.metrics.pass_failed(&error, ended);
                 self.health.pass_ended(false, ended);
                 journal.failed(&error);
@@ -256,10 +265,24 @@ impl Daemon {
     async fn reconcile(&mut self, now: Timestamp) -> Result<Pass, PassError> {
         let policy = Arc::clone(self.in_force.policy());
         let since = now.checked_sub(APPROVAL_HOLDS).unwrap_or(Timestamp::MIN);
-        let approved = self.reconciler.ledger.approval_since(since).await?;
-        let look = self.reconciler.look(&self.config, &policy, approved.as_deref()).await?;
-        self.reconciler.act(&look, &self.config, &policy).await?;
-        Ok(look)
+        let approval = self.reconciler.ledger.open_approval(since).await?;
+        let digest = approval.as_ref().map(|approval| approval.digest.as_str());
+        let pass = self.reconciler.look(&self.config, &policy, digest).await?;
+        if let Some(digest) = digest {
+            let released = pass.survey.plan.digest == digest;
+            if released {
+                tracing::warn!(plan = digest, "a person released the held changes of this plan");
+            } else {
+                tracing::warn!(
+                    approved = digest,
+                    plan = pass.survey.plan.digest,
+                    "the approved plan is not the present one; nothing is released"
+                );
+            }
+            self.reconciler.ledger.use_approvals(released, self.clock.now()).await?;
+        }
+        self.reconciler.act(&pass, &self.config, &policy).await?;
+        Ok(pass)
     }
 
     /// Whether another policy is in force now.

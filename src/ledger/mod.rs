@@ -10,15 +10,18 @@ use sqlx::{Row, SqlitePool};
 
 use crate::identity_center::ChangeKind;
 use crate::model::{Cause, Person, PrincipalId};
-use crate::plan::{Change, Key, Owned};
+use crate::plan::{Change, Kept, Key, Owned};
 
 pub mod history;
 pub mod orders;
 pub mod snapshots;
 
 pub use history::{AccessRow, Board, HoldRow};
-pub use orders::Bar;
+pub use orders::{Approval, Bar};
 pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};
+
+/// How long a write waits for its turn.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// An open ledger.
 #[derive(Debug, Clone)]
@@ -149,10 +152,9 @@ impl Ledger {
             // An intent must survive a power cut, or a restart would not know what to settle.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options)
-            .await?;
+        // Changes that end at the same moment queue for the one connection, however slow the disk.
+        let patient = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
+        let pool = patient.connect_with(options).await?;
         sqlx::migrate!("src/ledger/migrations").run(&pool).await?;
         sqlx::query("INSERT INTO installation (id, owner_id, created_at) VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
             .bind(owner_id)
@@ -266,7 +268,6 @@ impl Ledger {
                     access_id: id,
                     entitlement: parse(row.try_get::<String, _>(1)?, what)?,
                     person: parse(row.try_get::<String, _>(4)?, what)?,
-                    since: instant(row.try_get(5)?, what)?,
                     causes: Vec::new(),
                 }),
             };
@@ -439,33 +440,47 @@ impl Ledger {
         Ok(())
     }
 
-    /// Brings the causes of a standing grant up to date: those no longer among `causes` end, new ones begin.
+    /// Brings the record of standing grants up to date, all in one transaction: causes that hold no longer end, new ones
+    /// begin, and a renamed entitlement or person is noted.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn update_causes(
-        &self,
-        access_id: i64,
-        recorded: &[Cause],
-        causes: &[Cause],
-        now: Timestamp,
-    ) -> Result<(), LedgerError> {
-        let old: BTreeSet<_> = recorded.iter().collect();
-        let new: BTreeSet<_> = causes.iter().collect();
-        if old == new {
+    pub async fn update_kept(&self, kept: &[Kept], now: Timestamp) -> Result<(), LedgerError> {
+        let news: Vec<_> = kept
+            .iter()
+            .map(|k| {
+                (
+                    k,
+                    k.recorded.iter().collect::<BTreeSet<_>>(),
+                    k.causes.iter().collect::<BTreeSet<_>>(),
+                )
+            })
+            .filter(|(kept, old, new)| kept.renamed || old != new)
+            .collect();
+        if news.is_empty() {
             return Ok(());
         }
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for cause in old.difference(&new) {
-            sqlx::query("UPDATE cause SET ended_at = ? WHERE access_id = ? AND body = ? AND ended_at IS NULL")
-                .bind(now.as_millisecond())
-                .bind(access_id)
-                .bind(write_json(cause))
-                .execute(&mut *tx)
-                .await?;
-        }
-        for cause in new.difference(&old) {
-            insert_cause(&mut tx, access_id, cause, now).await?;
+        for (kept, old, new) in news {
+            if kept.renamed {
+                sqlx::query("UPDATE access SET entitlement = ?, person = ? WHERE id = ?")
+                    .bind(kept.entitlement.to_string())
+                    .bind(kept.person.as_str())
+                    .bind(kept.access_id)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            for cause in old.difference(&new) {
+                sqlx::query("UPDATE cause SET ended_at = ? WHERE access_id = ? AND body = ? AND ended_at IS NULL")
+                    .bind(now.as_millisecond())
+                    .bind(kept.access_id)
+                    .bind(write_json(cause))
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            for cause in new.difference(&old) {
+                insert_cause(&mut tx, kept.access_id, cause, now).await?;
+            }
         }
         tx.commit().await?;
         Ok(())

@@ -20,6 +20,15 @@ pub struct Bar {
     pub reason: String,
 }
 
+/// A person's release of a plan that no pass has looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// The ledger's row.
+    pub id: i64,
+    /// Which plan.
+    pub digest: String,
+}
+
 impl Bar {
     /// Whether it concerns the person.
     #[must_use]
@@ -43,16 +52,37 @@ impl Ledger {
         Ok(())
     }
 
-    /// The plan that a person released last, if that was after `since`.
+    /// The plan that a person released last, if that was after `since` and no pass has looked at it yet.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn approval_since(&self, since: Timestamp) -> Result<Option<String>, LedgerError> {
-        let digest = sqlx::query_scalar("SELECT digest FROM approval WHERE approved_at >= ? ORDER BY id DESC LIMIT 1")
+    pub async fn open_approval(&self, since: Timestamp) -> Result<Option<Approval>, LedgerError> {
+        let query =
+            "SELECT id, digest FROM approval WHERE approved_at >= ? AND used_at IS NULL ORDER BY id DESC LIMIT 1";
+        let row = sqlx::query(query)
             .bind(since.as_millisecond())
             .fetch_optional(&self.pool)
             .await?;
-        Ok(digest)
+        row.map(|row| {
+            Ok(Approval {
+                id: row.try_get(0)?,
+                digest: row.try_get(1)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Uses up every release, so that none serves for a later plan that looks the same.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn use_approvals(&self, released: bool, now: Timestamp) -> Result<(), LedgerError> {
+        sqlx::query("UPDATE approval SET used_at = ?, released = ? WHERE used_at IS NULL")
+            .bind(now.as_millisecond())
+            .bind(released)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 
     /// Bars a person, or everybody. Barring who is barred already changes nothing.

@@ -1,6 +1,6 @@
 //! Stored snapshots: every content that a schedule was seen to have, and which of them counts as known in advance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -13,7 +13,9 @@ use crate::model::{ScheduleKey, Snapshot};
 use crate::schedule::ReadError;
 
 /// How long replaced contents are kept.
-const KEPT: SignedDuration = SignedDuration::from_hours(35 * 24);
+const KEPT: SignedDuration = SignedDuration::from_hours(3 * 24);
+/// How often a read that brought nothing new is written down, for the age of what is stored after a restart.
+const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
 /// All stored contents in memory, as the ledger has them.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,8 @@ pub struct StoredSnapshots {
 struct Version {
     first_read_at: Timestamp,
     content: String,
+    /// The last read that the ledger knows of.
+    noted_at: Timestamp,
     /// Its `read_at` is that of the last read that found this content.
     snapshot: Snapshot,
 }
@@ -47,30 +51,34 @@ pub struct ReadFailure {
 pub enum Accepted {
     /// Nothing: a newer read was there already.
     Late,
-    /// The content known before.
+    /// The content known before, which the ledger knows to be current.
+    Same,
+    /// The content known before, whose age the ledger should note.
     Confirmed,
     /// Another content.
     Changed,
 }
 
 impl StoredSnapshots {
-    /// The last complete read of every schedule.
+    /// The last complete read of each of these schedules.
     #[must_use]
-    pub fn newest(&self) -> Snapshots {
-        let newest = |versions: &Vec<Version>| versions.last().map(|v| v.snapshot.clone());
-        self.versions
-            .iter()
-            .flat_map(|(key, versions)| newest(versions).map(|s| (key.clone(), s)))
-            .collect()
+    pub fn newest(&self, wanted: &BTreeSet<ScheduleKey>) -> Snapshots {
+        let newest = |key: &ScheduleKey| {
+            self.versions
+                .get(key)?
+                .last()
+                .map(|v| (key.clone(), v.snapshot.clone()))
+        };
+        wanted.iter().filter_map(newest).collect()
     }
 
     /// What was known of every schedule `notice` before `at`: the content in force then. Where a schedule was first
     /// read later than that, its first content counts, because nothing before it could contradict it.
     #[must_use]
-    pub fn settled(&self, at: Timestamp, notice: SignedDuration) -> Snapshots {
+    pub fn settled(&self, wanted: &BTreeSet<ScheduleKey>, at: Timestamp, notice: SignedDuration) -> Snapshots {
         let known_since = at.checked_sub(notice).unwrap_or(Timestamp::MIN);
         let mut settled = Snapshots::new();
-        for (key, versions) in &self.versions {
+        for (key, versions) in self.versions.iter().filter(|(key, _)| wanted.contains(*key)) {
             let in_force = versions
                 .iter()
                 .rev()
@@ -82,27 +90,57 @@ impl StoredSnapshots {
         settled
     }
 
-    /// Takes in a complete read. A snapshot whose read began before that of the newest one is late and changes nothing.
-    pub fn accept(&mut self, snapshot: Snapshot) -> Accepted {
+    /// Takes in a complete read at `now`.
+    pub fn accept(&mut self, snapshot: Snapshot, now: Timestamp) -> Accepted {
+        let accepted = self.judge(&snapshot, now);
+        self.take(snapshot, accepted, now);
+        accepted
+    }
+
+    /// What a complete read brings. A snapshot whose read began before that of the newest one is late and brings nothing,
+    /// unless the newest claims to be of a time that has not come: then the clock was wrong when it was read.
+    fn judge(&self, snapshot: &Snapshot, now: Timestamp) -> Accepted {
+        match self
+            .versions
+            .get(&snapshot.schedule)
+            .and_then(|versions| versions.last())
+        {
+            Some(newest) if snapshot.read_at < newest.snapshot.read_at && newest.snapshot.read_at <= now => {
+                Accepted::Late
+            }
+            Some(newest) if newest.content == content_of(snapshot) && newest.snapshot.read_at <= now => {
+                let unnoted = newest.noted_at.duration_until(snapshot.read_at);
+                if NOTED_EVERY <= unnoted {
+                    Accepted::Confirmed
+                } else {
+                    Accepted::Same
+                }
+            }
+            _ => Accepted::Changed,
+        }
+    }
+
+    fn take(&mut self, snapshot: Snapshot, accepted: Accepted, now: Timestamp) {
         self.failures.remove(&snapshot.schedule);
-        let content = content_of(&snapshot);
         let read_at = snapshot.read_at;
         let versions = self.versions.entry(snapshot.schedule.clone()).or_default();
-        match versions.last_mut() {
-            Some(newest) if read_at < newest.snapshot.read_at => Accepted::Late,
-            Some(newest) if newest.content == content => {
+        match (accepted, versions.last_mut()) {
+            (Accepted::Late, _) => {}
+            (Accepted::Same | Accepted::Confirmed, Some(newest)) => {
+                if accepted == Accepted::Confirmed {
+                    newest.noted_at = read_at;
+                }
                 newest.snapshot = snapshot;
-                Accepted::Confirmed
             }
             _ => {
                 let old = read_at.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
-                versions.retain(|v| old <= v.snapshot.read_at);
+                versions.retain(|v| old <= v.snapshot.read_at && v.snapshot.read_at <= now);
                 versions.push(Version {
                     first_read_at: read_at,
-                    content,
+                    content: content_of(&snapshot),
+                    noted_at: read_at,
                     snapshot,
                 });
-                Accepted::Changed
             }
         }
     }
@@ -146,6 +184,7 @@ impl Ledger {
                 .push(Version {
                     first_read_at: instant(row.try_get(1)?, what)?,
                     content: row.try_get(3)?,
+                    noted_at: snapshot.read_at,
                     snapshot,
                 });
         }
@@ -173,12 +212,27 @@ impl Ledger {
         &self,
         stored: &mut StoredSnapshots,
         snapshot: Snapshot,
+        now: Timestamp,
     ) -> Result<Accepted, LedgerError> {
-        let key = write_json(&snapshot.schedule);
-        let (read_at, body) = (snapshot.read_at, write_json(&snapshot));
-        let content = content_of(&snapshot);
+        let accepted = stored.judge(&snapshot, now);
         let had_failed = stored.failures.contains_key(&snapshot.schedule);
-        let accepted = stored.accept(snapshot);
+        // Memory must never run ahead of the ledger, or a restart would take a surprise for something long known.
+        if had_failed || matches!(accepted, Accepted::Confirmed | Accepted::Changed) {
+            self.write_snapshot(&snapshot, accepted, had_failed, now).await?;
+        }
+        stored.take(snapshot, accepted, now);
+        Ok(accepted)
+    }
+
+    async fn write_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        accepted: Accepted,
+        had_failed: bool,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        let key = write_json(&snapshot.schedule);
+        let (read_at, body) = (snapshot.read_at, write_json(snapshot));
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         if had_failed {
             sqlx::query("DELETE FROM read_failure WHERE schedule = ?")
@@ -187,38 +241,33 @@ impl Ledger {
                 .await?;
         }
         match accepted {
-            Accepted::Late => {}
+            Accepted::Late | Accepted::Same => {}
             Accepted::Confirmed => {
-                sqlx::query(
-                    "UPDATE snapshot SET last_read_at = ?1, body = ?2 \
-                     WHERE id = (SELECT MAX(id) FROM snapshot WHERE schedule = ?3)",
-                )
-                .bind(read_at.as_millisecond())
-                .bind(&body)
-                .bind(&key)
-                .execute(&mut *tx)
-                .await?;
+                sqlx::query("UPDATE snapshot SET last_read_at = ?1, body = ?2 WHERE id = (SELECT MAX(id) FROM snapshot WHERE schedule = ?3)")
+                    .bind(read_at.as_millisecond())
+                    .bind(&body)
+                    .bind(&key)
+                    .execute(&mut *tx)
+                    .await?;
             }
             Accepted::Changed => {
+                sqlx::query("DELETE FROM snapshot WHERE schedule = ?1 AND (last_read_at < ?2 OR last_read_at > ?3)")
+                    .bind(&key)
+                    .bind(read_at.checked_sub(KEPT).unwrap_or(Timestamp::MIN).as_millisecond())
+                    .bind(now.as_millisecond())
+                    .execute(&mut *tx)
+                    .await?;
                 sqlx::query("INSERT INTO snapshot (schedule, first_read_at, last_read_at, content, body) VALUES (?1, ?2, ?2, ?3, ?4)")
                     .bind(&key)
                     .bind(read_at.as_millisecond())
-                    .bind(&content)
+                    .bind(content_of(snapshot))
                     .bind(&body)
                     .execute(&mut *tx)
                     .await?;
-                sqlx::query(
-                    "DELETE FROM snapshot WHERE schedule = ?1 AND last_read_at < ?2 \
-                     AND id <> (SELECT MAX(id) FROM snapshot WHERE schedule = ?1)",
-                )
-                .bind(&key)
-                .bind(read_at.checked_sub(KEPT).unwrap_or(Timestamp::MIN).as_millisecond())
-                .execute(&mut *tx)
-                .await?;
             }
         }
         tx.commit().await?;
-        Ok(accepted)
+        Ok(())
     }
 
     /// Records that a schedule could not be read, keeping since when. Returns whether that is news.

@@ -201,7 +201,7 @@ impl Metrics {
             End::Confirmed => "confirmed",
             End::Failed(_) => "failed",
             End::Unsettled(_) => "unsettled",
-            End::Deferred(_) => "deferred",
+            End::Deferred(_) | End::Superseded => "deferred",
         };
         self.changes.with_label_values(&[kind, outcome]).inc();
         if applied.end == End::Confirmed && self.has_boundary(applied) {

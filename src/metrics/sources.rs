@@ -25,7 +25,7 @@ pub(super) fn look<'a>(
     schedules: &BTreeSet<ScheduleKey>,
     configured: impl IntoIterator<Item = &'a SourceName>,
 ) -> BTreeMap<SourceName, SourceState> {
-    let newest = stored.newest();
+    let newest = stored.newest(schedules);
     let mut sources: BTreeMap<SourceName, SourceState> = configured
         .into_iter()
         .map(|name| (name.clone(), SourceState::default()))

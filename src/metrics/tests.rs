@@ -11,7 +11,7 @@ use crate::guard::{Conditions, Verdict, guard};
 use crate::identity_center::{AwsError, AwsErrorKind, Instance};
 use crate::ledger::Outcome;
 use crate::model::{Cause, Interval, PrincipalId, ResolvedTarget};
-use crate::plan::{Change, Drift, Plan};
+use crate::plan::{Change, Drift, Kept, Plan};
 use crate::problem::Problem;
 use crate::schedule::{ReadError, ReadErrorKind};
 use crate::survey::Survey;
@@ -28,6 +28,7 @@ async fn ledger(dir: &TempDir) -> Ledger {
 
 fn change(kind: ChangeKind, entitlement: &str, who: &str, causes: Vec<Cause>, due: Timestamp) -> Change {
     Change {
+        rests_on: BTreeSet::new(),
         kind,
         entitlement: id(entitlement),
         person: Some(person(who)),
@@ -139,7 +140,7 @@ async fn full_page(dir: &TempDir) -> String {
     metrics.pass_ended(&pass(Vec::new(), Vec::new(), ended), Duration::from_millis(300), t(20));
     metrics.pass_failed(&aws_error(), t(30));
     let mut stored = StoredSnapshots::default();
-    stored.accept(snapshots()[&schedule()].clone());
+    stored.accept(snapshots()[&schedule()].clone(), Timestamp::MAX);
     metrics.sources(&stored, &[schedule()].into(), [&schedule().source]);
     metrics.changes_in_flight(1);
     metrics.encode(&ledger, &policy, t(40)).await.unwrap()
@@ -181,7 +182,8 @@ fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
         snapshots: &Snapshots::new(),
         emptied: &BTreeSet::new(),
         clock_skew: None,
-        incomplete: &BTreeSet::new(),
+        unidentified: &BTreeSet::new(),
+        unresolved: &BTreeSet::new(),
         in_flight_grants: &BTreeSet::new(),
         owned: 0,
         approved_digest: None,
@@ -293,12 +295,12 @@ async fn access_counters_notice_every_change_of_the_record() {
     let id = ledger.access_in(Interval::ALWAYS).await.unwrap()[0].id;
     let both = [first.clone(), second.clone()];
     ledger
-        .update_causes(id, std::slice::from_ref(&first), &both, t(60))
+        .update_kept(&[kept(id, std::slice::from_ref(&first), &both)], t(60))
         .await
         .unwrap();
     assert_eq!(on_call(250).await, 150.0, "a cause came");
     ledger
-        .update_causes(id, &both, std::slice::from_ref(&first), t(260))
+        .update_kept(&[kept(id, &both, std::slice::from_ref(&first))], t(260))
         .await
         .unwrap();
     assert_eq!(on_call(290).await, 160.0, "a cause went");
@@ -448,11 +450,14 @@ async fn sources_show_the_schedule_that_waits_longest() {
     let keys: BTreeSet<_> = [key("a", "1"), key("a", "2"), key("b", "1"), key("b", "2")].into();
     let mut stored = StoredSnapshots::default();
     for (source, id, read_at) in [("a", "1", 50), ("a", "2", 70), ("b", "1", 90)] {
-        stored.accept(crate::model::Snapshot {
-            schedule: key(source, id),
-            read_at: t(read_at),
-            ..snapshots()[&schedule()].clone()
-        });
+        stored.accept(
+            crate::model::Snapshot {
+                schedule: key(source, id),
+                read_at: t(read_at),
+                ..snapshots()[&schedule()].clone()
+            },
+            Timestamp::MAX,
+        );
     }
     for (source, id) in [("a", "1"), ("b", "1"), ("b", "2")] {
         let error = ReadError {
@@ -560,4 +565,15 @@ async fn an_unusable_ledger_leaves_the_rest_of_the_page() {
         .unwrap();
     let text = metrics.encode(&ledger, &policy(Vec::new()), t(0)).await.unwrap();
     assert_eq!(samples(&text)["dutybound_ledger_up"], 1.0);
+}
+
+fn kept(access_id: i64, recorded: &[Cause], causes: &[Cause]) -> Kept {
+    Kept {
+        access_id,
+        entitlement: causes[0].entitlement.clone(),
+        person: causes[0].person.clone(),
+        causes: causes.to_vec(),
+        recorded: recorded.to_vec(),
+        renamed: false,
+    }
 }

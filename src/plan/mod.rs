@@ -7,10 +7,10 @@
 //! | yes | yes | yes | unchanged; the causes on record are brought up to date |
 //! | yes | yes | no | drift: already there, not ours, will not be revoked by us; `exclusive` makes it ours |
 //! | yes | no | no | grant |
-//! | yes | no | yes | grant again, surprising: somebody else took it away |
+//! | yes | no | yes | the record is closed and it is granted again, surprising: somebody else took it away |
 //! | no | yes | yes | revoke |
 //! | no | yes | no | drift; `exclusive` makes it a surprising revoke |
-//! | no | no | yes | the record is closed: somebody else took it away |
+//! | no | no | yes | revoke; AWS says that it is gone, and the record is closed |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,10 +22,14 @@ use crate::desired::Desired;
 use crate::identity_center::{ChangeKind, Holders, Resolution};
 use crate::ledger::Bar;
 use crate::model::{Basis, Cause, EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey};
-use crate::policy::Policy;
-use crate::problem::{Problem, ProblemKind};
+use crate::policy::{Policy, Trigger};
+use crate::problem::{Problem, collapse};
 
 pub mod render;
+mod resolve;
+
+use resolve::{Wanted, owning_entitlements, resolve};
+pub use resolve::{refuse_shared_targets, unsettled_targets};
 
 /// One thing that can be held: a target in AWS by a user of the identity store.
 pub type Key = (ResolvedTarget, PrincipalId);
@@ -39,8 +43,6 @@ pub struct Owned {
     pub entitlement: EntitlementId,
     /// To whom.
     pub person: Person,
-    /// Confirmed by AWS at this instant.
-    pub since: Timestamp,
     /// The causes on record that have not ended.
     pub causes: Vec<Cause>,
 }
@@ -66,6 +68,8 @@ pub struct Inputs<'a> {
     pub owned: &'a BTreeMap<Key, Owned>,
     /// Grants that we asked for and whose outcome was never learnt; ours if they turn up.
     pub unknown_outcomes: &'a BTreeSet<Key>,
+    /// Since when a standing grant has been without a cause, for those that lost theirs before its recorded end.
+    pub surplus_since: &'a BTreeMap<Key, Timestamp>,
     /// People who hold nothing until a person lifts it.
     pub bars: &'a [Bar],
     /// Changes that are under way; nothing is planned for them.
@@ -85,7 +89,7 @@ pub struct Plan {
     pub drift: Vec<Drift>,
     /// What keeps somebody from access, found while planning.
     pub problems: Vec<Problem>,
-    /// Records to close because the access is gone without us.
+    /// Records to close because somebody else took the access away while its cause holds.
     #[serde(skip)]
     pub lost: Vec<Key>,
     /// Unchanged grants with the causes to have on record.
@@ -98,10 +102,16 @@ pub struct Plan {
 pub struct Kept {
     /// The ledger's row.
     pub access_id: i64,
+    /// As which entitlement it stands now; a rename moves it.
+    pub entitlement: EntitlementId,
+    /// Who it is now; a person may have got another address.
+    pub person: Person,
     /// The causes that hold now.
     pub causes: Vec<Cause>,
     /// The causes on record.
     pub recorded: Vec<Cause>,
+    /// Whether the record names another entitlement or person.
+    pub renamed: bool,
 }
 
 /// One change to AWS.
@@ -119,6 +129,9 @@ pub struct Change {
     pub principal: PrincipalId,
     /// For a grant the causes that hold now, for a revoke those on record that no longer do.
     pub causes: Vec<Cause>,
+    /// The schedules on which it rests. A grant that also has another cause rests on none; a revoke rests on all that its
+    /// causes name, or without causes on all that could earn the entitlement.
+    pub rests_on: BTreeSet<ScheduleKey>,
     /// When it should have been in force: a grant's earliest start, a revoke's latest end.
     pub due: Timestamp,
     /// Whether it was to be expected.
@@ -133,6 +146,8 @@ pub struct Change {
 pub enum Foresight {
     /// The policy in force and the schedule as known for some time already say so.
     Predicted,
+    /// The policy alone rules it out, whatever any schedule says: the rule or the membership is gone.
+    Disentitled,
     /// It comes out of the blue, for this reason.
     Surprising(String),
     /// A person ordered it; no guard stands in its way.
@@ -174,362 +189,245 @@ impl Change {
     pub fn is_ordered(&self) -> bool {
         matches!(self.foresight, Foresight::Ordered(_))
     }
-
-    /// The schedules on which all of its causes rest; empty if any cause rests on none.
-    #[must_use]
-    pub fn schedules(&self) -> BTreeSet<ScheduleKey> {
-        let mut keys = BTreeSet::new();
-        for cause in &self.causes {
-            match &cause.basis {
-                Basis::OnCall { schedule, .. } => keys.insert(schedule.clone()),
-                Basis::Window | Basis::Membership => return BTreeSet::new(),
-            };
-        }
-        keys
-    }
-}
-
-/// A desired holder in AWS's terms.
-struct Wanted {
-    entitlement: EntitlementId,
-    person: Person,
-    causes: Vec<Cause>,
-    /// The person or the target could not be looked up: what they hold through us stays, nothing new is granted.
-    frozen: bool,
 }
 
 /// Makes the plan. Same inputs, same plan, byte for byte.
 #[must_use]
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
+    let mut draft = Draft {
+        inputs,
+        wanted: BTreeMap::new(),
+        predicted: resolve(inputs, inputs.predicted, None),
+        changes: Vec::new(),
+        lost: Vec::new(),
+        kept: Vec::new(),
+        drift: BTreeSet::new(),
+    };
     let mut problems = Vec::new();
-    let wanted = resolve(inputs, inputs.desired, Some(&mut problems));
-    let predicted = resolve(inputs, inputs.predicted, None);
-    let owners = owning_entitlements(inputs);
-
-    let mut changes = Vec::new();
-    let mut lost = Vec::new();
-    let mut kept = Vec::new();
-    let mut drift = BTreeSet::new();
-
-    for ((target, principal), want) in &wanted {
-        let key = (target.clone(), principal.clone());
-        let Some(holders) = inputs.live.get(target) else {
-            continue;
-        };
-        if inputs.in_flight.contains(&key) {
-            continue;
-        }
-        let owned = inputs.owned.get(&key);
-        let is_live = holders.users.contains_key(principal);
-        match (is_live, owned) {
-            (true, Some(owned)) => kept.push(Kept {
-                access_id: owned.access_id,
-                causes: want.causes.clone(),
-                recorded: owned.causes.clone(),
-            }),
-            (true, None) if !is_exclusive(inputs.policy, &want.entitlement) => {
-                drift.insert(Drift {
-                    entitlement: want.entitlement.clone(),
-                    target: target.clone(),
-                    holder: principal.to_string(),
-                    person: Some(want.person.clone()),
-                    desired: true,
-                });
-            }
-            (false, _) if want.frozen => {}
-            (true | false, _) => {
-                let foresight = if owned.is_some() {
-                    Foresight::Surprising("somebody else took this access away while its cause still holds".to_owned())
-                } else if predicted.contains_key(&key) {
-                    Foresight::Predicted
-                } else {
-                    Foresight::Surprising(format!(
-                        "the schedule changed less than the notice period ago{}",
-                        through(&want.causes)
-                    ))
-                };
-                changes.push(Change {
-                    kind: ChangeKind::Grant,
-                    entitlement: want.entitlement.clone(),
-                    person: Some(want.person.clone()),
-                    target: target.clone(),
-                    principal: principal.clone(),
-                    due: want.causes.iter().map(|c| c.held.start()).min().unwrap_or(inputs.at),
-                    causes: want.causes.clone(),
-                    foresight,
-                    context: context(inputs.policy, &want.entitlement),
-                });
-            }
-        }
+    draft.wanted = resolve(inputs, inputs.desired, Some(&mut problems));
+    draft.give();
+    draft.take_back();
+    draft.look_for_strangers();
+    let mut changes = draft.changes;
+    let order = |c: &Change| {
+        (
+            c.kind,
+            c.entitlement.clone(),
+            c.person.clone(),
+            c.target.clone(),
+            c.principal.clone(),
+        )
+    };
+    changes.sort_by_cached_key(order);
+    Plan {
+        at: inputs.at,
+        digest: digest(&changes),
+        changes,
+        drift: draft.drift.into_iter().collect(),
+        problems: collapse(problems),
+        lost: draft.lost,
+        kept: draft.kept,
     }
+}
 
-    for (key, owned) in inputs.owned {
-        if wanted.contains_key(key) || inputs.in_flight.contains(key) {
-            continue;
-        }
-        let Some(holders) = inputs.live.get(&key.0) else {
-            continue;
-        };
-        if !holders.users.contains_key(&key.1) {
-            lost.push(key.clone());
-            continue;
-        }
-        let bar = inputs.bars.iter().find(|bar| bar.concerns(&owned.person));
-        let foresight = if let Some(bar) = bar {
-            Foresight::Ordered(format!("barred by {}: {}", bar.ordered_by, bar.reason))
-        } else if predicted.contains_key(key) {
-            Foresight::Surprising("the schedule changed less than the notice period ago".to_owned())
-        } else {
-            Foresight::Predicted
-        };
-        changes.push(Change {
-            kind: ChangeKind::Revoke,
-            entitlement: owned.entitlement.clone(),
-            person: Some(owned.person.clone()),
-            target: key.0.clone(),
-            principal: key.1.clone(),
-            due: owned
-                .causes
-                .iter()
-                .map(|c| c.held.end())
-                .max()
-                .map_or(inputs.at, |end| end.min(inputs.at)),
-            causes: owned.causes.clone(),
-            foresight,
-            context: context(inputs.policy, &owned.entitlement),
-        });
-    }
+struct Draft<'a> {
+    inputs: &'a Inputs<'a>,
+    wanted: BTreeMap<Key, Wanted>,
+    predicted: BTreeMap<Key, Wanted>,
+    changes: Vec<Change>,
+    lost: Vec<Key>,
+    kept: Vec<Kept>,
+    drift: BTreeSet<Drift>,
+}
 
-    for (target, entitlement) in &owners {
-        let Some(holders) = inputs.live.get(target) else {
-            continue;
-        };
-        let exclusive = is_exclusive(inputs.policy, entitlement);
-        for principal in holders.users.keys() {
-            let key = (target.clone(), principal.clone());
-            if inputs.owned.contains_key(&key) || wanted.contains_key(&key) || inputs.in_flight.contains(&key) {
+impl Draft<'_> {
+    /// Everything that should be held: what stands already, and what is to be granted.
+    fn give(&mut self) {
+        let inputs = self.inputs;
+        for (key, want) in &self.wanted {
+            let Some(holders) = inputs.live.get(&key.0) else {
+                continue;
+            };
+            if inputs.in_flight.contains(key) {
                 continue;
             }
-            let person = person_of(inputs, principal);
-            let ours = inputs.unknown_outcomes.contains(&key);
-            if exclusive || ours {
+            let owned = inputs.owned.get(key);
+            match (holders.users.contains_key(&key.1), owned) {
+                (true, Some(owned)) => self.kept.push(Kept {
+                    access_id: owned.access_id,
+                    entitlement: want.entitlement.clone(),
+                    person: want.person.clone(),
+                    causes: want.causes.clone(),
+                    recorded: owned.causes.clone(),
+                    renamed: owned.entitlement != want.entitlement || owned.person != want.person,
+                }),
+                (false, _) if want.frozen => {}
+                (true, None)
+                    if !is_exclusive(inputs.policy, &want.entitlement) && !inputs.unknown_outcomes.contains(key) =>
+                {
+                    self.drift.insert(Drift {
+                        entitlement: want.entitlement.clone(),
+                        target: key.0.clone(),
+                        holder: key.1.to_string(),
+                        person: Some(want.person.clone()),
+                        desired: true,
+                    });
+                }
+                (true | false, _) => {
+                    if owned.is_some() {
+                        self.lost.push(key.clone());
+                    }
+                    let foresight = if owned.is_some() {
+                        Foresight::Surprising(
+                            "somebody else took this access away while its cause still holds".to_owned(),
+                        )
+                    } else if self.predicted.contains_key(key) {
+                        Foresight::Predicted
+                    } else {
+                        let why = format!(
+                            "the schedule changed less than the notice period ago{}",
+                            through(&want.causes)
+                        );
+                        Foresight::Surprising(why)
+                    };
+                    self.changes.push(Change {
+                        kind: ChangeKind::Grant,
+                        entitlement: want.entitlement.clone(),
+                        person: Some(want.person.clone()),
+                        target: key.0.clone(),
+                        principal: key.1.clone(),
+                        due: want.causes.iter().map(|c| c.held.start()).min().unwrap_or(inputs.at),
+                        rests_on: if want.causes.iter().all(|c| schedule_of(c).is_some()) {
+                            want.causes.iter().filter_map(schedule_of).cloned().collect()
+                        } else {
+                            BTreeSet::new()
+                        },
+                        causes: want.causes.clone(),
+                        foresight,
+                        context: context(inputs.policy, &want.entitlement),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Everything of ours that nothing causes any more. Whether it is still live does not matter: taking away what is
+    /// gone is a success, and a lagging read must not close the record of access that stands.
+    fn take_back(&mut self) {
+        let inputs = self.inputs;
+        for (key, owned) in inputs.owned {
+            if self.wanted.contains_key(key) || inputs.in_flight.contains(key) || !inputs.live.contains_key(&key.0) {
+                continue;
+            }
+            let bar = inputs.bars.iter().find(|bar| bar.concerns(&owned.person));
+            let foresight = if let Some(bar) = bar {
+                Foresight::Ordered(format!("barred by {}: {}", bar.ordered_by, bar.reason))
+            } else if !inputs.policy.could_hold(&owned.entitlement, &owned.person, inputs.at) {
+                Foresight::Disentitled
+            } else if self.predicted.contains_key(key) {
+                Foresight::Surprising("the schedule changed less than the notice period ago".to_owned())
+            } else {
+                Foresight::Predicted
+            };
+            let recorded_end = owned.causes.iter().map(|c| c.held.end()).max();
+            let lost_its_cause = inputs.surplus_since.get(key).copied().unwrap_or(inputs.at);
+            self.changes.push(Change {
+                kind: ChangeKind::Revoke,
+                entitlement: owned.entitlement.clone(),
+                person: Some(owned.person.clone()),
+                target: key.0.clone(),
+                principal: key.1.clone(),
+                due: recorded_end.filter(|end| *end <= inputs.at).unwrap_or(lost_its_cause),
+                rests_on: rests_on(inputs.policy, &owned.entitlement, &owned.causes),
+                causes: owned.causes.clone(),
+                foresight,
+                context: context(inputs.policy, &owned.entitlement),
+            });
+        }
+    }
+
+    /// Live access that is not ours: reported, and removed only where the entitlement is exclusive.
+    fn look_for_strangers(&mut self) {
+        let inputs = self.inputs;
+        let mut persons = BTreeMap::new();
+        for (person, found) in inputs.people {
+            if let Ok(Resolution::Found(principal)) = found {
+                persons.insert(principal, person);
+            }
+        }
+        for (target, entitlement) in &owning_entitlements(inputs) {
+            let Some(holders) = inputs.live.get(target) else {
+                continue;
+            };
+            let exclusive = is_exclusive(inputs.policy, entitlement);
+            let stranger = |holder: String, person: Option<Person>| Drift {
+                entitlement: entitlement.clone(),
+                target: target.clone(),
+                holder,
+                person,
+                desired: false,
+            };
+            for principal in holders.users.keys() {
+                let key = (target.clone(), principal.clone());
+                if inputs.owned.contains_key(&key) || self.wanted.contains_key(&key) || inputs.in_flight.contains(&key)
+                {
+                    continue;
+                }
+                let person = persons.get(principal).map(|p| (*p).clone());
+                let ours = inputs.unknown_outcomes.contains(&key);
+                if !exclusive && !ours {
+                    self.drift.insert(stranger(principal.to_string(), person));
+                    continue;
+                }
                 let why = if ours {
                     "a grant of ours whose outcome was never learnt turned up after its cause had ended"
                 } else {
                     "the entitlement is exclusive and nothing causes this access"
                 };
-                changes.push(Change {
+                self.changes.push(Change {
                     kind: ChangeKind::Revoke,
                     entitlement: entitlement.clone(),
                     person,
                     target: target.clone(),
                     principal: principal.clone(),
                     causes: Vec::new(),
-                    due: inputs.at,
+                    rests_on: rests_on(inputs.policy, entitlement, &[]),
+                    due: inputs.surplus_since.get(&key).copied().unwrap_or(inputs.at),
                     foresight: Foresight::Surprising(why.to_owned()),
                     context: context(inputs.policy, entitlement),
                 });
-            } else {
-                drift.insert(Drift {
-                    entitlement: entitlement.clone(),
-                    target: target.clone(),
-                    holder: principal.to_string(),
-                    person,
-                    desired: false,
-                });
             }
-        }
-        for group in &holders.groups {
-            drift.insert(Drift {
-                entitlement: entitlement.clone(),
-                target: target.clone(),
-                holder: format!("group:{group}"),
-                person: None,
-                desired: false,
-            });
-        }
-    }
-
-    changes.sort_by(|a, b| {
-        (a.kind, &a.entitlement, &a.person, &a.target, &a.principal).cmp(&(
-            b.kind,
-            &b.entitlement,
-            &b.person,
-            &b.target,
-            &b.principal,
-        ))
-    });
-    problems.sort();
-    problems.dedup();
-    Plan {
-        at: inputs.at,
-        digest: digest(&changes),
-        changes,
-        drift: drift.into_iter().collect(),
-        problems,
-        lost,
-        kept,
-    }
-}
-
-/// Translates persons and entitlements into AWS's terms. Whoever cannot be translated becomes a problem.
-fn resolve(inputs: &Inputs<'_>, desired: &Desired, mut problems: Option<&mut Vec<Problem>>) -> BTreeMap<Key, Wanted> {
-    let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
-    let mut report = |problem| {
-        if let Some(problems) = problems.as_deref_mut() {
-            problems.push(problem);
-        }
-    };
-    for (entitlement, holders) in &desired.holders {
-        for (person, causes) in holders {
-            if let Some(bar) = inputs.bars.iter().find(|bar| bar.concerns(person)) {
-                report(Problem {
-                    entitlement: Some(entitlement.clone()),
-                    person: Some(person.clone()),
-                    ..Problem::new(ProblemKind::Barred, barred(bar, person))
-                });
-                continue;
-            }
-            let found = match inputs.targets.get(entitlement) {
-                Some(Ok(target)) => {
-                    identify(inputs, entitlement, person, causes).map(|principal| (target.clone(), principal))
-                }
-                Some(Err(message)) => Err(Box::new(Problem {
-                    entitlement: Some(entitlement.clone()),
-                    ..Problem::new(ProblemKind::TargetUnresolved, message.clone())
-                })),
-                None => continue,
-            };
-            match found {
-                Ok(key) => wanted
-                    .entry(key)
-                    .or_insert_with(|| Wanted {
-                        entitlement: entitlement.clone(),
-                        person: person.clone(),
-                        causes: Vec::new(),
-                        frozen: false,
-                    })
-                    .causes
-                    .extend(causes.iter().cloned()),
-                Err(problem) => {
-                    report(*problem);
-                    // What this person already holds through us stays desired: not knowing must never revoke.
-                    for (key, owned) in inputs
-                        .owned
-                        .iter()
-                        .filter(|(_, o)| o.entitlement == *entitlement && o.person == *person)
-                    {
-                        wanted.entry(key.clone()).or_insert_with(|| Wanted {
-                            entitlement: owned.entitlement.clone(),
-                            person: person.clone(),
-                            causes: causes.clone(),
-                            frozen: true,
-                        });
-                    }
-                }
-            }
-        }
-    }
-    wanted
-}
-
-fn identify(
-    inputs: &Inputs<'_>,
-    entitlement: &EntitlementId,
-    person: &Person,
-    causes: &[Cause],
-) -> Result<PrincipalId, Box<Problem>> {
-    let (kind, message) = match inputs.people.get(person) {
-        Some(Ok(Resolution::Found(principal))) => return Ok(principal.clone()),
-        Some(Ok(Resolution::Unknown)) => (
-            ProblemKind::PersonUnknown,
-            format!(
-                "{person} should hold {entitlement} but no user of Identity Center has that user name or e-mail; create the user or map one in [[identity]]"
-            ),
-        ),
-        Some(Ok(Resolution::Disabled(id))) => (
-            ProblemKind::PersonDisabled,
-            format!("{person} should hold {entitlement} but their Identity Center user {id} is disabled"),
-        ),
-        Some(Ok(Resolution::Ambiguous(ids))) => (
-            ProblemKind::PersonAmbiguous,
-            format!(
-                "{person} should hold {entitlement} but several Identity Center users match ({}); pin one in [[identity]]",
-                ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            ),
-        ),
-        Some(Err(message)) => (
-            ProblemKind::PersonUnresolved,
-            format!("{person} should hold {entitlement} but could not be looked up: {message}"),
-        ),
-        None => (
-            ProblemKind::PersonUnresolved,
-            format!("{person} should hold {entitlement} but has not been looked up yet"),
-        ),
-    };
-    Err(Box::new(Problem {
-        entitlement: Some(entitlement.clone()),
-        person: Some(person.clone()),
-        rule: causes.first().map(|c| c.rule.clone()),
-        ..Problem::new(kind, message)
-    }))
-}
-
-/// The entitlement under which each target is managed.
-fn owning_entitlements(inputs: &Inputs<'_>) -> BTreeMap<ResolvedTarget, EntitlementId> {
-    let mut owners = BTreeMap::new();
-    for entitlement in inputs.policy.entitlements() {
-        if let Some(Ok(target)) = inputs.targets.get(&entitlement.id) {
-            owners.insert(target.clone(), entitlement.id.clone());
-        }
-    }
-    owners
-}
-
-/// Refuses entitlements that turn out to be the same thing in AWS, one written by name and one by id: only one project
-/// can own it, and which one is for people to say. Until then neither is granted.
-#[must_use]
-pub fn refuse_shared_targets(
-    mut targets: BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
-) -> BTreeMap<EntitlementId, Result<ResolvedTarget, String>> {
-    let mut by_target: BTreeMap<ResolvedTarget, Vec<EntitlementId>> = BTreeMap::new();
-    for (id, target) in &targets {
-        if let Ok(target) = target {
-            by_target.entry(target.clone()).or_default().push(id.clone());
-        }
-    }
-    for (target, ids) in by_target.into_iter().filter(|(_, ids)| ids.len() > 1) {
-        let names = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-        for id in ids {
-            let message = format!(
-                "{names} are the same thing in AWS ({target}); keep it in one project and delegate it to the other"
+            self.drift.extend(
+                holders
+                    .groups
+                    .iter()
+                    .map(|group| stranger(format!("group:{group}"), None)),
             );
-            targets.insert(id, Err(message));
         }
     }
-    targets
 }
 
-fn barred(bar: &Bar, person: &Person) -> String {
-    let whom = bar
-        .person
-        .as_ref()
-        .map_or_else(|| "--all".to_owned(), |p| format!("--person {p}"));
-    format!(
-        "{person} holds nothing since {} by order of {} ({}); `dutybound revoke --lift {whom}` ends that",
-        crate::text::instant(bar.since),
-        bar.ordered_by,
-        bar.reason
-    )
+fn schedule_of(cause: &Cause) -> Option<&ScheduleKey> {
+    match &cause.basis {
+        Basis::OnCall { schedule, .. } => Some(schedule),
+        Basis::Window | Basis::Membership => None,
+    }
 }
 
-fn person_of(inputs: &Inputs<'_>, principal: &PrincipalId) -> Option<Person> {
-    let found = |r: &Result<Resolution, String>| matches!(r, Ok(Resolution::Found(id)) if id == principal);
-    inputs
-        .people
-        .iter()
-        .find(|(_, r)| found(r))
-        .map(|(person, _)| person.clone())
+fn rests_on(policy: &Policy, entitlement: &EntitlementId, causes: &[Cause]) -> BTreeSet<ScheduleKey> {
+    if !causes.is_empty() {
+        return causes.iter().filter_map(schedule_of).cloned().collect();
+    }
+    let rules = policy
+        .projects
+        .values()
+        .flat_map(|p| &p.rules)
+        .filter(|r| r.entitlement == *entitlement);
+    let on_call = rules.filter_map(|r| match &r.trigger {
+        Trigger::OnCall(on_call) => Some(on_call.schedule.clone()),
+        Trigger::Members { .. } => None,
+    });
+    on_call.collect()
 }
 
 fn is_exclusive(policy: &Policy, id: &EntitlementId) -> bool {
@@ -571,14 +469,4 @@ fn digest(changes: &[Change]) -> String {
         }
     }
     hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
-}
-
-/// Targets on which what should be differs from what the record says, so that the live state must be looked at before
-/// anything is decided.
-#[must_use]
-pub fn unsettled_targets(inputs: &Inputs<'_>) -> BTreeSet<ResolvedTarget> {
-    let wanted = resolve(inputs, inputs.desired, None);
-    let missing = wanted.keys().filter(|key| !inputs.owned.contains_key(*key));
-    let surplus = inputs.owned.keys().filter(|key| !wanted.contains_key(*key));
-    missing.chain(surplus).map(|(target, _)| target.clone()).collect()
 }

@@ -216,7 +216,7 @@ fn change_line(change: &Change) -> String {
         ChangeKind::Grant => ('+', AnsiColor::Green),
         ChangeKind::Revoke => ('-', AnsiColor::Red),
     };
-    let mut line = styled(color, &format!("  {sign} {}", change.who()));
+    let mut line = styled(color, &format!("  {sign} {}", clean(&change.who())));
     if change.causes.is_empty() {
         line.push_str("  no cause on record");
     }
@@ -226,6 +226,7 @@ fn change_line(change: &Change) -> String {
     }
     match &change.foresight {
         Foresight::Predicted => {}
+        Foresight::Disentitled => line.push_str("\n      the policy no longer allows it"),
         Foresight::Surprising(why) => line.push_str(&format!("\n      surprising: {}", clean(why))),
         Foresight::Ordered(why) => line.push_str(&format!("\n      ordered: {}", clean(why))),
     }

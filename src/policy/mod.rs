@@ -237,6 +237,24 @@ impl Policy {
         self.projects.values().flat_map(|p| p.entitlements.values())
     }
 
+    /// Whether any rule could let the person hold the entitlement at `at`, whoever is on call: its membership key is
+    /// there, its trainings are done, and neither it nor the membership has ended.
+    #[must_use]
+    pub fn could_hold(&self, id: &EntitlementId, person: &Person, at: Timestamp) -> bool {
+        let ended = |until: Option<Timestamp>| until.is_some_and(|until| until <= at);
+        let allows = |project: &Project, rule: &Rule| {
+            let keys = match project.members.get(person) {
+                Some(member) => !ended(member.until) && rule.trainings.is_subset(&member.completed),
+                None => false,
+            };
+            !ended(rule.until) && (keys || (!rule.member && rule.trainings.is_empty()))
+        };
+        let rules = self.projects.values().flat_map(|p| p.rules.iter().map(move |r| (p, r)));
+        rules
+            .into_iter()
+            .any(|(project, rule)| rule.entitlement == *id && allows(project, rule))
+    }
+
     /// Every schedule that some rule names, sorted.
     #[must_use]
     pub fn schedules(&self) -> BTreeSet<ScheduleKey> {

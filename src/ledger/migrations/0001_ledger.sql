@@ -103,7 +103,9 @@ CREATE TABLE approval (
     id          INTEGER PRIMARY KEY,
     digest      TEXT    NOT NULL,
     approved_at INTEGER NOT NULL,
-    approved_by TEXT    NOT NULL
+    approved_by TEXT    NOT NULL,
+    used_at     INTEGER,
+    released    INTEGER
 ) STRICT;
 
 -- Somebody, or everybody where person is null, who holds nothing until this is lifted: a person's order.

@@ -1,0 +1,256 @@
+//! Translates persons and entitlements into AWS's terms, and keeps what cannot be translated from being taken away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Inputs, Key, Owned};
+use crate::desired::Desired;
+use crate::identity_center::Resolution;
+use crate::ledger::Bar;
+use crate::model::{Basis, Cause, EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey, Target};
+use crate::problem::{Problem, ProblemKind};
+
+/// A desired holder in AWS's terms.
+pub(super) struct Wanted {
+    pub(super) entitlement: EntitlementId,
+    pub(super) person: Person,
+    pub(super) causes: Vec<Cause>,
+    /// The person or the target could not be looked up: what they hold through us stays, nothing new is granted.
+    pub(super) frozen: bool,
+}
+
+/// Whoever cannot be translated becomes a problem.
+pub(super) fn resolve(
+    inputs: &Inputs<'_>,
+    desired: &Desired,
+    mut problems: Option<&mut Vec<Problem>>,
+) -> BTreeMap<Key, Wanted> {
+    let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
+    let mut report = |problem| {
+        if let Some(problems) = problems.as_deref_mut() {
+            problems.push(problem);
+        }
+    };
+    let standing = Standing::new(inputs);
+    for (entitlement, holders) in &desired.holders {
+        let Some(target) = inputs.targets.get(entitlement) else {
+            continue;
+        };
+        for (person, causes) in holders {
+            if let Some(bar) = inputs.bars.iter().find(|bar| bar.concerns(person)) {
+                report(Problem {
+                    entitlement: Some(entitlement.clone()),
+                    person: Some(person.clone()),
+                    ..Problem::new(ProblemKind::Barred, barred(bar, person))
+                });
+                continue;
+            }
+            let found = match target {
+                Ok(target) => {
+                    identify(inputs, entitlement, person, causes).map(|principal| (target.clone(), principal))
+                }
+                Err(message) => Err(Box::new(Problem {
+                    entitlement: Some(entitlement.clone()),
+                    ..Problem::new(ProblemKind::TargetUnresolved, message.clone())
+                })),
+            };
+            match found {
+                Ok(key) => {
+                    let entry = wanted.entry(key).or_insert_with(|| Wanted {
+                        entitlement: entitlement.clone(),
+                        person: person.clone(),
+                        causes: Vec::new(),
+                        frozen: false,
+                    });
+                    entry.frozen = false;
+                    entry.causes.extend(causes.iter().cloned());
+                }
+                Err(problem) => {
+                    report(*problem);
+                    // What this person already holds through us stays desired: not knowing must never revoke.
+                    for (key, owned) in standing.of(inputs, entitlement, target.as_ref().ok(), person, causes) {
+                        wanted.entry(key.clone()).or_insert_with(|| Wanted {
+                            entitlement: owned.entitlement.clone(),
+                            person: owned.person.clone(),
+                            causes: causes.clone(),
+                            frozen: true,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    wanted
+}
+
+/// Our standing grants, by what they may be recognised by when a name has changed and a lookup fails at the same time.
+struct Standing<'a> {
+    by_person: BTreeMap<&'a Person, Vec<(&'a Key, &'a Owned)>>,
+    by_duty: BTreeMap<(&'a ScheduleKey, &'a str), Vec<(&'a Key, &'a Owned)>>,
+}
+
+impl<'a> Standing<'a> {
+    fn new(inputs: &Inputs<'a>) -> Self {
+        let mut standing = Self {
+            by_person: BTreeMap::new(),
+            by_duty: BTreeMap::new(),
+        };
+        for (key, owned) in inputs.owned {
+            standing.by_person.entry(&owned.person).or_default().push((key, owned));
+            for duty in owned.causes.iter().filter_map(duty_of) {
+                standing.by_duty.entry(duty).or_default().push((key, owned));
+            }
+        }
+        standing
+    }
+
+    /// Grants that may be this person's of this entitlement: by the person's address or by the provider's user id, on the
+    /// target or, where that is not known, on what the entitlement may be.
+    fn of(
+        &self,
+        inputs: &Inputs<'_>,
+        entitlement: &EntitlementId,
+        target: Option<&ResolvedTarget>,
+        person: &Person,
+        causes: &[Cause],
+    ) -> Vec<(&'a Key, &'a Owned)> {
+        let by_person = self.by_person.get(person).into_iter().flatten();
+        let by_duty = causes
+            .iter()
+            .filter_map(duty_of)
+            .filter_map(|duty| self.by_duty.get(&duty))
+            .flatten();
+        let is_it = |key: &Key, owned: &Owned| match target {
+            Some(target) => key.0 == *target,
+            None => {
+                let renamed = inputs.policy.entitlement(&owned.entitlement).is_none();
+                let target = inputs.policy.entitlement(entitlement).map(|e| &e.target);
+                owned.entitlement == *entitlement || (renamed && target.is_some_and(|t| may_be(t, &key.0)))
+            }
+        };
+        by_person
+            .chain(by_duty)
+            .filter(|(key, owned)| is_it(key, owned))
+            .copied()
+            .collect()
+    }
+}
+
+fn duty_of(cause: &Cause) -> Option<(&ScheduleKey, &str)> {
+    match &cause.basis {
+        Basis::OnCall { schedule, user_id, .. } => Some((schedule, user_id)),
+        Basis::Window | Basis::Membership => None,
+    }
+}
+
+fn may_be(target: &Target, resolved: &ResolvedTarget) -> bool {
+    match (target, resolved) {
+        (Target::Assignment { account, .. }, ResolvedTarget::Assignment { account: other, .. }) => account == other,
+        (Target::Group(_), ResolvedTarget::Group { .. }) => true,
+        _ => false,
+    }
+}
+
+fn identify(
+    inputs: &Inputs<'_>,
+    entitlement: &EntitlementId,
+    person: &Person,
+    causes: &[Cause],
+) -> Result<PrincipalId, Box<Problem>> {
+    let (kind, message) = match inputs.people.get(person) {
+        Some(Ok(Resolution::Found(principal))) => return Ok(principal.clone()),
+        Some(Ok(Resolution::Unknown)) => (
+            ProblemKind::PersonUnknown,
+            format!(
+                "{person} should hold {entitlement} but no user of Identity Center has that user name or e-mail; create the user or map one in [[identity]]"
+            ),
+        ),
+        Some(Ok(Resolution::Disabled(id))) => (
+            ProblemKind::PersonDisabled,
+            format!("{person} should hold {entitlement} but their Identity Center user {id} is disabled"),
+        ),
+        Some(Ok(Resolution::Ambiguous(ids))) => (
+            ProblemKind::PersonAmbiguous,
+            format!(
+                "{person} should hold {entitlement} but several Identity Center users match ({}); pin one in [[identity]]",
+                ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+        ),
+        Some(Err(message)) => (
+            ProblemKind::PersonUnresolved,
+            format!("{person} should hold {entitlement} but could not be looked up: {message}"),
+        ),
+        None => (
+            ProblemKind::PersonUnresolved,
+            format!("{person} should hold {entitlement} but has not been looked up yet"),
+        ),
+    };
+    Err(Box::new(Problem {
+        entitlement: Some(entitlement.clone()),
+        person: Some(person.clone()),
+        rule: causes.first().map(|c| c.rule.clone()),
+        schedule: causes
+            .iter()
+            .filter_map(duty_of)
+            .map(|(schedule, _)| schedule.clone())
+            .next(),
+        ..Problem::new(kind, message)
+    }))
+}
+
+/// The entitlement under which each target is managed.
+pub(super) fn owning_entitlements(inputs: &Inputs<'_>) -> BTreeMap<ResolvedTarget, EntitlementId> {
+    let mut owners = BTreeMap::new();
+    for entitlement in inputs.policy.entitlements() {
+        if let Some(Ok(target)) = inputs.targets.get(&entitlement.id) {
+            owners.insert(target.clone(), entitlement.id.clone());
+        }
+    }
+    owners
+}
+
+/// Refuses entitlements that turn out to be the same thing in AWS, one written by name and one by id: only one project
+/// can own it, and which one is for people to say. Until then neither is granted.
+#[must_use]
+pub fn refuse_shared_targets(
+    mut targets: BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
+) -> BTreeMap<EntitlementId, Result<ResolvedTarget, String>> {
+    let mut by_target: BTreeMap<ResolvedTarget, Vec<EntitlementId>> = BTreeMap::new();
+    for (id, target) in &targets {
+        if let Ok(target) = target {
+            by_target.entry(target.clone()).or_default().push(id.clone());
+        }
+    }
+    for (target, ids) in by_target.into_iter().filter(|(_, ids)| ids.len() > 1) {
+        let names = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        for id in ids {
+            let message = format!(
+                "{names} are the same thing in AWS ({target}); keep it in one project and delegate it to the other"
+            );
+            targets.insert(id, Err(message));
+        }
+    }
+    targets
+}
+
+fn barred(bar: &Bar, person: &Person) -> String {
+    let whom = bar
+        .person
+        .as_ref()
+        .map_or_else(|| "--all".to_owned(), |p| format!("--person {p}"));
+    format!(
+        "{person} holds nothing since {} by order of {} ({}); `dutybound revoke --lift {whom}` ends that",
+        crate::text::instant(bar.since),
+        bar.ordered_by,
+        bar.reason
+    )
+}
+
+/// Targets on which what should be differs from what the record says, so that the live state must be looked at before
+/// anything is decided.
+#[must_use]
+pub fn unsettled_targets(inputs: &Inputs<'_>) -> BTreeSet<ResolvedTarget> {
+    let wanted = resolve(inputs, inputs.desired, None);
+    let missing = wanted.keys().filter(|key| !inputs.owned.contains_key(*key));
+    let surplus = inputs.owned.keys().filter(|key| !wanted.contains_key(*key));
+    missing.chain(surplus).map(|(target, _)| target.clone()).collect()
+}
