@@ -17,7 +17,8 @@ forbid() { # WHAT GREP-OPTION... PATTERN
 
 forbid 'a path of one machine' -E '(^|[^[:alnum:]_.-])/(work|farm|root|home/[a-z]+|tmp/wt)/'
 forbid 'the path of this checkout' -F -e "$PWD/"
-forbid 'a home directory' -F -e "${HOME%/}/"
+home=${HOME:-/}
+[ "$home" = / ] || forbid 'a home directory' -F -e "${home%/}/"
 
 # The hosts are asked of the clients, so that this file names none either.
 hosts=$(
