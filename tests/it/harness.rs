@@ -21,7 +21,6 @@ pub(crate) const ACCOUNT: &str = "111122223333";
 pub(crate) const ADMIN: &str = "AdministratorAccess";
 pub(crate) const READERS: &str = "payments-prod-readers";
 pub(crate) const DATA_GROUP: &str = "data-oncall";
-pub(crate) const DATA_SCHEDULE: &str = "6fce1fd0-bbbb-4000-8000-000000000001";
 pub(crate) const ALICE: &str = "alice@example.com";
 pub(crate) const BOB: &str = "bob@example.com";
 pub(crate) const CAROL: &str = "carol@example.com";
