@@ -29,6 +29,7 @@ use crate::schedule;
 use crate::schema;
 use crate::secret::{ProcessEnv, Secrets};
 use crate::telemetry::ApiCalls;
+use crate::text::clean;
 
 /// Runs one command. Returns the exit code.
 ///
@@ -100,7 +101,7 @@ fn load_config(path: &Path, secrets: Secrets) -> anyhow::Result<Config> {
 
 fn log_warnings(warnings: &[Diagnostic]) {
     for warning in warnings {
-        tracing::warn!(place = warning.place(), message = ?warning.message, "warning");
+        tracing::warn!(place = warning.place(), detail = %clean(&warning.message), "warning");
     }
 }
 
@@ -383,7 +384,8 @@ async fn show_iam_policy(path: &Path, args: &cli::IamPolicy) -> anyhow::Result<u
     };
     let answer = iam_policy(&place, &targets);
     for note in &answer.notes {
-        tracing::warn!(note = ?note, "the policy is wider than it could be");
+        // Beside the document on stdout; nobody is left to tell when stderr is gone.
+        drop(writeln!(anstream::stderr(), "note: {}", clean(note)));
     }
     print_json(&answer.document)
 }
@@ -466,7 +468,7 @@ async fn daemon(path: &Path) -> anyhow::Result<u8> {
             }
             Err(report) => {
                 for mistake in report.diagnostics() {
-                    tracing::error!(place = mistake.place(), message = ?mistake.message, "configuration refused; the one in force stays");
+                    tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "configuration refused; the one in force stays");
                 }
                 None
             }

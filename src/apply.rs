@@ -186,15 +186,15 @@ impl Applier {
                 change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, "confirmed"
             ),
             End::Failed(message) => tracing::error!(
-                change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, reason = ?message,
+                change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, reason = %crate::text::clean(message),
                 "refused; the next pass tries again"
             ),
             End::Unsettled(message) => tracing::warn!(
-                change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, reason = ?message,
+                change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, reason = %crate::text::clean(message),
                 "not confirmed; the next pass looks at the live state"
             ),
             End::Deferred(message) => tracing::warn!(
-                change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, reason = ?message,
+                change = kind_word(change.kind), entitlement = %change.entitlement, principal = %change.principal, reason = %crate::text::clean(message),
                 "deferred"
             ),
         }

@@ -1,35 +1,82 @@
 //! dutybound: AWS access for exactly as long as people are on call.
+//!
+//! # Map
+//!
+//! ```text
+//!  access.d/*.toml ──► policy ───┐
+//!                                ▼
+//!  PagerDuty ─┐                desired(policy, snapshots, t)     pure
+//!  Opsgenie  ─┴► schedule ───►   │
+//!    (complete snapshots,        ▼
+//!     kept in the ledger)      plan(desired, live, owned)        pure ──► plan::render
+//!                                │
+//!  Identity Center ─► live ──────┤
+//!  ledger ─► owned, predicted ───┤
+//!                                ▼
+//!                              guard(plan, conditions)           pure ──► held
+//!                                │ ApprovedPlan
+//!                                ▼
+//!                              apply ──► intent ─► AWS ─► outcome (ledger)
+//!
+//!  ledger ─► accounting (pure) ─► metrics, report
+//! ```
+//!
+//! Data moves one way. [`survey`] is the reading half of a pass and has no way to write; [`reconcile`] is one pass of
+//! everything; [`daemon`] decides when to make one; [`poll`] keeps the schedules current beside it; [`app`] puts the
+//! parts together for each command.
+//!
+//! # Invariants
+//!
+//! - An error reading any source never reduces what should be. A partial read does not exist as a value.
+//! - Nothing is written to AWS without an [`guard::ApprovedPlan`], which only [`guard`] makes, and a committed intent.
+//! - Only what the ledger says we granted is revoked, unless an entitlement is declared exclusive. Users, groups,
+//!   accounts and permission sets are never created or deleted.
+//! - Same inputs, same plan, byte for byte. What was applied is not planned again.
+//! - A completed row of the ledger never changes; intervals of one grant never overlap.
+//! - The live state decides what is; the ledger decides only what is ours.
+//! - The pure modules read no clock and do no IO: time is an argument.
 
-pub mod accounting;
-pub mod app;
-pub mod apply;
-pub mod cli;
-pub mod clock;
-pub mod commands;
+// The vocabulary.
+pub mod model;
+pub mod problem;
+pub mod text;
+
+// What people write.
 pub mod config;
-pub mod daemon;
-pub mod desired;
 pub mod diagnostics;
 pub mod document;
-pub mod guard;
-pub mod http;
-pub mod iam_policy;
-pub mod identity_center;
-pub mod ledger;
-pub mod live;
-pub mod metrics;
-pub mod model;
-pub mod plan;
 pub mod policy;
-pub mod poll;
-pub mod problem;
-pub mod reconcile;
-pub mod schedule;
 pub mod schema;
 pub mod secret;
-pub mod survey;
+
+// The world outside.
+pub mod clock;
+pub mod identity_center;
+pub mod live;
+pub mod schedule;
 pub mod telemetry;
-pub mod text;
+
+// The pure core.
+pub mod accounting;
+pub mod desired;
+pub mod guard;
+pub mod iam_policy;
+pub mod plan;
+
+// The record, and what carries things out.
+pub mod apply;
+pub mod ledger;
+pub mod poll;
+pub mod reconcile;
+pub mod survey;
+
+// What people see and run.
+pub mod app;
+pub mod cli;
+pub mod commands;
+pub mod daemon;
+pub mod http;
+pub mod metrics;
 
 /// An error and its causes on one line.
 #[must_use]

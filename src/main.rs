@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use dutybound::cli::{Cli, exit};
+use dutybound::cli::{Cli, Command, exit};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
-    log_to_stderr();
+    log_to_stderr(matches!(cli.command, Command::Run));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
@@ -37,14 +37,17 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(exit::ERROR)
 }
 
-/// Text for a person at a terminal; JSON otherwise, in which no value can forge a line.
-fn log_to_stderr() {
+/// Text for a person, in which values from outside are escaped; JSON for what collects a daemon's log.
+fn log_to_stderr(daemon: bool) {
     let filter = EnvFilter::try_from_env("DUTYBOUND_LOG").unwrap_or_else(|_| EnvFilter::new("warn,dutybound=info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        builder.with_target(false).init();
+    if std::io::stderr().is_terminal() || !daemon {
+        builder
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .init();
     } else {
         builder.json().flatten_event(true).init();
     }

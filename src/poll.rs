@@ -13,6 +13,7 @@ use crate::http::Health;
 use crate::ledger::{Accepted, Ledger, StoredSnapshots};
 use crate::model::{Interval, ScheduleKey, Snapshot, SourceName};
 use crate::schedule::{ReadError, ReadErrorKind, Source};
+use crate::text::clean;
 
 /// The configured sources by name.
 pub type Sources = BTreeMap<SourceName, Arc<dyn Source>>;
@@ -153,7 +154,7 @@ impl Poller {
                 let news = self.ledger.store_failure(&mut stored, &error, self.clock.now()).await;
                 if let Ok(true) = news {
                     tracing::warn!(
-                        schedule = %error.schedule, kind = error.kind.as_str(), reason = ?error.message,
+                        schedule = %error.schedule, kind = error.kind.as_str(), reason = %clean(&error.message),
                         "cannot read the schedule; the stored snapshot stands in"
                     );
                 }
@@ -164,7 +165,7 @@ impl Poller {
         match written {
             Ok(true) => self.news.notify_one(),
             Ok(false) => {}
-            Err(error) => tracing::error!(error = crate::chain(&error), "a read could not be stored"),
+            Err(error) => tracing::error!(error = %clean(&crate::chain(&error)), "a read could not be stored"),
         }
     }
 }

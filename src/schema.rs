@@ -1,6 +1,7 @@
 //! The JSON Schemas of both files that people write, for their editors; generated from the parsed types.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
+use serde_json::Value;
 
 use crate::{config::file::ConfigFile, policy::file::PolicyFile};
 
@@ -19,7 +20,30 @@ pub fn project() -> String {
 fn schema_of<T: JsonSchema>() -> String {
     // Draft 7 is what the TOML language servers (taplo, tombi) understand best.
     let schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<T>();
-    format!("{:#}\n", schema.to_value())
+    let mut schema = schema.to_value();
+    drop_null(&mut schema);
+    format!("{schema:#}\n")
+}
+
+/// A key that may be left out is `null` to schemars, which TOML cannot say and editors should not offer.
+fn drop_null(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(Value::Array(types)) = object.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    object.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Value::Array(choices)) = object.get_mut("anyOf") {
+                choices.retain(|choice| choice["type"] != "null");
+            }
+            object.values_mut().for_each(drop_null);
+        }
+        Value::Array(values) => values.iter_mut().for_each(drop_null),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +69,7 @@ mod tests {
 
     #[test]
     fn required_keys_and_unknown_keys_are_known_to_editors() {
-        let project: serde_json::Value = serde_json::from_str(&project()).unwrap();
+        let project: Value = serde_json::from_str(&project()).unwrap();
         assert_eq!(project["additionalProperties"], false);
         assert_eq!(project["required"], serde_json::json!(["project"]));
         let rule = &project["definitions"]["RuleEntry"];
@@ -58,8 +82,9 @@ mod tests {
         );
         let during = &project["definitions"]["DuringEntry"];
         assert_eq!(during["required"], serde_json::json!(["cron", "zone"]));
-        assert!(during["properties"]["for"].is_object());
-        let config: serde_json::Value = serde_json::from_str(&config()).unwrap();
+        assert_eq!(during["properties"]["for"]["type"], "string");
+        assert!(!super::project().contains("\"null\"") && !super::config().contains("\"null\""));
+        let config: Value = serde_json::from_str(&config()).unwrap();
         assert_eq!(
             config["required"],
             serde_json::json!(["mode", "owner_id", "identity_center"])

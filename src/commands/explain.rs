@@ -177,11 +177,6 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
             "the policy has no entitlement {id}; `dutybound check` lists what it has"
         ));
     }
-    let concerns = |p: &&Problem| {
-        p.holds_at(at)
-            && p.entitlement.as_ref().is_none_or(|e| e == id)
-            && p.person.as_ref().is_none_or(|who| who == person)
-    };
     if !holds {
         if causes.is_empty()
             && at <= sources.now
@@ -193,16 +188,15 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         {
             obstacles.push("no rule grants it to anybody".to_owned());
         }
-        let recorded = sources
-            .problems
-            .iter()
-            .filter(|p| p.person.as_ref() == Some(person) || p.entitlement.as_ref() == Some(id));
+        let here = |p: &&Problem| p.entitlement.as_ref().is_none_or(|e| e == id) && p.person.as_ref() == Some(person);
+        let nameless = |p: &&Problem| p.entitlement.as_ref() == Some(id) && p.person.is_none() && p.holds_at(at);
+        let recorded = sources.problems.iter().filter(|p| p.holds_at(at));
         let seen: BTreeSet<String> = timeline
             .problems
             .iter()
             .chain(recorded)
-            .filter(concerns)
-            .map(|p| p.message.clone())
+            .filter(|p| here(p) || nameless(p))
+            .map(ToString::to_string)
             .collect();
         obstacles.extend(seen);
         let now_ish = (sources.now.duration_until(at)).abs() < SignedDuration::from_mins(1);

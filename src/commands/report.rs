@@ -13,6 +13,7 @@ use crate::desired::Snapshots;
 use crate::ledger::AccessRow;
 use crate::model::{EntitlementId, Interval, Person};
 use crate::policy::Policy;
+use crate::text::instant;
 
 /// The widest line that the table takes.
 const WIDTH: u16 = 100;
@@ -209,7 +210,12 @@ impl Report {
             ));
             table.add_row(cells);
         }
-        writeln!(out, "access hours from {} to {}", self.period.start(), self.counted_to)?;
+        writeln!(
+            out,
+            "access hours from {} to {}",
+            instant(self.period.start()),
+            instant(self.counted_to)
+        )?;
         writeln!(out)?;
         for line in table.lines() {
             writeln!(out, "{}", line.trim_end())?;

@@ -26,7 +26,7 @@ use crate::{
 /// What is used where the file says nothing.
 const POLICY_DIR: &str = "access.d";
 const LEDGER: &str = "/var/lib/dutybound/ledger.sqlite";
-const LISTEN: &str = "127.0.0.1:9090";
+const LISTEN: &str = "127.0.0.1:9868";
 
 pub(super) struct Checking<'a> {
     pub(super) found: Findings<'a>,
@@ -421,11 +421,11 @@ impl Checking<'_> {
                 Ok(address) if address.ip().is_loopback() => {}
                 Ok(_) => {
                     let message = "the listener has no authentication, so it stays on loopback";
-                    let hint = "write \"127.0.0.1:9090\", and put a proxy in front if others must read it";
+                    let hint = "write \"127.0.0.1:9868\", and put a proxy in front if others must read it";
                     self.found.error("not-loopback", listen.span(), message, hint);
                 }
                 Err(_) => {
-                    let hint = "write address and port, such as \"127.0.0.1:9090\" or \"[::1]:9090\"";
+                    let hint = "write address and port, such as \"127.0.0.1:9868\" or \"[::1]:9868\"";
                     self.found
                         .error("bad-address", listen.span(), "this is not an address with a port", hint);
                 }

@@ -182,6 +182,6 @@ pub struct LimitsTable {
 pub struct HttpTable {
     /// `false` turns the listener off. Default: true.
     pub enabled: Option<At<bool>>,
-    /// Address and port, on loopback. Default: `127.0.0.1:9090`.
+    /// Address and port, on loopback. Default: `127.0.0.1:9868`.
     pub listen: Option<At<String>>,
 }

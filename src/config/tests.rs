@@ -53,7 +53,7 @@ fn a_minimal_file_gets_the_defaults() {
     assert!(warnings.is_empty());
     assert_eq!(config.mode, Mode::Observe);
     assert!(config.policy_dir.ends_with("access.d") && config.policy_dir.is_absolute());
-    assert_eq!(config.http, Some("127.0.0.1:9090".parse().unwrap()));
+    assert_eq!(config.http, Some("127.0.0.1:9868".parse().unwrap()));
     assert_eq!((config.timing, config.limits), (Timing::default(), Limits::default()));
     let source = &config.sources[&SourceName("pagerduty".into())];
     assert_eq!(source.base_url.as_str(), "https://api.pagerduty.com/");
@@ -218,7 +218,7 @@ fn each_bad_value_has_its_own_message() {
         ),
         (and("[limits]\nsurprising_revokes_percent = 101"), "between 0 and 100"),
         (and("[limits]\nprotected = ['x']"), "bad-email"),
-        (and("[http]\nlisten = \"0.0.0.0:9090\""), "so it stays on loopback"),
+        (and("[http]\nlisten = \"0.0.0.0:9868\""), "so it stays on loopback"),
         (
             and("[http]\nlisten = \"localhost\""),
             "this is not an address with a port",

@@ -32,10 +32,10 @@ impl Journal {
         let before: BTreeSet<_> = self.problems.iter().map(Problem::subject).collect();
         let now: BTreeSet<_> = problems.iter().map(Problem::subject).collect();
         for problem in problems.iter().filter(|p| !before.contains(&p.subject())) {
-            tracing::warn!(problem = problem.kind.as_str(), message = ?problem.to_string(), "problem");
+            tracing::warn!(problem = problem.kind.as_str(), detail = %text::clean(&problem.to_string()), "problem");
         }
         for problem in self.problems.iter().filter(|p| !now.contains(&p.subject())) {
-            tracing::info!(problem = problem.kind.as_str(), message = ?problem.to_string(), "problem is gone");
+            tracing::info!(problem = problem.kind.as_str(), detail = %text::clean(&problem.to_string()), "problem is gone");
         }
         let mut held = BTreeSet::new();
         for hold in &survey.verdict.held {
@@ -51,7 +51,7 @@ impl Journal {
             if !self.held.contains(&subject) && hold.guard != Guard::MakeBeforeBreak {
                 tracing::warn!(
                     change = crate::apply::kind_word(hold.change.kind), entitlement = %hold.change.entitlement,
-                    principal = %hold.change.principal, guard = hold.guard.as_str(), reason = ?hold.reason, release = ?hold.release,
+                    principal = %hold.change.principal, guard = hold.guard.as_str(), reason = %text::clean(&hold.reason), release = %text::clean(&hold.release),
                     "held"
                 );
             }
@@ -76,7 +76,7 @@ impl Journal {
     pub(super) fn failed(&mut self, error: &PassError) {
         let message = crate::chain(error);
         if self.last_error.as_ref() != Some(&message) {
-            tracing::error!(reason = ?message, "the pass failed; it is tried again");
+            tracing::error!(reason = %text::clean(&message), "the pass failed; it is tried again");
         }
         self.last_error = Some(message);
         self.failures = self.failures.saturating_add(1);

@@ -19,6 +19,7 @@ use crate::reconcile::{Pass, PassError, Reconciler};
 pub mod in_force;
 mod journal;
 
+use crate::text::clean;
 use in_force::{InForce, Reload};
 use journal::Journal;
 
@@ -267,7 +268,7 @@ impl Daemon {
             }
             Reload::Loaded(warnings) => {
                 for warning in &warnings {
-                    tracing::warn!(place = warning.place(), message = ?warning.message, "policy warning");
+                    tracing::warn!(place = warning.place(), detail = %clean(&warning.message), "policy warning");
                 }
                 tracing::info!(policy = self.in_force.policy().revision, "a new policy is in force");
                 self.metrics.policy_loaded(true, &self.in_force.policy().revision, now);
@@ -276,7 +277,7 @@ impl Daemon {
             }
             Reload::Refused(report) => {
                 for mistake in report.diagnostics() {
-                    tracing::error!(place = mistake.place(), message = ?mistake.message, "policy refused; the one in force stays");
+                    tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "policy refused; the one in force stays");
                 }
                 self.metrics.policy_loaded(false, &self.in_force.policy().revision, now);
                 false

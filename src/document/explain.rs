@@ -1,14 +1,20 @@
 //! The words of the TOML parser and of serde, in the words of people who edit files.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
+use super::MOST_MISTAKES;
 use crate::diagnostics::{Diagnostic, SourceFile, did_you_mean};
 
 /// What breaks TOML's syntax: the first error of each line, without those that only follow from an open bracket.
 pub(super) struct Syntax<'a> {
     text: &'a str,
+    /// Where each line begins.
+    line_starts: Vec<usize>,
     errors: Vec<(Range<usize>, String)>,
+    /// The lines that have an error.
+    lines: HashSet<usize>,
     beyond_recovery: bool,
+    truncated: bool,
 }
 
 impl<'a> Syntax<'a> {
@@ -43,11 +49,20 @@ impl<'a> Syntax<'a> {
             errors.push(kept);
             errors.sort_by_key(|(span, _)| (span.start, span.end));
         }
-        errors.dedup_by_key(|(span, _)| line_number(text, span.start));
+        let line_starts: Vec<usize> = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+            .collect();
+        let line = |offset: usize| line_starts.partition_point(|start| *start <= offset);
+        errors.dedup_by_key(|(span, _)| line(span.start));
+        let truncated = errors.len() > MOST_MISTAKES;
+        errors.truncate(MOST_MISTAKES);
         Self {
             text,
+            lines: errors.iter().map(|(span, _)| line(span.start)).collect(),
+            line_starts,
             errors,
-            beyond_recovery,
+            beyond_recovery: beyond_recovery || truncated,
+            truncated,
         }
     }
 
@@ -62,22 +77,18 @@ impl<'a> Syntax<'a> {
 
     /// Whether a syntax error was already reported for this line.
     pub(super) fn covers(&self, offset: usize) -> bool {
-        let line = line_number(self.text, offset);
-        self.errors
-            .iter()
-            .any(|(span, _)| line_number(self.text, span.start) == line)
+        let line = self.line_starts.partition_point(|start| *start <= offset);
+        self.lines.contains(&line)
     }
 
     pub(super) fn diagnostics(&self, source: &Arc<SourceFile>) -> Vec<Diagnostic> {
-        self.errors
-            .iter()
-            .map(|(span, message)| {
-                let (message, hint) = self.reword(source, span, message);
-                let rest = "the rest of this file is checked once this is fixed";
-                let hint = hint.or_else(|| self.beyond_recovery.then_some(rest));
-                Diagnostic::error("syntax", source, span.clone(), message).hint_if(hint.map(str::to_owned))
-            })
-            .collect()
+        let told = self.errors.iter().map(|(span, message)| {
+            let (message, hint) = self.reword(source, span, message);
+            let rest = "the rest of this file is checked once this is fixed";
+            let hint = hint.or_else(|| self.beyond_recovery.then_some(rest));
+            Diagnostic::error("syntax", source, span.clone(), message).hint_if(hint.map(str::to_owned))
+        });
+        told.chain(self.truncated.then(|| too_many(source))).collect()
     }
 
     fn reword(&self, source: &SourceFile, span: &Range<usize>, message: &str) -> (String, Option<&'static str>) {
@@ -121,14 +132,16 @@ impl<'a> Syntax<'a> {
     }
 }
 
-fn line_number(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-}
-
 fn line_of(text: &str, offset: usize) -> &str {
     let offset = offset.min(text.len());
     let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
     text[start..].lines().next().unwrap_or_default()
+}
+
+/// Says that a file has more mistakes than are shown.
+pub(super) fn too_many(source: &Arc<SourceFile>) -> Diagnostic {
+    let message = format!("the file has more than {MOST_MISTAKES} mistakes; only the first of them are shown");
+    Diagnostic::error("too-many", source, 0..0, message).hint("is this a policy or configuration file at all?")
 }
 
 /// A key that does not exist, or a value of the wrong type.

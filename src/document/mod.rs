@@ -94,9 +94,17 @@ pub fn parse<T: DeserializeOwned + Default>(source: Arc<SourceFile>, text: &str,
         match cut {
             Some(cut) => holes.keys.push((cut.table, cut.key)),
             // The error names no place, so nothing more can be learnt from this file.
-            None => break,
+            None => {
+                holes.broken = true;
+                return Parsed {
+                    source,
+                    value: T::default(),
+                    holes,
+                };
+            }
         }
     }
+    report.push(explain::too_many(&source));
     holes.broken = true;
     Parsed {
         source,
@@ -262,6 +270,19 @@ mod tests {
             lines,
             ["f.toml:1:8 unclosed array table, expected `]` | the rest of this file is checked once this is fixed"]
         );
+    }
+
+    #[test]
+    fn a_file_that_is_all_mistakes_is_cut_short() {
+        for line in ["[[rule]]\nfoo = 1\n", "\nname = tru", "[[rule\n"] {
+            let (_, lines) = read(&line.repeat(300));
+            assert!((2..=201).contains(&lines.len()), "{}", lines.len());
+            assert!(
+                lines[0].starts_with("f.toml:1:1 the file has more than 200 mistakes"),
+                "{}",
+                lines[0]
+            );
+        }
     }
 
     #[test]

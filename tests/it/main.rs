@@ -5,3 +5,4 @@ mod daemon;
 mod harness;
 mod one_shot;
 mod planning;
+mod readme;
