@@ -1,5 +1,6 @@
 //! `diff`: reads the world and shows the plan. Is never handed anything that can write.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +13,7 @@ use crate::live::{CONSISTENCY_GRACE, LiveCache};
 use crate::plan::render::{SourceLine, View};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
-use crate::problem::ProblemKind;
+use crate::problem::{Problem, ProblemKind};
 use crate::survey::{Record, Survey, survey};
 
 /// PagerDuty shows shifts at most 90 days ahead.
@@ -135,10 +136,19 @@ pub fn mistakes(survey: &Survey) -> Vec<String> {
             ProblemKind::ScheduleUnread | ProblemKind::TargetUnresolved | ProblemKind::AwsUnavailable
         )
     };
-    survey
-        .problems
-        .iter()
-        .filter(|p| fatal(p.kind))
-        .map(|p| p.message.clone())
-        .collect()
+    // That a schedule was never read follows from its failing read, which says why and what to do.
+    let why = |p: &Problem| {
+        let cause = |other: &&Problem| other.kind == ProblemKind::ScheduleFailing && other.schedule == p.schedule;
+        let unread = p.kind == ProblemKind::ScheduleUnread;
+        survey
+            .problems
+            .iter()
+            .filter(|_| unread)
+            .find(cause)
+            .unwrap_or(p)
+            .to_string()
+    };
+    let mut said = BTreeSet::new();
+    let mistakes = survey.problems.iter().filter(|p| fatal(p.kind)).map(why);
+    mistakes.filter(|mistake| said.insert(mistake.clone())).collect()
 }
