@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dutybound_sandbox::world::aws::Status;
+use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind, Status};
 use dutybound_sandbox::{Call, Fault, Service};
 use jiff::SignedDuration;
 
@@ -356,4 +356,133 @@ async fn an_idle_daemon_reads_what_it_must_and_says_nothing() {
     let calls = site.sandbox.journal();
     assert!(calls.iter().all(|call| call.operation == READ), "{}", site.story());
     assert_eq!(daemon.log(), log);
+}
+
+#[tokio::test]
+async fn an_outgoing_grant_outlives_a_failing_incoming_one_but_not_for_ever() {
+    let site = admin_site().await;
+    site.configure(|s| s.more = "[timing]\npoll = \"1s\"\nnotice = \"0s\"\npatience = \"8s\"\n".to_owned());
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.sandbox.edit(|world| {
+        world.aws.failures.push(Failure {
+            matching: Matching {
+                kind: Some(OperationKind::Create),
+                ..Matching::default()
+            },
+            reason: "the account is suspended".to_owned(),
+        });
+    });
+    let boundary = from_now(3);
+    site.shifts(&[
+        ("PALICE1", from_now(-60), boundary),
+        ("PBOB002", boundary, from_now(3600)),
+    ]);
+    site.until_admin(ALICE, false).await;
+    let revoked = site
+        .writes()
+        .into_iter()
+        .find(|c| c.operation == "DeleteAccountAssignment")
+        .unwrap();
+    assert!(
+        boundary + SignedDuration::from_secs(8) <= revoked.at,
+        "{}",
+        site.story()
+    );
+    daemon.until_says("the account is suspended").await;
+    site.sandbox.edit(|world| world.aws.failures.clear());
+    site.until_admin(BOB, true).await;
+}
+
+#[tokio::test]
+async fn a_kill_between_a_revoke_and_its_answer_is_settled_by_the_next_start() {
+    let site = Site::payments().await;
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.until("alice reads", |view| view.world.aws.is_member(READERS, ALICE))
+        .await;
+    eventually("both grants are on record", async || site.intervals().await.len() == 2).await;
+    site.sandbox
+        .fault(Fault::on(Service::Aws, "DeleteAccountAssignment").hold_reply());
+    site.sandbox
+        .fault(Fault::on(Service::Aws, "DeleteGroupMembership").hold_reply());
+    site.sandbox.clear_journal();
+    site.shifts(&[]);
+    site.until("both were taken back", |view| {
+        view.journal
+            .iter()
+            .filter(|call| call.is_write() && call.performed)
+            .count()
+            == 2
+    })
+    .await;
+    daemon.kill();
+    site.sandbox.clear_faults();
+    let daemon = site.ready_daemon().await;
+    eventually("both ends are on record", async || {
+        site.intervals().await.iter().all(|i| i.revoked_at.is_some())
+    })
+    .await;
+    site.until_polled(READ).await;
+    daemon.term().await;
+    assert_eq!(site.writes().len(), 2, "{}", site.story());
+    assert_eq!(site.intervals().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_policy_swapped_by_a_link_as_kubernetes_does_is_taken_up() {
+    let site = admin_site().await;
+    fs::rename(site.path("access.d"), site.path("version-1")).unwrap();
+    fs::create_dir(site.path("version-2")).unwrap();
+    fs::write(site.path("version-2/project.toml"), format!("{PAYMENTS}{ON_CALL}")).unwrap();
+    std::os::unix::fs::symlink("version-1", site.path("access.d")).unwrap();
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    std::os::unix::fs::symlink("version-2", site.path("new")).unwrap();
+    fs::rename(site.path("new"), site.path("access.d")).unwrap();
+    site.until("alice reads", |view| view.world.aws.is_member(READERS, ALICE))
+        .await;
+    assert!(site.admin(ALICE));
+    assert_eq!(site.written(), ["CreateAccountAssignment", "CreateGroupMembership"]);
+}
+
+#[tokio::test]
+async fn sigterm_ends_a_daemon_that_waits_for_an_answer() {
+    for (service, operation) in [(Service::PagerDuty, "*"), (Service::Aws, "ListAccountAssignments")] {
+        let site = admin_site().await;
+        site.sandbox.fault(Fault::on(service, operation).hold());
+        let daemon = site.daemon();
+        site.until("the daemon waits", |view| {
+            view.journal.iter().any(|call| call.fault.is_some())
+        })
+        .await;
+        daemon.term().await;
+        assert_eq!(site.written(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_cannot_work_does_not_start() {
+    let site = admin_site().await;
+    let daemon = site.ready_daemon().await;
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("\"address\"")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let address = line["address"].as_str().unwrap();
+    let config = fs::read_to_string(site.path("config.toml")).unwrap();
+    let taken = config
+        .replace("127.0.0.1:0", address)
+        .replace("ledger.db", "another.db");
+    fs::write(site.path("config.toml"), taken).unwrap();
+    site.run(&["run"])
+        .await
+        .expect(1)
+        .says(&["cannot listen on", address, "[http]"]);
+    site.policy("project.toml", "[project\n");
+    site.run(&["run"])
+        .await
+        .expect(1)
+        .says(&["project.toml:1:", "cannot be used"]);
+    fs::write(site.path("config.toml"), "").unwrap();
+    site.run(&["run"]).await.expect(1).says(&["config.toml", "mode"]);
 }

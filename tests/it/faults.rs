@@ -591,3 +591,67 @@ async fn an_answer_of_aws_that_never_comes_ends_by_itself() {
     site.run(&["apply"]).await.expect(0);
     assert!(site.admin(ALICE));
 }
+
+#[tokio::test]
+async fn a_creation_that_takes_effect_after_its_reply_was_lost_is_ours() {
+    let site = admin_site().await;
+    site.sandbox
+        .edit(|world| world.aws.operation_takes = SignedDuration::from_secs(3));
+    site.sandbox
+        .fault(Fault::on(Service::Aws, "CreateAccountAssignment").times(1).lost_reply());
+    site.run(&["apply"]).await;
+    // Nobody is on call any more when it takes effect.
+    site.shifts(&[]);
+    site.until("the creation took effect", |view| {
+        let done = |o: &dutybound_sandbox::world::aws::Operation| {
+            o.status != dutybound_sandbox::world::aws::Status::InProgress
+        };
+        view.world.aws.operations.first().is_some_and(done)
+    })
+    .await;
+    site.run(&["apply"]).await;
+    site.run(&["apply"]).await;
+    assert!(!site.admin(ALICE), "{}", site.run(&["apply"]).await.all());
+    assert!(site.intervals().await.iter().all(|i| i.revoked_at.is_some()));
+}
+
+#[tokio::test]
+async fn a_lost_reply_of_a_revoke_is_settled() {
+    let site = Site::payments().await;
+    site.run(&["apply"]).await.expect(0);
+    site.shifts(&[]);
+    site.sandbox
+        .fault(Fault::on(Service::Aws, "DeleteAccountAssignment").times(1).lost_reply());
+    site.sandbox
+        .fault(Fault::on(Service::Aws, "DeleteGroupMembership").times(1).lost_reply());
+    site.run(&["apply"]).await;
+    site.run(&["apply"]).await.expect(0);
+    assert!(!site.admin(ALICE) && !site.member(READERS, ALICE));
+    let intervals = site.intervals().await;
+    assert!(
+        intervals.len() == 2 && intervals.iter().all(|i| i.revoked_at.is_some()),
+        "{intervals:?}"
+    );
+    site.sandbox.clear_journal();
+    site.run(&["apply"])
+        .await
+        .expect(0)
+        .says(&["0 to grant, 0 to revoke, 0 held, 0 not ours, 0 unchanged"]);
+    assert_eq!(site.written(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_somebody_else_did_meanwhile_is_a_success() {
+    let site = Site::payments().await;
+    site.run(&["apply"]).await.expect(0);
+    // Both are gone without us, and nobody should hold them any more.
+    site.sandbox.edit(|world| {
+        world.aws.assignments.clear();
+        world.aws.memberships.clear();
+    });
+    site.shifts(&[]);
+    site.run(&["apply"]).await;
+    site.run(&["apply"]).await.expect(0);
+    let intervals = site.intervals().await;
+    assert!(intervals.iter().all(|i| i.revoked_at.is_some()), "{intervals:?}");
+}

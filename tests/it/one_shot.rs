@@ -1,10 +1,10 @@
 //! The commands that end: what they grant, show and refuse, and what they never touch.
 
-use dutybound_sandbox::Service;
 use dutybound_sandbox::world::opsgenie::{Group, Period, Recipient, RecipientKind, ScheduleRotation};
 use dutybound_sandbox::world::pagerduty::{
     CustomShift, EscalationPolicy, OauthClient, Schedule, ShiftSchedule, Target,
 };
+use dutybound_sandbox::{Fault, Service};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -587,4 +587,132 @@ async fn what_is_generated_is_printed() {
             .all(|c| c.service == Service::Aws && !c.is_write())
     );
     site.run(&["no-such-command"]).await.expect(64);
+}
+
+#[tokio::test]
+async fn lead_and_linger_widen_a_shift() {
+    let rule = format!("{ADMIN_ON_CALL}lead = \"10m\"\nlinger = \"15m\"\n");
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{rule}")).await;
+    let hand_off = |at: i64| {
+        site.shifts(&[
+            ("PALICE1", from_now(-3600), from_now(at)),
+            ("PBOB002", from_now(at), from_now(7200)),
+        ])
+    };
+    hand_off(1200);
+    site.run(&["apply"]).await.expect(0);
+    assert!(site.admin(ALICE) && !site.admin(BOB), "20 minutes before");
+    hand_off(300);
+    site.run(&["apply"]).await.expect(0);
+    assert!(site.admin(ALICE) && site.admin(BOB), "5 minutes before");
+    hand_off(-300);
+    site.run(&["apply"]).await.expect(0);
+    assert!(site.admin(ALICE) && site.admin(BOB), "5 minutes after");
+    hand_off(-1200);
+    site.run(&["apply"]).await.expect(0);
+    assert!(!site.admin(ALICE) && site.admin(BOB), "20 minutes after");
+}
+
+#[tokio::test]
+async fn being_on_call_without_the_second_key_grants_nothing_and_is_said() {
+    let rule = format!("{ADMIN_ON_CALL}requires = [\"member\", \"incident-training\"]\n");
+    let policy = format!("{PAYMENTS}{rule}");
+    let site = Site::new(organisation(), &policy).await;
+    site.run(&["apply"])
+        .await
+        .expect(0)
+        .says(&[ALICE, "incident-training", "project.toml:"]);
+    assert_eq!(site.written(), [""; 0]);
+    let explained = site.run(&["explain", ALICE, "payments/prod-admin"]).await.expect(2);
+    explained.says(&["[ ] completed \"incident-training\"", "[x] member of payments"]);
+
+    let trained = "email    = \"alice@example.com\"\ncompleted = [\"incident-training\"]";
+    site.policy(
+        "project.toml",
+        policy.replace("email    = \"alice@example.com\"", trained),
+    );
+    site.run(&["apply"]).await.expect(0);
+    assert!(site.admin(ALICE));
+    // A membership that ends takes the access with it.
+    let ended = format!("{trained}\nuntil = 2026-01-01");
+    site.policy(
+        "project.toml",
+        policy.replace("email    = \"alice@example.com\"", &ended),
+    );
+    site.run(&["apply"]).await.expect(0);
+    assert!(!site.admin(ALICE));
+}
+
+#[tokio::test]
+async fn a_mode_of_one_direction_does_only_that() {
+    let site = Site::payments().await;
+    site.configure(|s| s.mode = "revoke-only");
+    site.run(&["apply"]).await.expect(3);
+    assert_eq!(site.written(), [""; 0]);
+    site.configure(|s| s.mode = "grant-only");
+    site.run(&["apply"]).await.expect(0);
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.run(&["apply"]).await.expect(3);
+    assert!(site.admin(ALICE) && site.admin(BOB));
+    site.sandbox.clear_journal();
+    site.configure(|s| s.mode = "revoke-only");
+    site.run(&["apply"]).await.expect(0);
+    assert!(!site.admin(ALICE) && site.admin(BOB));
+}
+
+#[tokio::test]
+async fn new_grants_wait_while_the_clocks_disagree() {
+    let site = Site::payments().await;
+    site.sandbox.set_now(Some(from_now(600)));
+    site.run(&["apply"]).await.expect(3).says(&[
+        "HELD (clock_skew)",
+        "the clock of pagerduty differs",
+        "correct the clock",
+    ]);
+    assert_eq!(site.written(), [""; 0]);
+    site.sandbox.set_now(None);
+    site.run(&["apply"]).await.expect(0);
+    assert!(site.admin(ALICE));
+}
+
+#[tokio::test]
+async fn an_approval_releases_exactly_the_plan_that_was_shown() {
+    let site = Site::payments().await;
+    site.run(&["apply"]).await.expect(0);
+    site.configure(|s| s.more = "[limits]\nsurprising_grants = 0\nsurprising_revokes = 0\n".to_owned());
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.sandbox.clear_journal();
+    let held = site.run(&["diff", "--format", "json"]).await.expect(3).json();
+    site.run(&["apply"]).await.expect(3);
+    let digest = held["digest"].as_str().unwrap();
+    site.run(&["apply", "--approve", "0123456789abcdef"])
+        .await
+        .expect(1)
+        .says(&[digest, "0123456789abcdef", "dutybound diff"]);
+    assert_eq!(site.written(), [""; 0]);
+    site.run(&["apply", "--approve", digest]).await.expect(0);
+    assert!(site.admin(BOB) && !site.admin(ALICE) && site.member(READERS, BOB) && !site.member(READERS, ALICE));
+}
+
+#[tokio::test]
+async fn a_schedule_not_read_for_too_long_grants_nothing_more_and_ends_what_was_known_to_end() {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
+    let end = from_now(6);
+    site.shifts(&[("PALICE1", from_now(-60), end), ("PBOB002", end, from_now(3600))]);
+    site.run(&["apply"]).await.expect(0);
+    until_past(end).await;
+    site.sandbox.clear_journal();
+    site.sandbox.fault(Fault::on(Service::PagerDuty, "*").status(503));
+    site.configure(|s| s.more = "[timing]\nmax_staleness = \"1s\"\n".to_owned());
+    let held = site.run(&["apply"]).await.expect(3);
+    held.says(&[
+        "HELD (stale_source)",
+        "HELD (make_before_break)",
+        "pagerduty/PABC123 was last read completely at",
+    ]);
+    assert_eq!(site.written(), [""; 0]);
+    site.configure(|s| s.more = "[timing]\nmax_staleness = \"1s\"\npatience = \"0s\"\n".to_owned());
+    site.run(&["apply"]).await.expect(3);
+    assert_eq!(site.written(), ["DeleteAccountAssignment"]);
+    assert!(!site.admin(ALICE) && !site.admin(BOB));
 }
