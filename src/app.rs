@@ -246,9 +246,14 @@ async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result<u8> {
     ) {
         (Err(LedgerError::Locked { .. }), Some(digest)) => {
             Ledger::approve_beside(&config.ledger, &config.owner_id, digest, &by, clock.now()).await?;
-            return print(
-                "The daemon is running: the approval is recorded, and its next pass releases exactly that plan.\n",
-            );
+            let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
+            let held = ledger.holds().await?;
+            return print(if held.iter().any(|hold| hold.held.release.contains(digest.as_str())) {
+                "The daemon is running: the approval is recorded, and its next pass releases exactly that plan.\n"
+            } else {
+                "The daemon is running: the approval is recorded for an hour, but the daemon holds no plan of that name at \
+                 present. `dutybound status` shows what it holds and what releases it.\n"
+            });
         }
         (ledger, _) => ledger?,
     };
