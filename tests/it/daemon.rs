@@ -272,13 +272,14 @@ async fn an_approval_beside_the_daemon_releases_what_is_held() {
         .await
         .expect(0)
         .says(&["Held back by guards", BOB, digest]);
-    site.run(&["apply", "--approve", "0000000000000000"]).await;
+    let wrong = site.run(&["apply", "--approve", "0000000000000000"]).await;
+    wrong.says(&["holds no plan of that name", "dutybound status"]);
     site.until_polled(READ).await;
     assert!(!site.admin(BOB), "an approval names one plan");
     site.run(&["apply", "--approve", digest])
         .await
         .expect(0)
-        .says(&["approval is recorded"]);
+        .says(&["its next pass releases exactly that plan"]);
     site.until_admin(BOB, true).await;
     site.until_admin(ALICE, false).await;
 }
@@ -485,4 +486,29 @@ async fn a_daemon_that_cannot_work_does_not_start() {
         .says(&["project.toml:1:", "cannot be used"]);
     fs::write(site.path("config.toml"), "").unwrap();
     site.run(&["run"]).await.expect(1).says(&["config.toml", "mode"]);
+}
+
+#[tokio::test]
+async fn a_member_stays_in_a_group_until_the_next_one_is_in_it() {
+    let rule = ADMIN_ON_CALL.replace("prod-admin", "prod-readers");
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{rule}")).await;
+    let _daemon = site.ready_daemon().await;
+    site.until("alice reads", |view| view.world.aws.is_member(READERS, ALICE))
+        .await;
+    site.sandbox.clear_journal();
+    site.sandbox
+        .fault(Fault::on(Service::Aws, "CreateGroupMembership").hold());
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.until("bob is to be added", |view| {
+        view.journal.iter().any(|call| call.fault.is_some())
+    })
+    .await;
+    site.until_polled(READ).await;
+    assert_eq!(site.written(), ["CreateGroupMembership"]);
+    site.sandbox.clear_faults();
+    site.until("alice no longer reads", |view| {
+        !view.world.aws.is_member(READERS, ALICE)
+    })
+    .await;
+    assert!(site.member(READERS, BOB));
 }

@@ -655,3 +655,32 @@ async fn what_somebody_else_did_meanwhile_is_a_success() {
     let intervals = site.intervals().await;
     assert!(intervals.iter().all(|i| i.revoked_at.is_some()), "{intervals:?}");
 }
+
+#[tokio::test]
+async fn a_revoke_that_fails_keeps_nobody_from_access() {
+    let site = admin_site().await;
+    site.run(&["apply"]).await.expect(0);
+    site.sandbox.edit(|world| {
+        world.aws.failures.push(Failure {
+            matching: Matching {
+                kind: Some(OperationKind::Delete),
+                ..Matching::default()
+            },
+            reason: "the account is suspended".to_owned(),
+        });
+    });
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.run(&["apply"])
+        .await
+        .expect(1)
+        .says(&["the account is suspended", ALICE]);
+    assert!(site.admin(BOB) && site.admin(ALICE));
+    let intervals = site.intervals().await;
+    assert!(
+        intervals.iter().all(|i| i.revoked_at.is_none()),
+        "access that stands is on record: {intervals:?}"
+    );
+    site.sandbox.edit(|world| world.aws.failures.clear());
+    site.run(&["apply"]).await.expect(0);
+    assert!(!site.admin(ALICE));
+}
