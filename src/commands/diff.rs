@@ -138,15 +138,14 @@ pub fn mistakes(survey: &Survey) -> Vec<String> {
     };
     // That a schedule was never read follows from its failing read, which says why and what to do.
     let why = |p: &Problem| {
-        let cause = |other: &&Problem| other.kind == ProblemKind::ScheduleFailing && other.schedule == p.schedule;
-        let unread = p.kind == ProblemKind::ScheduleUnread;
-        survey
+        let mut failing = survey
             .problems
             .iter()
-            .filter(|_| unread)
-            .find(cause)
-            .unwrap_or(p)
-            .to_string()
+            .filter(|other| other.kind == ProblemKind::ScheduleFailing);
+        match failing.find(|other| other.schedule == p.schedule) {
+            Some(cause) if p.kind == ProblemKind::ScheduleUnread => cause.to_string(),
+            _ => p.to_string(),
+        }
     };
     let mut said = BTreeSet::new();
     let mistakes = survey.problems.iter().filter(|p| fatal(p.kind)).map(why);
