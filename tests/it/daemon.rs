@@ -4,7 +4,7 @@ use std::fs;
 
 use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind, Status};
 use dutybound_sandbox::{Call, Fault, Service};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::harness::*;
 
@@ -511,4 +511,55 @@ async fn a_member_stays_in_a_group_until_the_next_one_is_in_it() {
     })
     .await;
     assert!(site.member(READERS, BOB));
+}
+
+#[tokio::test]
+async fn a_restart_during_an_outage_of_the_provider_goes_on_from_the_record() {
+    let site = admin_site().await;
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    let boundary = from_now(10);
+    site.shifts(&[
+        ("PALICE1", from_now(-60), boundary),
+        ("PBOB002", boundary, from_now(3600)),
+    ]);
+    site.until_polled(READ).await;
+    daemon.kill();
+    site.sandbox.fault(Fault::on(Service::PagerDuty, "*").cut());
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, false).await;
+    assert!(site.admin(BOB));
+    assert!(
+        site.writes().iter().skip(1).all(|call| boundary <= call.at),
+        "{}",
+        site.story()
+    );
+}
+
+#[tokio::test]
+async fn a_start_without_a_record_and_without_the_provider_waits_for_it() {
+    let site = admin_site().await;
+    site.sandbox.fault(Fault::on(Service::PagerDuty, "*").status(503));
+    let daemon = site.ready_daemon().await;
+    daemon.until_says("has never been read completely").await;
+    assert_eq!(site.written(), [""; 0]);
+    site.sandbox.clear_faults();
+    site.until_admin(ALICE, true).await;
+}
+
+#[tokio::test]
+async fn a_surprise_over_the_limit_is_released_by_the_notice_period() {
+    let site = admin_site().await;
+    site.configure(|s| {
+        s.more = "[timing]\npoll = \"1s\"\nnotice = \"5s\"\n[limits]\nsurprising_grants = 0\n".to_owned();
+    });
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    let edited = Timestamp::now();
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+    let granted = site.writes()[1].at;
+    assert!(edited + SignedDuration::from_secs(5) <= granted, "{}", site.story());
+    assert!(daemon.log().contains("\"guard\":\"limit\""), "{}", daemon.log());
 }

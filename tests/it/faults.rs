@@ -684,3 +684,87 @@ async fn a_revoke_that_fails_keeps_nobody_from_access() {
     site.run(&["apply"]).await.expect(0);
     assert!(!site.admin(ALICE));
 }
+
+#[tokio::test]
+async fn a_schedule_that_suddenly_holds_nobody_revokes_nobody() {
+    for provider in [Provider::pagerduty().await, Provider::opsgenie().await] {
+        let site = &provider.site;
+        site.configure(|s| s.more = String::new());
+        site.run(&["apply"]).await.expect(0);
+        site.sandbox.clear_journal();
+        site.sandbox
+            .fault(Fault::on(provider.service, "*").effect(Effect::EmptyList));
+        let apply = site.run(&["apply"]).await;
+        assert!(matches!(apply.code, Some(0 | 3)), "{}", apply.all());
+        apply.says(&[provider.schedule]);
+        assert_eq!(site.written(), [""; 0], "{}", apply.all());
+    }
+}
+
+#[tokio::test]
+async fn whoever_cannot_be_looked_up_keeps_the_one_before_from_being_revoked() {
+    let site = admin_site().await;
+    site.run(&["apply"]).await.expect(0);
+    site.sandbox.clear_journal();
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    for code in ["AccessDeniedException", "ValidationException"] {
+        site.sandbox.clear_faults();
+        site.sandbox.fault(
+            Fault::on(Service::Aws, "*")
+                .containing(BOB)
+                .aws_error(code, "not for you"),
+        );
+        let apply = site.run(&["apply"]).await.expect(3);
+        apply.says(&["HELD (not_knowing)", BOB, "not for you"]);
+        assert!(site.sandbox.faults()[0].seen > 0);
+        assert_eq!(site.written(), [""; 0]);
+    }
+    // A user who was disabled gets nothing either, and is named.
+    site.sandbox.clear_faults();
+    let disable = |disabled: bool| {
+        site.sandbox.edit(|world| {
+            let bob = world.aws.users.iter_mut().find(|user| user.user_name == BOB).unwrap();
+            bob.enabled = !disabled;
+        });
+    };
+    disable(true);
+    site.run(&["apply"]).await.expect(3).says(&["person_disabled", BOB]);
+    assert_eq!(site.written(), [""; 0]);
+    disable(false);
+    site.run(&["apply"]).await.expect(0);
+    assert!(site.admin(BOB) && !site.admin(ALICE));
+}
+
+#[tokio::test]
+async fn nothing_that_a_peer_says_drives_a_terminal_or_forges_a_line() {
+    let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\nerror: forged line\u{202e}";
+    let site = admin_site().await;
+    site.sandbox.edit(|world| {
+        let everything = Matching::default();
+        world.aws.failures.push(Failure {
+            matching: everything,
+            reason: evil.to_owned(),
+        });
+        world.pagerduty.users[0].name = evil.to_owned();
+    });
+    let mut said = vec![
+        site.run(&["apply"]).await,
+        site.run(&["status"]).await,
+        site.run(&["explain", ALICE]).await,
+    ];
+    let body = json!({"error": {"message": evil}});
+    site.sandbox
+        .fault(Fault::on(Service::PagerDuty, "*").respond(403, &[], body));
+    said.extend([
+        site.run(&["diff"]).await,
+        site.run(&["apply"]).await,
+        site.run(&["status"]).await,
+    ]);
+    said[0].says(&["owned"]);
+    said[3].says(&["owned"]);
+    for output in said {
+        let all = output.all();
+        assert!(!all.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{all:?}");
+        assert!(!all.lines().any(|line| line.starts_with("error: forged")), "{all}");
+    }
+}
