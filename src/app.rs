@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 use crate::apply::{Applier, End};
 use crate::cli::{self, Cli, Command, Format, exit};
 use crate::clock::{Clock, SystemClock};
-use crate::commands::{self, apply, diff, explain, report, status};
+use crate::commands::{self, apply, diff, explain, report, revoke, status};
 use crate::config::{self, Config, Mode};
 use crate::daemon::{Daemon, in_force::InForce};
 use crate::diagnostics::{Diagnostic, Report};
@@ -42,6 +42,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Diff(args) => show_diff(path, &args).await,
         Command::Apply(args) => apply_once(path, &args).await,
         Command::Run => daemon(path).await,
+        Command::Revoke(args) => revoke_now(path, &args).await,
+        Command::Backup { to } => backup(path, &to).await,
         Command::Status(args) => show_status(path, args.format).await,
         Command::Explain(args) => show_explanation(path, &args).await,
         Command::Report(args) => show_report(path, &args).await,
@@ -245,9 +247,9 @@ async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result<u8> {
         &args.approve,
     ) {
         (Err(LedgerError::Locked { .. }), Some(digest)) => {
-            Ledger::approve_beside(&config.ledger, &config.owner_id, digest, &by, clock.now()).await?;
-            let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
-            let held = ledger.holds().await?;
+            let beside = Ledger::open_beside(&config.ledger, &config.owner_id).await?;
+            beside.record_approval(digest, &by, clock.now()).await?;
+            let held = beside.holds().await?;
             return print(if held.iter().any(|hold| hold.held.release.contains(digest.as_str())) {
                 "The daemon is running: the approval is recorded, and its next pass releases exactly that plan.\n"
             } else {
@@ -297,6 +299,70 @@ async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result<u8> {
     })
 }
 
+async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Result<u8> {
+    let clock = system_clock();
+    // No provider is asked, so no provider's secret is needed.
+    let config = load_config(path, Secrets::Skip)?;
+    let person = args.person.as_deref().map(Person::parse).transpose()?;
+    let whom = person
+        .as_ref()
+        .map_or_else(|| "everybody".to_owned(), ToString::to_string);
+    let by = operator();
+    let (ledger, is_writer) = match Ledger::open(&config.ledger, &config.owner_id, clock.now()).await {
+        Err(LedgerError::Locked { .. }) => (Ledger::open_beside(&config.ledger, &config.owner_id).await?, false),
+        ledger => (ledger?, true),
+    };
+    if args.lift {
+        if !ledger.lift(person.as_ref(), &by, clock.now()).await? {
+            bail!("no order is in force against {whom}; `dutybound status` lists those that are");
+        }
+        return print(format!(
+            "Lifted: from the next pass on, duty earns access again for {whom}.\n"
+        ));
+    }
+    ledger.bar(person.as_ref(), &args.reason, &by, clock.now()).await?;
+    print(format!(
+        "Recorded: {whom} holds nothing until `dutybound revoke --lift` says otherwise.\n"
+    ))?;
+    let left = if is_writer {
+        let config = revoke::with_a_writer(&config);
+        let policy = policy::load(&config.policy_dir, &context(&config, clock.now()))
+            .map(|(policy, _)| policy)
+            .ok();
+        let mut reconciler = reconciler(&config, ApiCalls::new()?, &clock, ledger.clone()).await?;
+        let applied = revoke::carry_out(&mut reconciler, &config, policy.as_ref()).await?;
+        print(applied.iter().map(|a| apply::line(a) + "\n").collect::<String>())?;
+        ledger
+            .owned()
+            .await?
+            .values()
+            .filter(|owned| person.as_ref().is_none_or(|p| owned.person == *p))
+            .count()
+    } else {
+        print("The daemon carries it out ...\n")?;
+        revoke::watch(&ledger, &clock, person.as_ref()).await?
+    };
+    if 0 < left {
+        bail!("{left} grants still stand; `dutybound status` shows why, and every further pass tries again");
+    }
+    print(format!(
+        "Nothing granted by dutybound is left to {whom}. Role sessions that are open live on for the permission set's session duration.\n"
+    ))
+}
+
+async fn backup(path: &Path, to: &Path) -> anyhow::Result<u8> {
+    let config = load_config(path, Secrets::Skip)?;
+    let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
+    ledger
+        .backup(to)
+        .await
+        .with_context(|| format!("cannot write the copy {}", to.display()))?;
+    print(format!(
+        "The ledger is copied to {}. To restore it: stop the daemon, put the copy in the ledger's place, start it.\n",
+        to.display()
+    ))
+}
+
 async fn show_status(path: &Path, format: Format) -> anyhow::Result<u8> {
     let now = system_clock().now();
     let config = load_config(path, Secrets::Skip)?;
@@ -306,6 +372,7 @@ async fn show_status(path: &Path, format: Format) -> anyhow::Result<u8> {
     let status = status::Status::new(
         now,
         ledger.access_in(around(now)).await?,
+        ledger.bars().await?,
         ledger.holds().await?,
         &stored,
         &policy.schedules(),

@@ -54,6 +54,13 @@ pub enum Command {
     Apply(Apply),
     /// Run the daemon.
     Run,
+    /// Take what a person holds at once, whatever the schedule says, and keep it away until lifted.
+    Revoke(Revoke),
+    /// Write a copy of the ledger to a new file, also while the daemon runs.
+    Backup {
+        /// The file to create.
+        to: PathBuf,
+    },
     /// Show who holds what now, why and until when, and the health of every source.
     Status(Formatted),
     /// Show why a person holds something or does not, link by link.
@@ -104,6 +111,24 @@ pub struct Apply {
     /// How to show it.
     #[arg(long, default_value = "text")]
     pub format: Format,
+}
+
+/// Arguments of `revoke`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("whom").required(true))]
+pub struct Revoke {
+    /// The person's e-mail address.
+    #[arg(long, group = "whom", value_name = "PERSON")]
+    pub person: Option<String>,
+    /// Everybody.
+    #[arg(long, group = "whom")]
+    pub all: bool,
+    /// Why, for the record.
+    #[arg(long, default_value = "no reason given")]
+    pub reason: String,
+    /// End the order instead: from the next pass on, duty earns access again.
+    #[arg(long)]
+    pub lift: bool,
 }
 
 /// Arguments of `explain`.

@@ -20,6 +20,10 @@ use crate::plan::{Change, Foresight, Key, Plan};
 pub struct Conditions<'a> {
     /// What may be written at all.
     pub mode: Mode,
+    /// Whether the pause file exists.
+    pub paused: bool,
+    /// For entitlements with a floor: how many hold it now, and how many must.
+    pub floors: &'a BTreeMap<ResolvedTarget, Floor>,
     /// How many surprises pass without a person.
     pub limits: &'a Limits,
     /// How long an outgoing grant waits for the incoming one.
@@ -42,6 +46,15 @@ pub struct Conditions<'a> {
     pub approved_digest: Option<&'a str>,
 }
 
+/// How many hold an entitlement and how many must.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// Live holders, whoever granted it to them.
+    pub holders: usize,
+    /// Its `min_holders`.
+    pub min: u32,
+}
+
 /// A plan whose every change passed every guard. `apply` takes nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApprovedPlan {
@@ -53,6 +66,13 @@ impl ApprovedPlan {
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
+    }
+
+    /// The part that a person ordered.
+    #[must_use]
+    pub fn ordered(self) -> Self {
+        let steps = self.steps.into_iter().filter(|step| step.change.is_ordered()).collect();
+        Self { steps }
     }
 
     /// Hands the changes over to be carried out.
@@ -92,8 +112,12 @@ pub struct Held {
 pub enum Guard {
     /// `mode` does not allow this kind of change.
     Mode,
+    /// The pause file exists.
+    Pause,
     /// The person is never revoked by us.
     Protected,
+    /// The entitlement would be left with fewer holders than its owner demands.
+    MinHolders,
     /// The clocks disagree.
     ClockSkew,
     /// The schedule has not been read for longer than `max_staleness`.
@@ -110,9 +134,11 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard, for metrics that start at zero.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Mode,
+        Self::Pause,
         Self::Protected,
+        Self::MinHolders,
         Self::ClockSkew,
         Self::StaleSource,
         Self::NotKnowing,
@@ -126,7 +152,9 @@ impl Guard {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mode => "mode",
+            Self::Pause => "pause",
             Self::Protected => "protected",
+            Self::MinHolders => "min_holders",
             Self::ClockSkew => "clock_skew",
             Self::StaleSource => "stale_source",
             Self::NotKnowing => "not_knowing",
@@ -137,9 +165,9 @@ impl Guard {
     }
 
     /// Whether a person's approval of the plan's digest overrules it. The mode and protection are decisions of the
-    /// operator's that only the configuration changes.
+    /// operator's that only the configuration changes, the pause file one that removing it takes back.
     fn yields_to_approval(self) -> bool {
-        !matches!(self, Self::Mode | Self::Protected)
+        !matches!(self, Self::Mode | Self::Pause | Self::Protected)
     }
 }
 
@@ -178,10 +206,11 @@ pub fn emptied(newest: &Snapshots, settled: &Snapshots, at: Timestamp) -> BTreeS
 pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
     let approved_by_person = conditions.approved_digest == Some(plan.digest.as_str());
     let over = Limited::count(plan, conditions);
+    let mut floors = conditions.floors.clone();
     let mut passed = Vec::new();
     let mut held = Vec::new();
     for change in &plan.changes {
-        let refusal = refuse(change, plan, conditions, &over);
+        let refusal = refuse(change, plan, conditions, &over).or_else(|| refuse_below_floor(change, &mut floors));
         match refusal.filter(|r| !(approved_by_person && r.guard.yields_to_approval())) {
             Some(refusal) => held.push(refusal.hold(change, plan)),
             None => passed.push(change.clone()),
@@ -233,6 +262,9 @@ impl Refusal {
 }
 
 fn refuse(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
+    if change.is_ordered() {
+        return None;
+    }
     let allowed = match change.kind {
         ChangeKind::Grant => matches!(c.mode, Mode::Sync | Mode::GrantOnly),
         ChangeKind::Revoke => matches!(c.mode, Mode::Sync | Mode::RevokeOnly),
@@ -241,6 +273,10 @@ fn refuse(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> O
         ChangeKind::Grant => refuse_grant(change, plan, c, over),
         ChangeKind::Revoke => refuse_revoke(change, plan, c, over),
     };
+    if c.paused {
+        return Refusal::new(Guard::Pause, "the pause file exists".to_owned())
+            .map(|r| r.until("removing it".to_owned()));
+    }
     // The mode is named last, so that observing shows what would be held for a better reason.
     substantive.or_else(|| {
         if allowed {
@@ -249,6 +285,28 @@ fn refuse(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> O
         Refusal::new(Guard::Mode, format!("mode is {:?}", c.mode.as_str()))
             .map(|r| r.until("set `mode = \"sync\"` in the configuration".to_owned()))
     })
+}
+
+/// Counts down the holders of a target with every revoke that passes.
+fn refuse_below_floor(change: &Change, floors: &mut BTreeMap<ResolvedTarget, Floor>) -> Option<Refusal> {
+    let floor = floors.get_mut(&change.target).filter(|_| !change.is_ordered())?;
+    match change.kind {
+        ChangeKind::Grant => {
+            floor.holders += 1;
+            None
+        }
+        ChangeKind::Revoke if floor.holders <= usize::try_from(floor.min).unwrap_or(usize::MAX) => {
+            let reason = format!(
+                "{} would be held by fewer than its min_holders, {}",
+                change.entitlement, floor.min
+            );
+            Refusal::new(Guard::MinHolders, reason).map(|r| r.until("another holder".to_owned()))
+        }
+        ChangeKind::Revoke => {
+            floor.holders -= 1;
+            None
+        }
+    }
 }
 
 fn refuse_grant(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
@@ -435,7 +493,7 @@ fn order(
     let mut steps = Vec::new();
     for change in passed {
         let patience_ends = change.due.checked_add(c.patience).unwrap_or(Timestamp::MAX);
-        let waiting = change.kind == ChangeKind::Revoke && plan.at < patience_ends;
+        let waiting = change.kind == ChangeKind::Revoke && plan.at < patience_ends && !change.is_ordered();
         let obstacle = stuck.get(&change.target).cloned().or_else(|| {
             let unidentified = plan
                 .problems

@@ -49,6 +49,12 @@ pub enum ProblemKind {
     ClockSkew,
     /// AWS refused or did not confirm a change.
     ChangeFailed,
+    /// Access stands although its last cause ended a while ago.
+    RevokeOverdue,
+    /// Somebody has been on duty for a while without the access that it earns.
+    GrantOverdue,
+    /// Somebody came on duty out of the blue, for example by an override of his own just before its start.
+    SurprisingDuty,
     /// Nobody in the identity store is this person.
     PersonUnknown,
     /// The person's user is disabled.
@@ -63,6 +69,8 @@ pub enum ProblemKind {
     AmbiguousUser,
     /// A provider's user has the e-mail of somebody mapped to another user.
     PinnedElsewhere,
+    /// A person ordered that somebody holds nothing.
+    Barred,
     /// On call without the second key.
     NotAMember,
     /// On call without a required training.
@@ -108,6 +116,9 @@ impl ProblemKind {
             Self::ScheduleFailing => "schedule_failing",
             Self::ClockSkew => "clock_skew",
             Self::ChangeFailed => "change_failed",
+            Self::RevokeOverdue => "revoke_overdue",
+            Self::GrantOverdue => "grant_overdue",
+            Self::SurprisingDuty => "surprising_duty",
             Self::PersonUnknown => "person_unknown",
             Self::PersonDisabled => "person_disabled",
             Self::PersonAmbiguous => "person_ambiguous",
@@ -115,6 +126,7 @@ impl ProblemKind {
             Self::NoEmail => "no_email",
             Self::AmbiguousUser => "ambiguous_user",
             Self::PinnedElsewhere => "pinned_elsewhere",
+            Self::Barred => "barred",
             Self::NotAMember => "not_a_member",
             Self::MissingTraining => "missing_training",
             Self::MembershipEnds => "membership_ends",
@@ -126,7 +138,7 @@ impl ProblemKind {
     }
 
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::AwsUnavailable,
         Self::TargetUnresolved,
         Self::ScheduleUnread,
@@ -134,6 +146,9 @@ impl ProblemKind {
         Self::ScheduleFailing,
         Self::ClockSkew,
         Self::ChangeFailed,
+        Self::RevokeOverdue,
+        Self::GrantOverdue,
+        Self::SurprisingDuty,
         Self::PersonUnknown,
         Self::PersonDisabled,
         Self::PersonAmbiguous,
@@ -141,6 +156,7 @@ impl ProblemKind {
         Self::NoEmail,
         Self::AmbiguousUser,
         Self::PinnedElsewhere,
+        Self::Barred,
         Self::NotAMember,
         Self::MissingTraining,
         Self::MembershipEnds,

@@ -199,6 +199,7 @@ impl Reconciler {
             owned: self.ledger.owned().await?,
             unknown_outcomes: self.ledger.unknown_grants(ago(UNKNOWN_IS_OURS)).await?,
             confirmed: self.ledger.confirmed_since(ago(CONSISTENCY_GRACE)).await?,
+            bars: self.ledger.bars().await?,
             in_flight,
             failures: self.applier.as_ref().map(|a| a.failures()).unwrap_or_default(),
         })

@@ -8,17 +8,20 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::desired::{Desired, Snapshots, Timeline};
-use crate::guard::{self, Conditions, Verdict};
-use crate::identity_center::{AwsError, ChangeKind, Instance, Read, Resolution, UserPin};
-use crate::ledger::StoredSnapshots;
+use crate::guard::{self, Conditions, Floor, Verdict};
+use crate::identity_center::{AwsError, ChangeKind, Holders, Instance, Read, Resolution, UserPin};
+use crate::ledger::{Bar, StoredSnapshots};
 use crate::live::LiveCache;
 use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey};
-use crate::plan::{self, Inputs, Key, Owned, Plan};
+use crate::plan::{self, Foresight, Inputs, Key, Owned, Plan};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse};
 
 /// How long before somebody's turn their user is looked up, so that the hand-off itself needs no search.
 const LOOK_AHEAD: SignedDuration = SignedDuration::from_mins(15);
+
+/// A change that is later than this is said to be overdue: AWS takes seconds as a rule.
+const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What is known besides the providers' and AWS's word.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +32,8 @@ pub struct Record {
     pub unknown_outcomes: BTreeSet<Key>,
     /// What AWS confirmed within the grace for its own lag.
     pub confirmed: BTreeMap<Key, ChangeKind>,
+    /// People who hold nothing until a person lifts it.
+    pub bars: Vec<Bar>,
     /// Changes under way.
     pub in_flight: BTreeMap<Key, ChangeKind>,
     /// What AWS said to changes that it refused.
@@ -118,6 +123,7 @@ pub async fn survey(
         live: &BTreeMap::new(),
         owned: &record.owned,
         unknown_outcomes: &record.unknown_outcomes,
+        bars: &record.bars,
         in_flight: &in_flight,
     };
     let suspects = plan::unsettled_targets(&inputs);
@@ -136,6 +142,7 @@ pub async fn survey(
     let plan = plan::plan(&inputs);
 
     problems.extend(plan.problems.iter().cloned());
+    problems.extend(change_problems(&plan, &record.in_flight, at));
     problems.extend(source_problems(config, policy, stored, &newest, at));
     for change in &plan.changes {
         if let Some(message) = record.failures.get(&change.key()) {
@@ -168,7 +175,10 @@ pub async fn survey(
         .filter(|(_, k)| **k == ChangeKind::Grant)
         .map(|(key, _)| key.clone())
         .collect();
+    let floors = floors(policy, &targets, &holders);
     let conditions = Conditions {
+        paused: config.pause_file.exists(),
+        floors: &floors,
         mode: config.mode,
         limits: &config.limits,
         patience: config.timing.patience,
@@ -193,6 +203,73 @@ pub async fn survey(
         problems,
         unresolved,
     })
+}
+
+fn floors(
+    policy: &Policy,
+    targets: &BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
+    holders: &BTreeMap<ResolvedTarget, Holders>,
+) -> BTreeMap<ResolvedTarget, Floor> {
+    let mut floors = BTreeMap::new();
+    for entitlement in policy.entitlements().filter(|e| 0 < e.min_holders) {
+        if let Some(Ok(target)) = targets.get(&entitlement.id)
+            && let Some(live) = holders.get(target)
+        {
+            let floor = Floor {
+                holders: live.users.len(),
+                min: entitlement.min_holders,
+            };
+            floors.insert(target.clone(), floor);
+        }
+    }
+    floors
+}
+
+/// Changes that should have been in force a while ago, and duty that nobody could foresee.
+fn change_problems(plan: &Plan, in_flight: &BTreeMap<Key, ChangeKind>, at: Timestamp) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for change in &plan.changes {
+        let late = change.due.duration_until(at);
+        let about = |kind, message| Problem {
+            entitlement: Some(change.entitlement.clone()),
+            person: change.person.clone(),
+            rule: change.causes.first().map(|c| c.rule.clone()),
+            ..Problem::new(kind, message)
+        };
+        if OVERDUE < late && Timestamp::MIN < change.due && !in_flight.contains_key(&change.key()) {
+            problems.push(match change.kind {
+                ChangeKind::Grant => about(
+                    ProblemKind::GrantOverdue,
+                    format!(
+                        "{} has waited for {} since {}",
+                        change.who(),
+                        change.entitlement,
+                        seconds(change.due)
+                    ),
+                ),
+                ChangeKind::Revoke => about(
+                    ProblemKind::RevokeOverdue,
+                    format!(
+                        "{} still holds {} although it was due to end at {}",
+                        change.who(),
+                        change.entitlement,
+                        seconds(change.due)
+                    ),
+                ),
+            });
+        }
+        if let (ChangeKind::Grant, Foresight::Surprising(why)) = (change.kind, &change.foresight) {
+            problems.push(about(
+                ProblemKind::SurprisingDuty,
+                format!(
+                    "{} comes on duty for {} out of the blue: {why}",
+                    change.who(),
+                    change.entitlement
+                ),
+            ));
+        }
+    }
+    problems
 }
 
 async fn resolve_targets(

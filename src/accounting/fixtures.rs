@@ -112,6 +112,7 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
                 (
                     name.to_owned(),
                     Entitlement {
+                        min_holders: 0,
                         id: id(&format!("payments/{name}")),
                         target: Target::Group(GroupRef::Name("admins".to_owned())),
                         exclusive,

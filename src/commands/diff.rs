@@ -57,6 +57,7 @@ pub async fn look(
     if let Some(ledger) = ledger {
         stored = ledger.load_snapshots().await?;
         record.owned = ledger.owned().await?;
+        record.bars = ledger.bars().await?;
         record.confirmed = ledger
             .confirmed_since(now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN))
             .await?;

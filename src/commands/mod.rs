@@ -5,4 +5,5 @@ pub mod check;
 pub mod diff;
 pub mod explain;
 pub mod report;
+pub mod revoke;
 pub mod status;

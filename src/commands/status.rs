@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::ledger::{AccessRow, Board, HoldRow, StoredSnapshots};
+use crate::ledger::{AccessRow, Bar, Board, HoldRow, StoredSnapshots};
 use crate::model::ScheduleKey;
 use crate::text::{cause, clean, instant, span};
 
@@ -16,6 +16,8 @@ pub struct Status {
     pub at: Timestamp,
     /// Grants of ours that stand, by entitlement and person.
     pub access: Vec<AccessRow>,
+    /// Who holds nothing by a person's order.
+    pub bars: Vec<Bar>,
     /// What guards hold.
     pub held: Vec<HoldRow>,
     /// How current every schedule is.
@@ -43,6 +45,7 @@ impl Status {
     pub fn new(
         at: Timestamp,
         mut access: Vec<AccessRow>,
+        bars: Vec<Bar>,
         held: Vec<HoldRow>,
         stored: &StoredSnapshots,
         schedules: &std::collections::BTreeSet<ScheduleKey>,
@@ -53,6 +56,7 @@ impl Status {
         Self {
             at,
             access,
+            bars,
             held,
             schedules: schedule_status(stored, schedules),
             last_pass,
@@ -90,6 +94,19 @@ impl Status {
             }
             for recorded in open {
                 writeln!(out, "      {}", cause(&recorded.cause))?;
+            }
+        }
+        if !self.bars.is_empty() {
+            writeln!(out, "\nHolding nothing by order ({})", self.bars.len())?;
+            for bar in &self.bars {
+                let whom = bar.person.as_ref().map_or("everybody", |p| p.as_str());
+                writeln!(
+                    out,
+                    "  {whom}  since {} by {}: {}",
+                    instant(bar.since),
+                    clean(&bar.ordered_by),
+                    clean(&bar.reason)
+                )?;
             }
         }
         if !self.held.is_empty() {

@@ -74,7 +74,7 @@ impl Checking<'_> {
             "\"acme-production\"",
         );
         let owner_id = owner_id.and_then(|id| self.found.name(&id.value, id.span()));
-        for path in [&file.policy_dir, &file.ledger].into_iter().flatten() {
+        for path in [&file.policy_dir, &file.ledger, &file.pause_file].into_iter().flatten() {
             if path.value.is_empty() || unprintable(&path.value) {
                 self.found.error("bad-path", path.span(), "this is not a path", "");
             }
@@ -99,13 +99,19 @@ impl Checking<'_> {
         let timing = self.timing(file.timing.as_ref());
         let limits = self.limits(file.limits.as_ref());
         let http = self.http(file.http.as_ref());
+        let ledger = self
+            .base
+            .join(file.ledger.as_ref().map_or(LEDGER, |path| path.value.as_str()));
+        let pause_file = match &file.pause_file {
+            Some(path) => self.base.join(&path.value),
+            None => ledger.with_file_name("pause"),
+        };
         Some(Config {
             mode: mode?.value,
             owner_id: owner_id?.to_owned(),
             policy_dir: policy_dir(file, self.base),
-            ledger: self
-                .base
-                .join(file.ledger.as_ref().map_or(LEDGER, |path| path.value.as_str())),
+            ledger,
+            pause_file,
             sources,
             identity_center: identity_center?,
             identities,

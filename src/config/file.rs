@@ -26,6 +26,8 @@ pub struct ConfigFile {
     pub policy_dir: Option<At<String>>,
     /// The SQLite file of the ledger. Default: `/var/lib/dutybound/ledger.sqlite`.
     pub ledger: Option<At<String>>,
+    /// While a file exists here, nothing is written to AWS. Default: `pause` in the ledger's directory.
+    pub pause_file: Option<At<String>>,
     /// On-call sources by the name that policy files use before the slash.
     #[serde(default)]
     pub source: BTreeMap<String, Entry<SourceTable>>,

@@ -14,6 +14,7 @@ const HARMLESS_KEYS: &[&str] = &[
     "owner_id",
     "policy_dir",
     "ledger",
+    "pause_file",
     "kind",
     "region",
     "base_url",

@@ -36,6 +36,8 @@ pub struct Config {
     pub policy_dir: PathBuf,
     /// The SQLite file.
     pub ledger: PathBuf,
+    /// While a file exists here, nothing is written to AWS.
+    pub pause_file: PathBuf,
     /// On-call sources by name.
     pub sources: BTreeMap<SourceName, SourceConfig>,
     /// AWS.

@@ -102,6 +102,7 @@ impl Daemon {
         let mut next_pass = self.clock.now();
         let mut next_look = self.clock.now();
         let mut last_now = self.clock.now();
+        let mut orders = None;
         let mut ready = false;
         // A ledger that knows every schedule serves at once; otherwise the first reads are worth a moment.
         let started = self.clock.now();
@@ -125,6 +126,11 @@ impl Daemon {
                     wanted.send_replace(self.wanted());
                     next_pass = now;
                 }
+            }
+            let given = self.reconciler.ledger.orders_mark().await.ok();
+            if given != orders {
+                orders = given;
+                next_pass = now;
             }
             if starting
                 && (self.health.all_sources_read() || started.saturating_add(FIRST_READS).is_ok_and(|end| end <= now))

@@ -262,32 +262,6 @@ impl Ledger {
         Ok(holds)
     }
 
-    /// Records a person's release of a plan.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn record_approval(&self, digest: &str, by: &str, now: Timestamp) -> Result<(), LedgerError> {
-        sqlx::query("INSERT INTO approval (digest, approved_at, approved_by) VALUES (?, ?, ?)")
-            .bind(digest)
-            .bind(now.as_millisecond())
-            .bind(by)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
-    }
-
-    /// The plan that a person released last, if that was after `since`.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn approval_since(&self, since: Timestamp) -> Result<Option<String>, LedgerError> {
-        let digest = sqlx::query_scalar("SELECT digest FROM approval WHERE approved_at >= ? ORDER BY id DESC LIMIT 1")
-            .bind(since.as_millisecond())
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(digest)
-    }
-
     /// Replaces the board if it says something new.
     ///
     /// # Errors

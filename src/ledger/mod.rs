@@ -13,9 +13,11 @@ use crate::model::{Cause, Person, PrincipalId};
 use crate::plan::{Change, Key, Owned};
 
 pub mod history;
+pub mod orders;
 pub mod snapshots;
 
 pub use history::{AccessRow, Board, HoldRow};
+pub use orders::Bar;
 pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};
 
 /// An open ledger.
@@ -189,17 +191,11 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Leaves a person's release of a plan for the daemon that writes this ledger.
+    /// Opens the ledger beside the daemon that writes it, to leave a person's order there and nothing else.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn approve_beside(
-        path: &Path,
-        owner_id: &str,
-        digest: &str,
-        by: &str,
-        now: Timestamp,
-    ) -> Result<(), LedgerError> {
+    pub async fn open_beside(path: &Path, owner_id: &str) -> Result<Self, LedgerError> {
         let options = SqliteConnectOptions::new().filename(path).foreign_keys(true);
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
@@ -207,7 +203,29 @@ impl Ledger {
             .await?;
         let ledger = Self { pool, _lock: None };
         ledger.check_owner(path, owner_id).await?;
-        ledger.record_approval(digest, by, now).await
+        Ok(ledger)
+    }
+
+    /// Writes a consistent copy to a file that does not exist yet, beside whoever writes the ledger.
+    ///
+    /// # Errors
+    /// [`LedgerError`], also when the file exists.
+    pub async fn backup(&self, to: &Path) -> Result<(), LedgerError> {
+        if to.exists() {
+            return Err(LedgerError::Io {
+                path: to.to_owned(),
+                source: std::io::ErrorKind::AlreadyExists.into(),
+            });
+        }
+        restrict(to).map_err(|source| LedgerError::Io {
+            path: to.to_owned(),
+            source,
+        })?;
+        sqlx::query("VACUUM INTO ?")
+            .bind(to.to_string_lossy().into_owned())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 
     async fn check_owner(&self, path: &Path, owner_id: &str) -> Result<(), LedgerError> {

@@ -172,6 +172,8 @@ fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
         protected: Vec::new(),
     };
     let conditions = Conditions {
+        paused: false,
+        floors: &BTreeMap::new(),
         mode,
         limits: &limits,
         patience: jiff::SignedDuration::ZERO,

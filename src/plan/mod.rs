@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::desired::Desired;
 use crate::identity_center::{ChangeKind, Holders, Resolution};
+use crate::ledger::Bar;
 use crate::model::{Basis, Cause, EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
@@ -65,6 +66,8 @@ pub struct Inputs<'a> {
     pub owned: &'a BTreeMap<Key, Owned>,
     /// Grants that we asked for and whose outcome was never learnt; ours if they turn up.
     pub unknown_outcomes: &'a BTreeSet<Key>,
+    /// People who hold nothing until a person lifts it.
+    pub bars: &'a [Bar],
     /// Changes that are under way; nothing is planned for them.
     pub in_flight: &'a BTreeSet<Key>,
 }
@@ -132,6 +135,8 @@ pub enum Foresight {
     Predicted,
     /// It comes out of the blue, for this reason.
     Surprising(String),
+    /// A person ordered it; no guard stands in its way.
+    Ordered(String),
 }
 
 /// Access that somebody holds on a managed target and that the ledger does not own.
@@ -162,6 +167,12 @@ impl Change {
         self.person
             .as_ref()
             .map_or_else(|| self.principal.to_string(), ToString::to_string)
+    }
+
+    /// Whether a person ordered it.
+    #[must_use]
+    pub fn is_ordered(&self) -> bool {
+        matches!(self.foresight, Foresight::Ordered(_))
     }
 
     /// The schedules on which all of its causes rest; empty if any cause rests on none.
@@ -263,7 +274,10 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
             lost.push(key.clone());
             continue;
         }
-        let foresight = if predicted.contains_key(key) {
+        let bar = inputs.bars.iter().find(|bar| bar.concerns(&owned.person));
+        let foresight = if let Some(bar) = bar {
+            Foresight::Ordered(format!("barred by {}: {}", bar.ordered_by, bar.reason))
+        } else if predicted.contains_key(key) {
             Foresight::Surprising("the schedule changed less than the notice period ago".to_owned())
         } else {
             Foresight::Predicted
@@ -368,6 +382,14 @@ fn resolve(inputs: &Inputs<'_>, desired: &Desired, mut problems: Option<&mut Vec
     };
     for (entitlement, holders) in &desired.holders {
         for (person, causes) in holders {
+            if let Some(bar) = inputs.bars.iter().find(|bar| bar.concerns(person)) {
+                report(Problem {
+                    entitlement: Some(entitlement.clone()),
+                    person: Some(person.clone()),
+                    ..Problem::new(ProblemKind::Barred, barred(bar, person))
+                });
+                continue;
+            }
             let found = match inputs.targets.get(entitlement) {
                 Some(Ok(target)) => {
                     identify(inputs, entitlement, person, causes).map(|principal| (target.clone(), principal))
@@ -486,6 +508,19 @@ pub fn refuse_shared_targets(
         }
     }
     targets
+}
+
+fn barred(bar: &Bar, person: &Person) -> String {
+    let whom = bar
+        .person
+        .as_ref()
+        .map_or_else(|| "--all".to_owned(), |p| format!("--person {p}"));
+    format!(
+        "{person} holds nothing since {} by order of {} ({}); `dutybound revoke --lift {whom}` ends that",
+        crate::text::instant(bar.since),
+        bar.ordered_by,
+        bar.reason
+    )
 }
 
 fn person_of(inputs: &Inputs<'_>, principal: &PrincipalId) -> Option<Person> {

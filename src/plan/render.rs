@@ -224,8 +224,10 @@ fn change_line(change: &Change) -> String {
         let was = if change.kind == ChangeKind::Revoke { "was " } else { "" };
         line.push_str(&format!("\n      {was}{}", cause(cause_of)));
     }
-    if let Foresight::Surprising(why) = &change.foresight {
-        line.push_str(&format!("\n      surprising: {}", clean(why)));
+    match &change.foresight {
+        Foresight::Predicted => {}
+        Foresight::Surprising(why) => line.push_str(&format!("\n      surprising: {}", clean(why))),
+        Foresight::Ordered(why) => line.push_str(&format!("\n      ordered: {}", clean(why))),
     }
     line
 }

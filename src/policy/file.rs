@@ -62,6 +62,8 @@ pub struct EntitlementEntry {
     pub group: Option<At<String>>,
     /// Remove everybody who holds it without a cause, whoever granted it. Default: false.
     pub exclusive: Option<At<bool>>,
+    /// Never revoke below this many holders; what would is held. Default: 0.
+    pub min_holders: Option<At<u32>>,
     /// Projects whose rules may name it too.
     pub delegate_to: Option<At<Vec<At<String>>>>,
 }

@@ -62,6 +62,8 @@ pub struct Entitlement {
     pub target: Target,
     /// Everybody who holds it without a cause is removed, whoever granted it.
     pub exclusive: bool,
+    /// No revoke takes it below this many holders.
+    pub min_holders: u32,
     /// Projects whose rules may name it.
     pub delegate_to: BTreeSet<ProjectName>,
     /// Where it stands.

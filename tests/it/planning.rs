@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dutybound::config::{Limits, Mode};
 use dutybound::desired::{Snapshots, Timeline};
-use dutybound::guard::{self, Conditions, Guard, Verdict};
+use dutybound::guard::{self, Conditions, Floor, Guard, Verdict};
 use dutybound::identity_center::{ChangeKind, Holders, Resolution};
+use dutybound::ledger::Bar;
 use dutybound::model::{
     EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey, ScheduleKind, Shift, Snapshot,
     SourceName, SourceUser, SourceUserState,
@@ -103,6 +104,9 @@ struct World {
     owned: BTreeMap<Key, Owned>,
     limits: Limits,
     mode: Mode,
+    paused: bool,
+    bars: Vec<Bar>,
+    min_holders: u32,
 }
 
 impl World {
@@ -146,6 +150,9 @@ impl World {
                 protected: vec![],
             },
             mode: Mode::Sync,
+            paused: false,
+            bars: vec![],
+            min_holders: 0,
         }
     }
 
@@ -166,8 +173,20 @@ impl World {
             live: &self.live,
             owned: &self.owned,
             unknown_outcomes: &BTreeSet::new(),
+            bars: &self.bars,
             in_flight: &BTreeSet::new(),
         })
+    }
+
+    fn floors(&self) -> BTreeMap<ResolvedTarget, Floor> {
+        let floor = |holders: &Holders| Floor {
+            holders: holders.users.len(),
+            min: self.min_holders,
+        };
+        self.live
+            .iter()
+            .map(|(target, holders)| (target.clone(), floor(holders)))
+            .collect()
     }
 
     fn guard(&self, plan: &Plan, approved: Option<&str>) -> Verdict {
@@ -183,6 +202,8 @@ impl World {
             plan,
             &Conditions {
                 mode: self.mode,
+                paused: self.paused,
+                floors: &self.floors(),
                 limits: &self.limits,
                 patience: minutes(10),
                 max_staleness: SignedDuration::from_hours(24),
@@ -521,6 +542,59 @@ fn protected_people_and_the_mode_overrule_everything() {
             "{mode:?}"
         );
     }
+}
+
+#[test]
+fn a_floor_keeps_the_last_holder_and_a_pause_keeps_everything() {
+    let mut world = World::new(ON_CALL, vec![shift("ann", t(0), t(9)), shift("bob", t(12), t(18))]);
+    world.apply(t(8));
+    world.min_holders = 1;
+    let verdict = world.guard(&world.plan(t(9)), None);
+    assert_eq!(
+        (verdict.approved.steps().len(), verdict.held[0].guard),
+        (0, Guard::MinHolders)
+    );
+    let plan = world.plan(t(12));
+    assert_eq!(
+        world.guard(&plan, None).approved.steps().len(),
+        2,
+        "the incoming holder counts"
+    );
+    world.paused = true;
+    let verdict = world.guard(&plan, Some(&plan.digest));
+    assert!(verdict.approved.steps().is_empty() && verdict.held.iter().all(|h| h.guard == Guard::Pause));
+}
+
+#[test]
+fn a_bar_takes_everything_at_once_whatever_the_guards_say_and_grants_nothing_until_lifted() {
+    let mut world = World::new(ON_CALL, vec![shift("ann", t(0), t(18))]);
+    world.apply(t(8));
+    let everybody = Bar {
+        person: None,
+        since: t(8),
+        ordered_by: "op".into(),
+        reason: "stolen laptop".into(),
+    };
+    let ann = Bar {
+        person: Some(person("ann")),
+        ..everybody.clone()
+    };
+    world.min_holders = 1;
+    world.paused = true;
+    world.limits.protected = vec![person("ann")];
+    (world.newest, world.settled) = (Snapshots::new(), Snapshots::new());
+    for bar in [everybody, ann] {
+        world.bars = vec![bar];
+        let verdict = world.guard(&world.plan(t(9)), None);
+        assert_eq!((verdict.approved.steps().len(), verdict.held.len()), (1, 0));
+        assert_eq!(verdict.approved.clone().ordered(), verdict.approved);
+    }
+    let mut fresh = World::new(ON_CALL, vec![shift("ann", t(0), t(18))]);
+    fresh.bars = world.bars.clone();
+    let plan = fresh.plan(t(9));
+    assert_eq!((plan.changes.len(), plan.problems[0].kind), (0, ProblemKind::Barred));
+    fresh.bars.clear();
+    assert_eq!(words(&fresh.plan(t(9))), ["+ann"]);
 }
 
 #[test]

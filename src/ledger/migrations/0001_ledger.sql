@@ -106,6 +106,21 @@ CREATE TABLE approval (
     approved_by TEXT    NOT NULL
 ) STRICT;
 
+-- Somebody, or everybody where person is null, who holds nothing until this is lifted: a person's order.
+CREATE TABLE bar (
+    id        INTEGER PRIMARY KEY,
+    person    TEXT,
+    since     INTEGER NOT NULL,
+    ordered_by TEXT   NOT NULL,
+    reason    TEXT    NOT NULL,
+    lifted_at INTEGER,
+    lifted_by TEXT,
+    CHECK ((lifted_at IS NULL) = (lifted_by IS NULL))
+) STRICT;
+
+CREATE TRIGGER bar_stays BEFORE DELETE ON bar
+BEGIN SELECT RAISE(ABORT, 'orders are never deleted'); END;
+
 -- What the last pass saw, for `status`; replaced as a whole.
 CREATE TABLE board (
     id         INTEGER PRIMARY KEY CHECK (id = 1),

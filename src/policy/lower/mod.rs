@@ -187,6 +187,7 @@ impl Lowering<'_> {
             },
             target: target?,
             exclusive: e.exclusive.as_ref().is_some_and(|exclusive| exclusive.value),
+            min_holders: e.min_holders.as_ref().map_or(0, |floor| floor.value),
             delegate_to: delegate_to.map(|project| ProjectName(project.value.clone())).collect(),
             origin: self.origin(at),
         })

@@ -1,0 +1,75 @@
+//! `revoke`: takes what a person, or everybody, holds through us at once and keeps it away until lifted.
+//!
+//! It asks no on-call provider and does not depend on the policy being in order: it is for the day on which someone's
+//! laptop is stolen. Where the daemon runs, the order is left in its ledger and the daemon carries it out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use crate::apply::Applied;
+use crate::clock::Clock;
+use crate::config::{Config, Mode};
+use crate::ledger::{Ledger, LedgerError};
+use crate::model::Person;
+use crate::policy::Policy;
+use crate::reconcile::{PassError, Reconciler};
+
+/// How long the command watches the daemon carry the order out.
+const WATCH: SignedDuration = SignedDuration::from_secs(120);
+
+/// Carries out the bars of the ledger, and nothing else of the plan.
+///
+/// # Errors
+/// [`PassError`]; the bar is on record and the next pass tries again.
+pub async fn carry_out(
+    reconciler: &mut Reconciler,
+    config: &Config,
+    policy: Option<&Policy>,
+) -> Result<Vec<Applied>, PassError> {
+    let none = Policy {
+        revision: String::new(),
+        projects: BTreeMap::new(),
+    };
+    let policy = policy.unwrap_or(&none);
+    let pass = reconciler.look(config, policy, None).await?;
+    let Some(applier) = &reconciler.applier else {
+        return Ok(Vec::new());
+    };
+    applier.start(pass.survey.verdict.approved.ordered(), &policy.revision);
+    applier.idle().await;
+    Ok(applier.take_results())
+}
+
+/// What the daemon has still to take away, asked until nothing is left or the patience of a person ends.
+///
+/// # Errors
+/// [`LedgerError`].
+pub async fn watch(ledger: &Ledger, clock: &Arc<dyn Clock>, person: Option<&Person>) -> Result<usize, LedgerError> {
+    let began = clock.now();
+    loop {
+        let left = ledger
+            .owned()
+            .await?
+            .values()
+            .filter(|owned| person.is_none_or(|p| owned.person == *p))
+            .count();
+        if left == 0 || WATCH < began.duration_until(clock.now()) {
+            return Ok(left);
+        }
+        clock.sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// A configuration under which the order can be carried out although the mode writes nothing by itself.
+#[must_use]
+pub fn with_a_writer(config: &Config) -> Config {
+    let mode = if config.mode == Mode::Observe {
+        Mode::RevokeOnly
+    } else {
+        config.mode
+    };
+    Config { mode, ..config.clone() }
+}
