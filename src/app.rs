@@ -332,12 +332,7 @@ async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Result<u8> {
         let mut reconciler = reconciler(&config, ApiCalls::new()?, &clock, ledger.clone()).await?;
         let applied = revoke::carry_out(&mut reconciler, &config, policy.as_ref()).await?;
         print(applied.iter().map(|a| apply::line(a) + "\n").collect::<String>())?;
-        ledger
-            .owned()
-            .await?
-            .values()
-            .filter(|owned| person.as_ref().is_none_or(|p| owned.person == *p))
-            .count()
+        revoke::left(&ledger, person.as_ref()).await?
     } else {
         print("The daemon carries it out ...\n")?;
         revoke::watch(&ledger, &clock, person.as_ref()).await?
