@@ -563,3 +563,71 @@ async fn a_surprise_over_the_limit_is_released_by_the_notice_period() {
     assert!(edited + SignedDuration::from_secs(5) <= granted, "{}", site.story());
     assert!(daemon.log().contains("\"guard\":\"limit\""), "{}", daemon.log());
 }
+
+#[tokio::test]
+async fn a_person_takes_everything_from_somebody_beside_the_daemon_and_gives_it_back() {
+    let site = Site::payments().await;
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.until("alice reads", |view| view.world.aws.is_member(READERS, ALICE))
+        .await;
+    site.run(&["revoke"]).await.expect(64);
+    assert!(
+        site.admin(ALICE),
+        "an order against nobody in particular is no order against everybody"
+    );
+    site.run(&["revoke", "--person", ALICE, "--reason", "lost laptop"])
+        .await
+        .expect(0)
+        .says(&[ALICE]);
+    assert!(!site.admin(ALICE) && !site.member(READERS, ALICE));
+    site.until_polled(READ).await;
+    assert!(!site.admin(ALICE), "she is still on call, and still holds nothing");
+    site.run(&["explain", ALICE, "payments/prod-admin"])
+        .await
+        .expect(2)
+        .says(&["lost laptop"]);
+    site.run(&["revoke", "--person", ALICE, "--lift"]).await.expect(0);
+    site.until_admin(ALICE, true).await;
+    site.run(&["revoke", "--person", ALICE, "--lift"])
+        .await
+        .expect(1)
+        .says(&["no order is in force", ALICE]);
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_the_pause_file_exists() {
+    let site = admin_site().await;
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    fs::write(site.path("pause"), "").unwrap();
+    site.sandbox.clear_journal();
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    daemon.until_says("\"guard\":\"pause\"").await;
+    site.until_polled(READ).await;
+    assert_eq!(site.written(), [""; 0]);
+    fs::remove_file(site.path("pause")).unwrap();
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+}
+
+#[tokio::test]
+async fn a_backup_beside_the_daemon_is_a_whole_ledger() {
+    let site = admin_site().await;
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    eventually("the grant is on record", async || site.intervals().await.len() == 1).await;
+    let copy = site.path("copy.db").to_str().unwrap().to_owned();
+    site.run(&["backup", &copy]).await.expect(0);
+    site.run(&["backup", &copy]).await.expect(1).says(&["copy.db"]);
+    daemon.term().await;
+    fs::remove_file(site.path("ledger.db")).unwrap();
+    for file in ["ledger.db-wal", "ledger.db-shm"] {
+        // Gone already when the daemon closed the ledger cleanly.
+        drop(fs::remove_file(site.path(file)));
+    }
+    fs::rename(&copy, site.path("ledger.db")).unwrap();
+    site.sandbox.clear_journal();
+    site.run(&["apply"]).await.expect(0).says(&["1 unchanged"]);
+    assert_eq!(site.written(), [""; 0]);
+}
