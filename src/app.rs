@@ -251,9 +251,13 @@ async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result<u8> {
         (Err(LedgerError::Locked { .. }), Some(digest)) => {
             let beside = Ledger::open_beside(&config.ledger, &config.owner_id).await?;
             beside.record_approval(digest, &by, clock.now()).await?;
-            return print(
-                "The daemon is running: the approval is recorded, and its next pass releases exactly that plan.\n",
-            );
+            let held = beside.holds().await?;
+            return print(if held.iter().any(|hold| hold.held.release.contains(digest.as_str())) {
+                "The daemon is running: the approval is recorded, and its next pass releases exactly that plan.\n"
+            } else {
+                "The daemon is running: the approval is recorded for an hour, but the daemon holds no plan of that name at \
+                 present. `dutybound status` shows what it holds and what releases it.\n"
+            });
         }
         (ledger, _) => ledger?,
     };
@@ -330,12 +334,7 @@ async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Result<u8> {
         let mut reconciler = reconciler(&config, ApiCalls::new()?, &clock, ledger.clone()).await?;
         let applied = revoke::carry_out(&mut reconciler, &config, policy.as_ref()).await?;
         print(applied.iter().map(|a| apply::line(a) + "\n").collect::<String>())?;
-        ledger
-            .owned()
-            .await?
-            .values()
-            .filter(|owned| person.as_ref().is_none_or(|p| owned.person == *p))
-            .count()
+        revoke::left(&ledger, person.as_ref()).await?
     } else {
         print("The daemon carries it out ...\n")?;
         revoke::watch(&ledger, &clock, person.as_ref()).await?

@@ -1,5 +1,6 @@
 //! `diff`: reads the world and shows the plan. Is never handed anything that can write.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +13,7 @@ use crate::live::{CONSISTENCY_GRACE, LiveCache};
 use crate::plan::render::{SourceLine, View};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
-use crate::problem::ProblemKind;
+use crate::problem::{Problem, ProblemKind};
 use crate::survey::{Record, Survey, When, survey};
 
 /// PagerDuty shows shifts at most 90 days ahead.
@@ -129,10 +130,18 @@ pub fn mistakes(survey: &Survey) -> Vec<String> {
             ProblemKind::ScheduleUnread | ProblemKind::TargetUnresolved | ProblemKind::AwsUnavailable
         )
     };
-    survey
-        .problems
-        .iter()
-        .filter(|p| fatal(p.kind))
-        .map(|p| p.message.clone())
-        .collect()
+    // That a schedule was never read follows from its failing read, which says why and what to do.
+    let why = |p: &Problem| {
+        let mut failing = survey
+            .problems
+            .iter()
+            .filter(|other| other.kind == ProblemKind::ScheduleFailing);
+        match failing.find(|other| other.schedule == p.schedule) {
+            Some(cause) if p.kind == ProblemKind::ScheduleUnread => cause.to_string(),
+            _ => p.to_string(),
+        }
+    };
+    let mut said = BTreeSet::new();
+    let mistakes = survey.problems.iter().filter(|p| fatal(p.kind)).map(why);
+    mistakes.filter(|mistake| said.insert(mistake.clone())).collect()
 }

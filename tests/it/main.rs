@@ -1,5 +1,11 @@
 //! Everything is proven through the front door: the real binary, or a pass against simulated services over HTTP.
 
+mod bad_input;
 mod check;
+mod daemon;
+mod demo;
+mod faults;
+mod harness;
+mod one_shot;
 mod planning;
 mod readme;
