@@ -10,15 +10,20 @@ use crate::model::{Basis, Cause};
 pub fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hides =
-            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || hides {
+        if c.is_control() || hides(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// Whether a character is no control character and yet changes how the text around it looks: invisible ones, line
+/// separators, the marks that reorder, and tags.
+pub(crate) fn hides(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// An instant to the second, in UTC; the ends of time in words.
@@ -93,6 +98,8 @@ mod tests {
     fn nothing_drives_a_terminal() {
         assert_eq!(clean("a\u{1b}[31mb\nc\u{202e}d"), "a\\u{1b}[31mb\\u{a}c\\u{202e}d");
         assert_eq!(clean("Žofie 李"), "Žofie 李");
+        // An Arabic letter mark reorders, a soft hyphen and tags are not seen.
+        assert_eq!(clean("a\u{61c}b\u{ad}c\u{e0041}"), "a\\u{61c}b\\u{ad}c\\u{e0041}");
     }
 
     #[test]

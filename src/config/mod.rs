@@ -243,6 +243,17 @@ pub struct Inspection {
     pub report: Report,
 }
 
+impl Inspection {
+    fn unread(report: Report) -> Self {
+        Self {
+            config: None,
+            policy_dir: None,
+            sources: None,
+            report,
+        }
+    }
+}
+
 /// Reads and checks the configuration at `path`. Returns it with the warnings about it.
 ///
 /// With [`Secrets::Skip`] the secrets are empty and the result serves for validation only.
@@ -260,18 +271,20 @@ pub fn load(path: &Path, env: &dyn Env, secrets: Secrets) -> Result<(Config, Vec
 /// Like [`load`], but keeps what could be understood of a broken file, so that the policy can be checked as well.
 #[must_use]
 pub fn inspect(path: &Path, env: &dyn Env, secrets: Secrets) -> Inspection {
+    match document::read(path) {
+        Ok(bytes) => inspect_bytes(path, bytes, env, secrets),
+        Err(report) => Inspection::unread(report),
+    }
+}
+
+/// Like [`inspect`], but of a file's content that is in memory: with [`Secrets::Skip`] it reads nothing.
+#[must_use]
+pub fn inspect_bytes(path: &Path, bytes: Vec<u8>, env: &dyn Env, secrets: Secrets) -> Inspection {
     let mut report = Report::default();
     let name = path.display().to_string();
-    let text = match document::read(path).and_then(|bytes| document::decode(&name, bytes)) {
+    let text = match document::decode(&name, bytes) {
         Ok(text) => text,
-        Err(report) => {
-            return Inspection {
-                config: None,
-                policy_dir: None,
-                sources: None,
-                report,
-            };
-        }
+        Err(report) => return Inspection::unread(report),
     };
     let source = Arc::new(SourceFile::new(name, &text, &mask::mask(&text)));
     let parsed = document::parse::<file::ConfigFile>(source, &text, &mut report);

@@ -2,6 +2,8 @@
 
 use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
+use crate::text::hides;
+
 mod render;
 
 /// Whether a mistake prevents loading.
@@ -298,9 +300,7 @@ pub(crate) fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>
 
 /// Control characters and characters that reorder text would let a file write to the reader's terminal.
 fn is_unsafe(c: char) -> bool {
-    (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-        || matches!(c, '\u{e0000}'..='\u{e007f}')
+    (c.is_control() && !matches!(c, '\n' | '\r' | '\t')) || hides(c)
 }
 
 fn escape(text: &str) -> String {

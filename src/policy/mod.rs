@@ -154,8 +154,32 @@ pub struct PolicyContext {
 /// A [`Report`] of every mistake in every file, with the warnings. A directory that is missing, unreadable or without
 /// a policy file is an error and never an empty policy.
 pub fn load(dir: &Path, context: &PolicyContext) -> Result<(Policy, Vec<Diagnostic>), Report> {
+    understand(dir, directory::read(dir)?, context)
+}
+
+/// Like [`load`], but of files that are in memory, each with its name and content: reads nothing.
+///
+/// # Errors
+/// A [`Report`] of every mistake in every file, with the warnings.
+pub fn parse(
+    dir: &Path,
+    files: Vec<(String, Vec<u8>)>,
+    context: &PolicyContext,
+) -> Result<(Policy, Vec<Diagnostic>), Report> {
+    let raw = |(name, content)| directory::RawFile {
+        path: dir.join(&name),
+        name,
+        content: Ok(content),
+    };
+    understand(dir, files.into_iter().map(raw).collect(), context)
+}
+
+fn understand(
+    dir: &Path,
+    files: Vec<directory::RawFile>,
+    context: &PolicyContext,
+) -> Result<(Policy, Vec<Diagnostic>), Report> {
     let mut report = Report::default();
-    let files = directory::read(dir)?;
     let revision = directory::revision(&files);
     let folder = dir
         .file_name()

@@ -4,6 +4,7 @@
 mod hostile;
 mod http;
 pub mod normalise;
+mod objects;
 pub mod opsgenie;
 pub mod pagerduty;
 #[cfg(test)]

@@ -6,6 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
+use super::objects;
+use crate::text;
+
 /// Why a provider's answer was not understood, in a sentence fragment that is safe to show.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -24,7 +27,7 @@ impl DecodeError {
 /// # Errors
 /// [`DecodeError`] with the place and the kind of mistake, for HTML, empty and truncated bodies alike.
 pub fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, DecodeError> {
-    serde_json::from_slice(body).map_err(|error| {
+    objects::from_slice(body).map_err(|error| {
         let start = body.iter().find(|byte| !byte.is_ascii_whitespace());
         let looks = match start {
             None => "an empty body where JSON was expected".to_owned(),
@@ -115,19 +118,13 @@ pub fn one_line(text: &str) -> String {
             line.push('…');
             break;
         }
-        if c.is_control() || is_invisible(c) {
+        if c.is_control() || text::hides(c) {
             line.extend(c.escape_unicode());
         } else {
             line.push(c);
         }
     }
     line
-}
-
-/// Characters that change how the text around them looks, such as the bidirectional overrides.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// What a provider says about a refusal, where its body says anything.

@@ -7,5 +7,6 @@ mod demo;
 mod faults;
 mod harness;
 mod one_shot;
+mod corpus;
 mod planning;
 mod readme;
