@@ -2,11 +2,11 @@
 
 mod bad_input;
 mod check;
+mod corpus;
 mod daemon;
 mod demo;
 mod faults;
 mod harness;
 mod one_shot;
-mod corpus;
 mod planning;
 mod readme;

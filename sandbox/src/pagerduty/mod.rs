@@ -172,6 +172,10 @@ fn route(pager: &PagerDuty, request: &Incoming, scopes: Option<&[String]>, now: 
             needs("schedules.read")?;
             schedules::overrides(pager, request, id)
         }
+        ["escalation_policies", id] => {
+            needs("escalation_policies.read")?;
+            oncalls::policy(pager, id)
+        }
         ["v3", "schedules"] => {
             needs("schedules.read")?;
             shift_schedules::list(pager, request)

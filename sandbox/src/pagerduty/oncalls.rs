@@ -140,6 +140,33 @@ fn filter(request: &Incoming, rows: &mut Vec<Row<'_>>, earliest: bool) {
     }
 }
 
+/// `GET /escalation_policies/{id}`: the policy with its levels.
+pub(crate) fn policy(pager: &PagerDuty, id: &str) -> Outcome {
+    let policy = pager
+        .escalation_policies
+        .iter()
+        .find(|policy| policy.id == id)
+        .ok_or_else(Refusal::not_found)?;
+    let target = |target: &Target| match target {
+        Target::Schedule(id) => reference("schedule", id, id),
+        Target::User(id) => user_reference(pager, id),
+    };
+    let rules: Vec<Value> = policy
+        .levels
+        .iter()
+        .map(|targets| {
+            json!({
+                "escalation_delay_in_minutes": 30,
+                "targets": targets.iter().map(target).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let mut value = policy_value(policy, true);
+    value["num_loops"] = json!(0);
+    value["escalation_rules"] = json!(rules);
+    Ok(json!({"escalation_policy": value}))
+}
+
 fn policy_value(policy: &EscalationPolicy, in_full: bool) -> Value {
     let mut value = json!({
         "id": policy.id,
