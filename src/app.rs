@@ -530,7 +530,8 @@ async fn daemon(path: &Path) -> anyhow::Result<u8> {
     let daemon = Daemon {
         clock,
         config,
-        reload_config: Box::new(move || match config::load(&path, &ProcessEnv, Secrets::Read) {
+        config_path: path.clone(),
+        read_config: Box::new(move || match config::load(&path, &ProcessEnv, Secrets::Read) {
             Ok((config, warnings)) => {
                 log_warnings(&warnings);
                 Some(config)

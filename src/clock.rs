@@ -1,6 +1,7 @@
 //! The only way to know what time it is, so that tests and simulations can own time.
 
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -10,6 +11,11 @@ use jiff::Timestamp;
 pub trait Clock: Send + Sync + 'static {
     /// The wall clock's reading.
     fn now(&self) -> Timestamp;
+    /// Time passed since some fixed moment on a clock that nobody sets. The difference to the wall clock tells when that
+    /// was set, or the host was asleep.
+    fn monotonic(&self) -> Duration {
+        Duration::try_from(Timestamp::UNIX_EPOCH.duration_until(self.now())).unwrap_or_default()
+    }
     /// Returns once `duration` has passed on this clock.
     async fn sleep(&self, duration: Duration);
 }
@@ -22,6 +28,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -15,6 +15,11 @@ use crate::model::{Interval, ScheduleKey, Snapshot, SourceName};
 use crate::schedule::{ReadError, ReadErrorKind, Source};
 use crate::text::clean;
 
+/// How long before a known hand-off its schedule is read once more.
+const BEFORE_EDGES: SignedDuration = SignedDuration::from_secs(10);
+/// The longest sleep, so that a resumed host reads soon whatever its clocks say.
+const LONGEST_SLEEP: SignedDuration = SignedDuration::from_secs(30);
+
 /// The configured sources by name.
 pub type Sources = BTreeMap<SourceName, Arc<dyn Source>>;
 
@@ -112,23 +117,32 @@ pub struct Wanted {
 }
 
 impl Poller {
-    /// Reads the schedules of one source for ever.
+    /// Reads the schedules of one source for ever: each once per poll, and once more just before a turn begins or ends
+    /// there. The one that has waited longest comes first, so that a new one is read at once.
     pub async fn run(mut self, source: Arc<dyn Source>) {
+        let mut due: BTreeMap<ScheduleKey, Timestamp> = BTreeMap::new();
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            let began = self.clock.now();
+            due.retain(|key, _| wanted.schedules.contains(key));
             for key in wanted.schedules.iter().filter(|key| key.source == *source.name()) {
-                let result = source.read(key, window(self.clock.now(), wanted.horizon)).await;
+                due.entry(key.clone()).or_insert(Timestamp::MIN);
+            }
+            let now = self.clock.now();
+            let next = due.iter().min_by_key(|(_, t)| **t).map(|(key, t)| (key.clone(), *t));
+            if let Some((key, _)) = next.as_ref().filter(|(_, t)| *t <= now) {
+                let result = source.read(key, window(now, wanted.horizon)).await;
                 self.take(result).await;
+                due.insert(key.clone(), self.next_read(key, now, wanted.poll).await);
+                if due.values().all(|t| now < *t) {
+                    self.health.source_read(source.name());
+                    self.news.notify_one();
+                }
+                continue;
             }
             self.health.source_read(source.name());
-            self.news.notify_one();
-            let next = began.checked_add(wanted.poll).unwrap_or(began);
-            let left = Duration::try_from(self.clock.now().duration_until(next)).unwrap_or_default();
-            // At least a moment between rounds, however slow the source and short the interval.
-            let pause = left.max(Duration::from_millis(200));
+            let left = next.map_or(LONGEST_SLEEP, |(_, t)| now.duration_until(t).min(LONGEST_SLEEP));
             tokio::select! {
-                () = self.clock.sleep(pause) => {}
+                () = self.clock.sleep(Duration::try_from(left).unwrap_or_default()) => {}
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
                         return;
@@ -136,6 +150,28 @@ impl Poller {
                 }
             }
         }
+    }
+
+    /// When a schedule that was read at `began` is read again: after the poll, or shortly before the next turn begins or
+    /// ends, so that an override made in the last minute counts from its first second.
+    async fn next_read(&self, key: &ScheduleKey, began: Timestamp, poll: SignedDuration) -> Timestamp {
+        let next = began.saturating_add(poll).unwrap_or(began);
+        let Some(snapshot) = self
+            .snapshots
+            .lock()
+            .await
+            .newest(&BTreeSet::from([key.clone()]))
+            .remove(key)
+        else {
+            return next;
+        };
+        let edges = snapshot
+            .shifts
+            .iter()
+            .flat_map(|shift| [shift.interval.start(), shift.interval.end()]);
+        let before = edges.flat_map(|edge| edge.checked_sub(BEFORE_EDGES));
+        let soon = before.filter(|t| BEFORE_EDGES < began.duration_until(*t)).min();
+        soon.map_or(next, |t| t.min(next))
     }
 
     async fn take(&self, result: Result<Snapshot, ReadError>) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
@@ -18,10 +18,12 @@ use crate::reconcile::{Pass, PassError, Reconciler};
 
 pub mod in_force;
 mod journal;
+mod watch;
 
 use crate::text::clean;
 use in_force::{InForce, Reload};
 use journal::Journal;
+use watch::{StepWatch, Watched};
 
 /// Time between looks at the policy directory.
 const LOOK_AT_FILES: SignedDuration = SignedDuration::from_secs(2);
@@ -44,8 +46,10 @@ pub struct Daemon {
     pub clock: Arc<dyn Clock>,
     /// Configuration; limits, timing and identities are replaced by a reload.
     pub config: Config,
+    /// Where the configuration stands.
+    pub config_path: std::path::PathBuf,
     /// Reads the configuration anew; `None` keeps the one in force. It says itself what was wrong.
-    pub reload_config: Box<dyn Fn() -> Option<Config> + Send>,
+    pub read_config: Box<dyn Fn() -> Option<Config> + Send>,
     /// The policy.
     pub in_force: InForce,
     /// What makes passes.
@@ -57,7 +61,7 @@ pub struct Daemon {
     /// Whether it works, for supervisors.
     pub health: Arc<Health>,
     /// The policy, for the HTTP listener.
-    pub policy_shown: watch::Sender<Arc<crate::policy::Policy>>,
+    pub policy_shown: channel::Sender<Arc<crate::policy::Policy>>,
 }
 
 impl Daemon {
@@ -70,7 +74,7 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let news = Arc::new(Notify::new());
-        let (wanted, receiver) = watch::channel(self.wanted());
+        let (wanted, receiver) = channel::channel(self.wanted());
         let mut background = JoinSet::new();
         for source in self.sources.values() {
             let poller = Poller {
@@ -98,36 +102,31 @@ impl Daemon {
             "started"
         );
 
+        // The listener answers and the loop runs: that is what being started means. /readyz tells about the first pass.
+        notify(&[sd_notify::NotifyState::Ready]);
         let mut journal = Journal::default();
         let mut next_pass = self.clock.now();
         let mut next_look = self.clock.now();
-        let mut last_now = self.clock.now();
         let mut orders = None;
-        let mut ready = false;
-        // A ledger that knows every schedule serves at once; otherwise the first reads are worth a moment.
-        let started = self.clock.now();
-        let known = self
-            .reconciler
-            .snapshots
-            .lock()
-            .await
-            .newest(&self.in_force.policy().schedules());
-        let mut starting = self
-            .in_force
-            .policy()
-            .schedules()
-            .iter()
-            .any(|key| !known.contains_key(key));
+        let mut steps = StepWatch::new(&*self.clock);
+        let mut config_file = Watched::new(&self.config_path);
+        let mut starting = Some(self.clock.now().saturating_add(FIRST_READS).unwrap_or(Timestamp::MAX));
+        if self.knows_every_schedule().await {
+            starting = None;
+        }
         loop {
             let now = self.clock.now();
-            if now < last_now {
-                tracing::warn!(from = %last_now, to = %now, "the wall clock stepped back");
+            if let Some(step) = steps.look(&*self.clock) {
+                tracing::warn!(%step, %now, "the wall clock was set or the host was asleep; everything is looked at again");
                 (next_pass, next_look) = (now, now);
             }
-            last_now = now;
             if next_look <= now {
                 next_look = now.saturating_add(LOOK_AT_FILES).unwrap_or(now);
-                if self.look_at_policy(false) {
+                let edited = config_file.look(&self.config_path);
+                if edited {
+                    self.reload_config();
+                }
+                if self.look_at_policy(false) || edited {
                     wanted.send_replace(self.wanted());
                     next_pass = now;
                 }
@@ -137,47 +136,41 @@ impl Daemon {
                 orders = given;
                 next_pass = now;
             }
-            if starting
-                && (self.health.all_sources_read() || started.saturating_add(FIRST_READS).is_ok_and(|end| end <= now))
-            {
-                starting = false;
+            if starting.is_some_and(|end| end <= now) || self.health.all_sources_read() {
+                starting = None;
             }
-            if next_pass <= now && !starting {
-                let pass = tokio::select! {
+            if next_pass <= now && starting.is_none() {
+                next_pass = tokio::select! {
                     pass = self.pass(&mut journal) => pass,
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                 };
-                next_pass = pass;
-                let schedules = self.in_force.policy().schedules();
-                self.metrics.sources(
-                    &*self.reconciler.snapshots.lock().await,
-                    &schedules,
-                    self.sources.keys(),
-                );
-                if !ready {
-                    ready = true;
-                    notify(&[sd_notify::NotifyState::Ready]);
-                }
-                notify(&[
-                    sd_notify::NotifyState::Watchdog,
-                    sd_notify::NotifyState::Status(&journal.status_line(self.clock.now())),
-                ]);
+                self.after_pass(&journal).await;
                 self.clock.sleep(BREATH).await;
                 continue;
             }
             notify(&[sd_notify::NotifyState::Watchdog]);
-            let wake = if starting { next_look } else { next_pass.min(next_look) };
+            let wake = if starting.is_some() {
+                next_look
+            } else {
+                next_pass.min(next_look)
+            };
             let nap = now.duration_until(wake).min(LONGEST_SLEEP);
             tokio::select! {
                 () = self.clock.sleep(Duration::try_from(nap).unwrap_or_default()) => {}
                 () = news.notified() => next_pass = self.clock.now(),
                 _ = hangup.recv() => {
                     notify(&[sd_notify::NotifyState::Reloading]);
-                    self.reload();
+                    self.look_at_policy(true);
+                    self.reload_config();
                     wanted.send_replace(self.wanted());
                     next_pass = self.clock.now();
                     notify(&[sd_notify::NotifyState::Ready]);
+                }
+                Some(ended) = background.join_next() => {
+                    let why = format!("a part of the daemon broke off: {ended:?}");
+                    self.stop(background).await;
+                    return Err(std::io::Error::other(why));
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -185,6 +178,24 @@ impl Daemon {
         }
         self.stop(background).await;
         Ok(())
+    }
+
+    /// A ledger that knows every schedule serves at once; otherwise the first reads are worth a moment.
+    async fn knows_every_schedule(&self) -> bool {
+        let schedules = self.in_force.policy().schedules();
+        let known = self.reconciler.snapshots.lock().await.newest(&schedules);
+        schedules.iter().all(|key| known.contains_key(key))
+    }
+
+    async fn after_pass(&self, journal: &Journal) {
+        let schedules = self.in_force.policy().schedules();
+        let stored = self.reconciler.snapshots.lock().await;
+        self.metrics.sources(&stored, &schedules, self.sources.keys());
+        let status = journal.status_line(self.clock.now());
+        notify(&[
+            sd_notify::NotifyState::Watchdog,
+            sd_notify::NotifyState::Status(&status),
+        ]);
     }
 
     async fn stop(self, mut background: JoinSet<()>) {
@@ -230,7 +241,16 @@ impl Daemon {
                 } else {
                     ended.saturating_add(self.config.timing.poll).unwrap_or(ended)
                 };
-                due(&look, &self.config).map_or(latest, |due| due.min(latest))
+                let retry = self
+                    .reconciler
+                    .applier
+                    .as_ref()
+                    .and_then(|applier| applier.next_try())
+                    .filter(|t| ended < *t);
+                due(&look, &self.config)
+                    .into_iter()
+                    .chain(retry)
+                    .fold(latest, Timestamp::min)
             }
             Err(error) => {
                 // What was decided before the world went out of sight is not begun any more.
@@ -314,10 +334,9 @@ impl Daemon {
         }
     }
 
-    /// SIGHUP: everything that can change without a restart.
-    fn reload(&mut self) {
-        self.look_at_policy(true);
-        let Some(new) = (self.reload_config)() else { return };
+    /// Everything of the configuration that can change without a restart.
+    fn reload_config(&mut self) {
+        let Some(new) = (self.read_config)() else { return };
         let mode = match (self.config.mode, new.mode) {
             (Mode::Observe, Mode::Observe) => Mode::Observe,
             (Mode::Observe, _) | (_, Mode::Observe) => {

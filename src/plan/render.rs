@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
+use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::{Change, Drift, Foresight};
 use crate::guard::{Guard, Held};
 use crate::identity_center::ChangeKind;
-use crate::model::EntitlementId;
+use crate::model::{EntitlementId, ResolvedTarget};
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::survey::Survey;
@@ -51,6 +52,8 @@ pub struct View {
     pub problems: Vec<Problem>,
     /// How many grants stay as they are.
     pub unchanged: usize,
+    /// About how long AWS will take to confirm the changes.
+    pub converges_in_seconds: i64,
 }
 
 impl View {
@@ -65,20 +68,22 @@ impl View {
             .partition(|h| h.guard == Guard::Mode);
         let approved = survey.verdict.approved.steps().iter().map(|step| &step.change);
         let allowed: Vec<_> = approved.chain(by_mode.iter().map(|h| &h.change)).collect();
+        let changes: Vec<Change> = survey
+            .plan
+            .changes
+            .iter()
+            .filter(|c| allowed.contains(c))
+            .cloned()
+            .collect();
         Self {
             at: survey.at,
+            converges_in_seconds: time_to_converge(&changes).as_secs(),
             digest: survey.plan.digest.clone(),
             mode,
             policy: policy.revision.clone(),
             instance: survey.instance.arn.clone(),
             schedules,
-            changes: survey
-                .plan
-                .changes
-                .iter()
-                .filter(|c| allowed.contains(c))
-                .cloned()
-                .collect(),
+            changes,
             held,
             drift: survey.plan.drift.clone(),
             problems: survey.problems.clone(),
@@ -180,8 +185,22 @@ impl View {
             self.held.len(),
             self.drift.len(),
             self.unchanged
-        )
+        )?;
+        if !self.changes.is_empty() {
+            let soon = SignedDuration::from_secs(self.converges_in_seconds.max(1));
+            writeln!(out, "AWS takes about {} for the changes.", span(soon))?;
+        }
+        Ok(())
     }
+}
+
+/// AWS measured 1200 assignment operations in 61 minutes (aws-iam-identity-center-extensions, Scaling): three seconds
+/// each, one after the other in effect. Changing a group's membership takes two requests of our own limit.
+fn time_to_converge(changes: &[Change]) -> SignedDuration {
+    let is_assignment = |c: &&Change| matches!(c.target, ResolvedTarget::Assignment { .. });
+    let assignments = changes.iter().filter(is_assignment).count();
+    let millis = assignments * 3000 + (changes.len() - assignments) * 200;
+    SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
 const RED: AnsiColor = AnsiColor::Red;
