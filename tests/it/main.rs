@@ -5,6 +5,7 @@ mod check;
 mod corpus;
 mod daemon;
 mod demo;
+mod edits;
 mod faults;
 mod harness;
 mod one_shot;

@@ -1,0 +1,48 @@
+//! Edits between polls, and edits of the configuration, are taken up by the running daemon.
+
+use crate::harness::{ALICE, BOB, PAYMENTS, Site, from_now, organisation};
+
+const ON_CALL: &str = "\n[[rule]]\nentitlement = \"prod-admin\"\non_call = \"pagerduty/PABC123\"\n";
+
+async fn site(more: &str) -> Site {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ON_CALL}")).await;
+    site.configure(|settings| settings.more = more.to_owned());
+    site
+}
+
+#[tokio::test]
+async fn an_override_made_just_before_a_hand_off_counts_although_the_next_poll_is_an_hour_away() {
+    let site = site("[timing]\npoll = \"1h\"\nnotice = \"0s\"\n").await;
+    let hand_off = from_now(23);
+    site.shifts(&[
+        ("PALICE1", from_now(-60), hand_off),
+        ("PCAROL3", hand_off, from_now(3600)),
+    ]);
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.sandbox.edit(|world| {
+        let schedule = world.pagerduty.schedule_mut("PABC123").unwrap();
+        schedule.override_with("PBOB002", hand_off, from_now(3600));
+    });
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+    let granted = site
+        .sandbox
+        .journal()
+        .into_iter()
+        .rfind(|call| call.operation == "CreateAccountAssignment");
+    assert!(granted.is_some_and(|call| hand_off <= call.at), "{}", site.story());
+}
+
+#[tokio::test]
+async fn an_edit_of_the_configuration_is_taken_up_without_a_signal() {
+    let site = site("[timing]\npoll = \"1s\"\nnotice = \"0s\"\n").await;
+    site.configure(|settings| settings.mode = "grant-only");
+    site.shifts(&[("PALICE1", from_now(-60), from_now(3))]);
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    daemon.until_says("\"guard\":\"mode\"").await;
+    assert!(site.admin(ALICE), "{}", site.story());
+    site.configure(|settings| settings.mode = "revoke-only");
+    site.until_admin(ALICE, false).await;
+}
