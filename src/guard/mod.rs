@@ -3,6 +3,8 @@
 //! Every guard looks at the whole plan before the first write. A change that is refused is *held*: it is shown with
 //! the guard's name, the reason and what would release it, and it is decided anew in the next pass.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -12,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Limits, Mode};
 use crate::desired::Snapshots;
 use crate::identity_center::ChangeKind;
-use crate::model::{EntitlementId, ResolvedTarget, ScheduleKey};
+use crate::model::{ResolvedTarget, ScheduleKey};
 use crate::plan::{Change, Foresight, Key, Plan};
+use limits::Limited;
 
 /// The state of the world that guards look at besides the plan.
 #[derive(Debug)]
@@ -380,89 +383,6 @@ fn stale_reason<'a>(keys: impl Iterator<Item = &'a ScheduleKey>, c: &Conditions<
         None => format!("{key} was never read completely"),
     });
     names.collect::<Vec<_>>().join("; ")
-}
-
-/// Which surprises are more than the limits allow.
-struct Limited {
-    pass: BTreeMap<ChangeKind, String>,
-    entitlements: BTreeMap<(ChangeKind, EntitlementId), String>,
-}
-
-impl Limited {
-    fn count(plan: &Plan, c: &Conditions<'_>) -> Self {
-        let mut limited = Self {
-            pass: BTreeMap::new(),
-            entitlements: BTreeMap::new(),
-        };
-        let rules = [
-            (
-                ChangeKind::Grant,
-                "grants",
-                c.limits.surprising_grants,
-                c.limits.surprising_grants_per_entitlement,
-            ),
-            (
-                ChangeKind::Revoke,
-                "revokes",
-                c.limits.surprising_revokes,
-                c.limits.surprising_revokes_per_entitlement,
-            ),
-        ];
-        for (kind, word, per_pass, per_entitlement) in rules {
-            let surprises: Vec<_> = plan
-                .changes
-                .iter()
-                .filter(|change| change.kind == kind && matches!(change.foresight, Foresight::Surprising(_)))
-                .collect();
-            if exceeds(surprises.len(), per_pass) {
-                limited.pass.insert(
-                    kind,
-                    format!(
-                        "{} surprising {word} in one pass, the limit is {per_pass}",
-                        surprises.len()
-                    ),
-                );
-            }
-            let percent = u64::from(c.limits.surprising_revokes_percent);
-            let share = surprises.len() as u64 * 100;
-            if kind == ChangeKind::Revoke && c.owned >= 10 && share > percent * c.owned as u64 {
-                limited.pass.entry(kind).or_insert_with(|| {
-                    format!(
-                        "{} surprising revokes of {} grants owned, the limit is {percent} %",
-                        surprises.len(),
-                        c.owned
-                    )
-                });
-            }
-            let mut counts: BTreeMap<&EntitlementId, usize> = BTreeMap::new();
-            for change in &surprises {
-                *counts.entry(&change.entitlement).or_default() += 1;
-            }
-            for (entitlement, count) in counts.into_iter().filter(|(_, n)| exceeds(*n, per_entitlement)) {
-                limited.entitlements.insert(
-                    (kind, entitlement.clone()),
-                    format!("{count} surprising {word} of {entitlement} in one pass, the limit is {per_entitlement}"),
-                );
-            }
-        }
-        limited
-    }
-
-    fn refusal(&self, change: &Change) -> Option<Refusal> {
-        let Foresight::Surprising(why) = &change.foresight else {
-            return None;
-        };
-        let arithmetic = self
-            .pass
-            .get(&change.kind)
-            .or_else(|| self.entitlements.get(&(change.kind, change.entitlement.clone())))?;
-        Refusal::new(Guard::Limit, format!("{arithmetic}; {why}"))
-            .map(|r| r.until("the schedule still saying so after the notice period".to_owned()))
-    }
-}
-
-fn exceeds(count: usize, limit: u32) -> bool {
-    u32::try_from(count).map_or(true, |count| limit < count)
 }
 
 /// Make before break: a revoke waits for the grants of its target, and is held while one of them cannot come.

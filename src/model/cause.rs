@@ -1,0 +1,75 @@
+//! Why one person should hold one entitlement for a span of time.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{EntitlementId, Interval, Person, ProjectName, ScheduleKey};
+
+/// A place in a policy file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The file's path relative to the policy directory's parent, such as `access.d/payments.toml`.
+    pub file: String,
+    /// Counted from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// Why one person should hold one entitlement for a span of time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Cause {
+    /// What is to be held.
+    pub entitlement: EntitlementId,
+    /// By whom.
+    pub person: Person,
+    /// From when until when, with lead and linger, cut to the prerequisites' own validity.
+    pub held: Interval,
+    /// The part of it that is duty: the shift, the window or the membership itself.
+    pub duty: Interval,
+    /// Whether `held.end()` is a known end rather than the edge of what was read.
+    pub end_known: bool,
+    /// What earns it.
+    pub basis: Basis,
+    /// The project whose rule says so.
+    pub project: ProjectName,
+    /// Where the rule stands.
+    pub rule: Origin,
+    /// Where the membership stands that the rule demanded, with who added the person.
+    pub member: Option<MemberRef>,
+}
+
+/// The membership that a cause rests on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MemberRef {
+    /// Where the `[[member]]` entry stands.
+    pub origin: Origin,
+    /// Who vouched.
+    pub added_by: Option<Person>,
+}
+
+/// What earns a grant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// Being on call.
+    OnCall {
+        /// On which schedule.
+        schedule: ScheduleKey,
+        /// As which user of the provider.
+        user_id: String,
+        /// At which escalation level, for policies.
+        level: Option<u32>,
+        /// Through which override, where the provider tells.
+        via_override: Option<String>,
+    },
+    /// Being a member, inside a declared window.
+    Window,
+    /// Being a member.
+    Membership,
+}
