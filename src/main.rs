@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
+    forbid_core_dumps();
     log_to_stderr(matches!(cli.command, Command::Run));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -24,6 +25,18 @@ fn main() -> ExitCode {
     match runtime.block_on(dutybound::app::run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error),
+    }
+}
+
+/// A core dump would carry the providers' keys to disk. Where the limit cannot be lowered, the unit file does it.
+fn forbid_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, nothing) {
+        tracing::debug!(%error, "core dumps could not be turned off");
     }
 }
 
