@@ -13,6 +13,15 @@ use crate::plan::Key;
 /// How long after AWS confirmed a change a read that does not show it is taken to be AWS's lag and not somebody's edit.
 pub const CONSISTENCY_GRACE: SignedDuration = SignedDuration::from_secs(60);
 
+/// Which targets are read although nothing is planned for them.
+#[derive(Debug, Clone, Copy)]
+pub struct Audit {
+    /// How many in one pass.
+    pub at_most: usize,
+    /// Those last read longer ago than this.
+    pub older_than: SignedDuration,
+}
+
 /// How many targets that nothing is planned for are read in one pass, so that a look for drift never keeps a hand-off
 /// waiting for long.
 pub const AUDIT: usize = 40;
@@ -24,7 +33,7 @@ pub struct LiveCache {
 }
 
 impl LiveCache {
-    /// Reads every target in `suspects` and the `audit` oldest others of `wanted` that are older than `max_age`, drops
+    /// Reads every target in `suspects` and the oldest others of `wanted` that the audit calls for, drops
     /// those not wanted any more, and returns the errors by target. A target that could not be read is not in
     /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
     pub async fn refresh(
@@ -33,20 +42,20 @@ impl LiveCache {
         wanted: &BTreeSet<ResolvedTarget>,
         suspects: &BTreeSet<ResolvedTarget>,
         confirmed: &BTreeMap<Key, ChangeKind>,
-        audit: usize,
+        audit: Audit,
         at: Timestamp,
-        max_age: SignedDuration,
     ) -> BTreeMap<ResolvedTarget, AwsError> {
         self.targets.retain(|target, _| wanted.contains(target));
         let read_at = |target: &&ResolvedTarget| self.targets.get(*target).map(|(read_at, _)| *read_at);
-        let is_old = |target: &&ResolvedTarget| read_at(target).is_none_or(|t| max_age <= t.duration_until(at));
+        let is_old =
+            |target: &&ResolvedTarget| read_at(target).is_none_or(|t| audit.older_than <= t.duration_until(at));
         let mut oldest: Vec<_> = wanted
             .iter()
             .filter(|t| !suspects.contains(*t))
             .filter(is_old)
             .collect();
         oldest.sort_by_key(|target| read_at(target));
-        oldest.truncate(audit);
+        oldest.truncate(audit.at_most);
         let due: Vec<_> = wanted.intersection(suspects).chain(oldest).cloned().collect();
         let mut reads = JoinSet::new();
         for target in due {

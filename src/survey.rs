@@ -12,7 +12,7 @@ use crate::desired::{Desired, Snapshots, Timeline};
 use crate::guard::{self, Conditions, Floor, Verdict};
 use crate::identity_center::{AwsError, ChangeKind, Holders, Instance, Read, Resolution, UserPin};
 use crate::ledger::{Bar, StoredSnapshots};
-use crate::live::LiveCache;
+use crate::live::{Audit, LiveCache};
 use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey, Snapshot, SourceName};
 use crate::plan::{self, Foresight, Inputs, Key, Owned, Plan};
 use crate::policy::Policy;
@@ -141,16 +141,12 @@ pub async fn survey(
         in_flight: &in_flight,
     };
     let suspects = plan::unsettled_targets(&inputs);
+    let audit = Audit {
+        at_most: audit,
+        older_than: config.timing.audit,
+    };
     let errors = live
-        .refresh(
-            reader,
-            &managed,
-            &suspects,
-            &record.confirmed,
-            audit,
-            began,
-            config.timing.audit,
-        )
+        .refresh(reader, &managed, &suspects, &record.confirmed, audit, began)
         .await;
     let holders = live.holders();
 
@@ -223,8 +219,14 @@ fn target_problems(
         Some((Some(id.clone()), message))
     });
     let unread = errors.iter().map(|(target, error)| {
-        let message = format!("who holds {target} could not be read, so it is left alone: {error}");
-        (entitlement_of(targets, target), message)
+        let entitlement = entitlement_of(targets, target);
+        let name = entitlement
+            .as_ref()
+            .map_or_else(|| target.to_string(), |id| format!("{id} ({target})"));
+        (
+            entitlement,
+            format!("who holds {name} could not be read, so it is left alone: {error}"),
+        )
     });
     unresolved
         .chain(unread)
