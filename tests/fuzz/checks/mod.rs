@@ -8,8 +8,11 @@ mod providers;
 mod time;
 mod values;
 
+/// A target's name and what holds for any input to it.
+pub(crate) type Check = (&'static str, fn(&[u8]));
+
 /// Every target with its check.
-pub(crate) const CHECKS: &[(&str, fn(&[u8]))] = &[
+pub(crate) const CHECKS: &[Check] = &[
     ("config", files::config),
     ("instant", time::instant),
     ("normalise", time::normalise),
