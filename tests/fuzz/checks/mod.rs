@@ -8,8 +8,11 @@ mod providers;
 mod time;
 mod values;
 
+/// Panics when the input shows a mistake.
+type Check = fn(&[u8]);
+
 /// Every target with its check.
-pub(crate) const CHECKS: &[(&str, fn(&[u8]))] = &[
+pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("config", files::config),
     ("instant", time::instant),
     ("normalise", time::normalise),
