@@ -27,6 +27,9 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("window", time::window),
 ];
 
+/// One line of a provider's text: 200 characters, each of which may become `\u{10ffff}`, and an ellipsis.
+const LONGEST_LINE: usize = 200 * 10 + 1;
+
 /// Text that people see drives no terminal and does not look like other text.
 fn assert_harmless(shown: &str) {
     let harmful = shown.chars().find(|c| {
