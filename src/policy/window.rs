@@ -92,8 +92,9 @@ impl CronWindow {
     #[must_use]
     pub fn next_start(&self, after: Timestamp) -> Option<Timestamp> {
         // croner works in whole seconds. Cutting the fraction off and searching exclusively cannot lose a start,
-        // because starts are whole seconds too.
-        let whole = Timestamp::from_second(after.as_second()).ok()?;
+        // because starts are whole seconds too. Before 1970 fractions are negative, and cutting must not go forwards.
+        let second = after.as_second() - i64::from(after.subsec_nanosecond() < 0);
+        let whole = Timestamp::from_second(second).ok()?;
         let origin = whole.to_zoned(self.zone.clone());
         let found: Zoned = self.cron.find_next_occurrence(&origin, false).ok()?;
         // Never backwards, whatever the clocks do: the callers' loops end by it.
@@ -319,6 +320,15 @@ mod tests {
         assert_eq!(count("2026-05-05T08:00:00Z", "2026-05-05T09:00:00.001Z"), 1);
         assert_eq!(count("2026-05-05T09:00:00Z", "2026-05-05T09:00:00.001Z"), 1);
         assert_eq!(count("2026-05-05T09:00:00.5Z", "2026-05-05T09:30:00Z"), 1);
+    }
+
+    #[test]
+    fn a_start_just_after_a_fraction_of_a_second_is_found_before_1970_too() {
+        let w = window("0 9 * * *", "1h", "UTC");
+        for day in ["1969-05-05", "2026-05-05"] {
+            let at = |time: &str| format!("{day}T{time}Z").parse::<Timestamp>().unwrap();
+            assert_eq!(w.next_start(at("08:59:59.999999999")), Some(at("09:00:00")));
+        }
     }
 
     #[test]

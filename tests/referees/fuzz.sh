@@ -41,28 +41,50 @@ echo "built in $((SECONDS - start)) s"
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-failed=0
-[ $# -gt 0 ] || mapfile -t targets < <(basename -s .rs tests/fuzz/fuzz_targets/*.rs)
-[ $# -eq 0 ] || targets=("$@")
-for target in "${targets[@]}"; do
-    case $target in
+
+# New inputs go to the first directory, so that the corpus in the repository stays what people put there.
+run() { # TARGET
+    local dictionary
+    case $1 in
     policy | config) dictionary=toml ;;
     instant | window) dictionary=time ;;
     text | normalise) dictionary= ;;
     *) dictionary=json ;;
     esac
-    mkdir -p "$scratch/$target" "$build/findings/$target"
-    # New inputs go to the first directory, so that the corpus in the repository stays what people put there.
-    if said=$(fuzz run "$target" "$scratch/$target" "tests/fuzz/corpus/$target" -- \
+    mkdir -p "$scratch/$1" "$build/findings/$1"
+    fuzz run "$1" "$scratch/$1" "tests/fuzz/corpus/$1" -- \
         -max_total_time="$seconds" -max_len=4096 -timeout=25 -rss_limit_mb=2048 -print_final_stats=1 \
-        -artifact_prefix="$build/findings/$target/" \
-        ${dictionary:+-dict=tests/fuzz/dictionaries/$dictionary.dict} 2>&1); then
-        runs=$(sed -n 's/^stat::number_of_executed_units: *//p' <<<"$said")
-        printf 'ok: fuzz %s: %d inputs\n' "$target" "$runs"
+        -artifact_prefix="$build/findings/$1/" \
+        ${dictionary:+-dict=tests/fuzz/dictionaries/$dictionary.dict} >"$scratch/$1.log" 2>&1
+}
+
+failed=0
+verdict() { # TARGET STATUS
+    local log=$scratch/$1.log
+    if [ "$2" -eq 0 ]; then
+        printf 'ok: fuzz %s: %d inputs\n' "$1" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
     else
         failed=$((failed + 1))
-        printf 'FAILED: fuzz %s\n%s\n' "$target" "$(grep -vE '^#[0-9]+|^INFO|^ *(DE|Running|Compiling|Finished)|DICT' <<<"$said" | tail -n 60)"
+        printf 'FAILED: fuzz %s\n' "$1"
+        grep -avE '^#[0-9]+|^INFO|^ *(DE|Running|Finished|Blocking)|DICT|NEW_FUNC|__sanitizer' "$log" | tail -n 60
     fi
+}
+
+targets=("$@")
+[ $# -gt 0 ] || mapfile -t targets < <(basename -s .rs tests/fuzz/fuzz_targets/*.rs)
+# Two at a time, each with one job.
+for ((at = 0; at < ${#targets[@]}; at += 2)); do
+    pair=("${targets[@]:at:2}")
+    pids=()
+    for target in "${pair[@]}"; do
+        run "$target" &
+        pids+=($!)
+    done
+    for n in "${!pair[@]}"; do
+        status=0
+        wait "${pids[n]}" || status=$?
+        verdict "${pair[n]}" "$status"
+    done
 done
 printf '%d targets fuzzed in %d s, %d with findings\n' "${#targets[@]}" $((SECONDS - start)) "$failed"
 [ "$failed" -eq 0 ]

@@ -168,8 +168,10 @@ pub(crate) fn config(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let is_secret = |line: &str| {
         SECRET_KEYS.iter().any(|key| {
-            let value = line.strip_prefix(key).map(str::trim_start);
-            value.is_some_and(|value| value.starts_with(['=', ':']))
+            let rest = line.strip_prefix(key).map(str::trim_start);
+            let value = rest.and_then(|rest| rest.strip_prefix(['=', ':']));
+            let value = value.map(|value| value.trim_start().trim_start_matches(['"', '\'']));
+            value.is_some_and(|value| value.starts_with(SECRET) && value.matches(SECRET).count() == 1)
         })
     };
     let everywhere = text.lines().filter(|line| line.contains(SECRET));

@@ -8,11 +8,11 @@ mod providers;
 mod time;
 mod values;
 
-/// A target's name and what holds for any input to it.
-pub(crate) type Check = (&'static str, fn(&[u8]));
+/// Panics when the input shows a mistake.
+type Check = fn(&[u8]);
 
 /// Every target with its check.
-pub(crate) const CHECKS: &[Check] = &[
+pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("config", files::config),
     ("instant", time::instant),
     ("normalise", time::normalise),
@@ -26,6 +26,9 @@ pub(crate) const CHECKS: &[Check] = &[
     ("users", providers::users),
     ("window", time::window),
 ];
+
+/// One line of a provider's text: 200 characters, each of which may become `\u{10ffff}`, and an ellipsis.
+const LONGEST_LINE: usize = 200 * 10 + 1;
 
 /// Text that people see drives no terminal and does not look like other text.
 fn assert_harmless(shown: &str) {

@@ -122,8 +122,8 @@ pub(crate) fn window(input: &[u8]) {
     };
     let other = zone.bytes().map(usize::from).sum::<usize>() % ZONES.len();
     let zone = TimeZone::get(zone).unwrap_or_else(|_| TimeZone::get(ZONES[other]).expect("a zone of the list"));
-    // As policy files bound them.
-    let bounds = SignedDuration::from_mins(1)..=SignedDuration::from_hours(31 * 24);
+    // Policy files may say up to 31 days, for which a pattern that fires every minute is only slower.
+    let bounds = SignedDuration::from_mins(1)..=SignedDuration::from_hours(48);
     let length = match (length.parse(), dutybound::document::duration(length)) {
         (Ok(time), _) => WindowLength::Until(time),
         (_, Ok(length)) if bounds.contains(&length) => WindowLength::For(length),
