@@ -414,6 +414,11 @@ impl Stage {
         for (pattern, instead) in [
             (r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z", "<time>"),
             (r"127\.0\.0\.1:\d+", "<host>"),
+            (r"\b(read|in|since) \d+[dhms]( \d+[hms])?\b", "$1 <span>"),
+            (r"line \d+ column \d+", "line <n> column <n>"),
+            (r"for another \d+ s\b", "for another <span>"),
+            (r"tried \d+ times", "tried <n> times"),
+            (r"\(\d+[dhms]( \d+[hms])?\)", "(<span>)"),
             (r"\b[0-9a-f]{16}\b", "<digest>"),
             (
                 r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b",
