@@ -11,3 +11,4 @@ mod harness;
 mod one_shot;
 mod planning;
 mod readme;
+mod scenarios;
