@@ -97,17 +97,11 @@ impl Reconciler {
             approved_digest,
         )
         .await?;
-        let surplus = survey
-            .plan
-            .changes
-            .iter()
-            .filter(|change| change.kind == ChangeKind::Revoke)
-            .map(Change::key);
         let before = std::mem::take(&mut self.surplus_since);
-        self.surplus_since = surplus
-            .map(|key| (before.get(&key).copied().unwrap_or(survey.at), key))
-            .map(|(t, key)| (key, t))
-            .collect();
+        for key in survey.plan.changes.iter().map(Change::key) {
+            let since = before.get(&key).copied().unwrap_or(survey.at);
+            self.surplus_since.insert(key, since);
+        }
         Ok(Pass {
             survey,
             ended,

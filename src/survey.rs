@@ -271,7 +271,10 @@ fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Vec<Problem> 
             rule: change.causes.first().map(|c| c.rule.clone()),
             ..Problem::new(kind, message)
         };
-        if OVERDUE < late && Timestamp::MIN < change.due {
+        // One that is seen for the first time is being carried out now; late is what has been tried or held for a while.
+        let planned = record.surplus_since.get(&change.key());
+        let stands_out = planned.is_some_and(|since| OVERDUE < since.duration_until(at));
+        if stands_out && OVERDUE < late && Timestamp::MIN < change.due {
             problems.push(match change.kind {
                 ChangeKind::Grant => about(
                     ProblemKind::GrantOverdue,
