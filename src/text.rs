@@ -38,6 +38,17 @@ pub fn instant(t: Timestamp) -> String {
     }
 }
 
+/// By what a shift came about, such as `through an override`. Providers tell the override's id, or only that it is one,
+/// or whose calls are forwarded.
+#[must_use]
+pub(crate) fn through(via_override: &str) -> String {
+    match via_override {
+        "override" => "through an override".to_owned(),
+        forwarding if forwarding.starts_with("forwarding") => format!("through {}", clean(forwarding)),
+        id => format!("through override {}", clean(id)),
+    }
+}
+
 /// A span in its two largest units, such as `3d 4h` or `12s`.
 #[must_use]
 pub fn span(duration: SignedDuration) -> String {
@@ -75,7 +86,7 @@ pub fn cause(cause: &Cause) -> String {
             let level = level.map(|l| format!(" level {l}")).unwrap_or_default();
             let through = via_override
                 .as_ref()
-                .map(|o| format!(" through override {}", clean(o)))
+                .map(|via| format!(" {}", through(via)))
                 .unwrap_or_default();
             format!("on call in {schedule}{level}{through}")
         }
@@ -100,6 +111,13 @@ mod tests {
         assert_eq!(clean("Žofie 李"), "Žofie 李");
         // An Arabic letter mark reorders, a soft hyphen and tags are not seen.
         assert_eq!(clean("a\u{61c}b\u{ad}c\u{e0041}"), "a\\u{61c}b\\u{ad}c\\u{e0041}");
+    }
+
+    #[test]
+    fn an_override_is_named_once() {
+        assert_eq!(through("override"), "through an override");
+        assert_eq!(through("PO0001"), "through override PO0001");
+        assert_eq!(through("forwarding from kim"), "through forwarding from kim");
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub enum ApplyError {
         /// The digest that was approved.
         approved: String,
     },
-    /// Something that the policy names does not exist or has never been read.
-    #[error("nothing was written, because the policy cannot be carried out as it stands: {}", .0.join("; "))]
+    /// Something that the policy names does not exist, has never been read, or could not be read now.
+    #[error("nothing was written, because the policy cannot be carried out as things are:\n  {}", .0.join("\n  "))]
     Mistakes(Vec<String>),
 }
 

@@ -443,8 +443,9 @@ fn through(causes: &[Cause]) -> String {
         .iter()
         .find_map(|c| match &c.basis {
             Basis::OnCall {
-                via_override: Some(id), ..
-            } => Some(format!(", through override {id}")),
+                via_override: Some(via),
+                ..
+            } => Some(format!(", {}", crate::text::through(via))),
             _ => None,
         })
         .unwrap_or_default()

@@ -1,4 +1,5 @@
-//! Peers that misbehave: nothing is concluded from what was not read, and what AWS did is never lost from the record.
+//! Peers that misbehave in ways that need more than a scenario file says: several lures, thousands of rows, what takes
+//! effect late. The plain cases are in `tests/scenarios`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,59 +13,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::harness::*;
-
-/// Faults of a provider's answers with words that the message about each must have.
-fn answers() -> Vec<(&'static str, Effect, &'static [&'static str])> {
-    let status = |status: u16, headers: &[(&str, &str)], body: Value| Effect::Status {
-        status,
-        headers: headers
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect(),
-        body,
-    };
-    let page = Value::String("<html>Sign in</html>".to_owned());
-    vec![
-        (
-            "401",
-            status(401, &[], json!({"error": {"message": "Invalid key", "code": 2006}})),
-            &["401", "credential"],
-        ),
-        (
-            "403",
-            status(403, &[], json!({"message": "Forbidden"})),
-            &["403", "permissions"],
-        ),
-        (
-            "404",
-            status(404, &[], json!({"error": {"message": "Not Found"}})),
-            &["404"],
-        ),
-        (
-            "429 with Retry-After",
-            status(429, &[("retry-after", "120")], Value::Null),
-            &["rate limited"],
-        ),
-        (
-            "429 with ratelimit-reset",
-            status(429, &[("ratelimit-reset", "120")], Value::Null),
-            &["rate limited"],
-        ),
-        ("500", status(500, &[], json!({"message": "oops"})), &["500"]),
-        ("502 with a page", status(502, &[], page), &["502"]),
-        ("cut", Effect::Cut, &["cut off"]),
-        ("cut in the body", Effect::CutInBody, &["cut off"]),
-        ("garbage", Effect::Garbage, &["nothing was concluded"]),
-        ("HTML with 200", Effect::Html, &["nothing was concluded"]),
-        ("no body with 200", Effect::EmptyBody, &["nothing was concluded"]),
-        ("half of the JSON", Effect::TruncatedJson, &["nothing was concluded"]),
-        (
-            "an empty object",
-            status(200, &[], json!({})),
-            &["nothing was concluded"],
-        ),
-    ]
-}
 
 /// A provider in these tests: where it is read, who holds its entitlement, and whom an unhindered read would bring.
 struct Provider {
@@ -120,67 +68,6 @@ impl Provider {
             }
         });
     }
-
-    /// With a grant in force and another content at the provider, each fault leaves everything as it is.
-    async fn a_grant_in_force_survives(self) {
-        let site = &self.site;
-        site.run(&["apply"]).await.expect(0);
-        assert!(site.member(self.group(), self.holder));
-        self.hand_over();
-        site.sandbox.clear_journal();
-        for (name, effect, words) in answers() {
-            site.sandbox.clear_faults();
-            site.sandbox.fault(Fault::on(self.service, "*").effect(effect));
-            let apply = site.run(&["apply"]).await;
-            assert_eq!(apply.code, Some(0), "{name}: {}", apply.all());
-            assert_eq!(site.written(), [""; 0], "{name}: {}", apply.all());
-            apply.says(&[self.schedule, "schedule_failing", "stands in"]);
-            apply.says(words);
-            assert!(site.sandbox.faults()[0].seen > 0, "{name} met nothing");
-            site.run(&["status"])
-                .await
-                .expect(0)
-                .says(&[self.schedule, "FAILING since"]);
-        }
-        // What was kept back is real: without a fault the same read hands over.
-        site.sandbox.clear_faults();
-        site.run(&["apply"]).await.expect(0);
-        assert!(site.member(self.group(), self.other) && !site.member(self.group(), self.holder));
-    }
-
-    /// Without a stored snapshot, nothing is done at all.
-    async fn nothing_begins(self) {
-        let site = &self.site;
-        for (name, effect, words) in answers() {
-            site.sandbox.clear_faults();
-            site.sandbox.fault(Fault::on(self.service, "*").effect(effect));
-            let apply = site.run(&["apply"]).await;
-            assert_eq!(apply.code, Some(1), "{name}: {}", apply.all());
-            apply.says(&[self.schedule, "nothing was written"]);
-            apply.says(words);
-            assert_eq!(site.written(), [""; 0], "{name}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_grant_survives_every_fault_of_pagerduty() {
-    Provider::pagerduty().await.a_grant_in_force_survives().await;
-}
-
-#[tokio::test]
-async fn a_grant_survives_every_fault_of_opsgenie() {
-    Provider::opsgenie().await.a_grant_in_force_survives().await;
-}
-
-#[tokio::test]
-async fn nothing_begins_before_pagerduty_was_read_once() {
-    Provider::pagerduty().await.nothing_begins().await;
-}
-
-#[tokio::test]
-async fn nothing_begins_before_opsgenie_was_read_once() {
-    Provider::opsgenie().await.nothing_begins().await;
 }
 
 #[tokio::test]
@@ -191,21 +78,6 @@ async fn a_429_without_a_word_is_waited_out() {
         .fault(Fault::on(Service::PagerDuty, "*").times(2).status(429));
     site.run(&["apply"]).await.expect(0);
     assert!(site.admin(ALICE));
-}
-
-#[tokio::test]
-async fn a_429_without_a_word_and_without_end_leaves_the_grant_alone() {
-    let provider = Provider::opsgenie().await;
-    let site = &provider.site;
-    site.run(&["apply"]).await.expect(0);
-    provider.hand_over();
-    site.sandbox.clear_journal();
-    site.sandbox.fault(Fault::on(Service::Opsgenie, "*").status(429));
-    site.run(&["apply"])
-        .await
-        .expect(0)
-        .says(&[provider.schedule, "rate limited"]);
-    assert_eq!(site.written(), [""; 0]);
 }
 
 #[tokio::test]
@@ -344,26 +216,6 @@ async fn admin_site() -> Site {
 }
 
 #[tokio::test]
-async fn a_failed_operation_carries_the_reason_that_aws_gave() {
-    let site = admin_site().await;
-    let reason = "Received a 403 status error: Access denied. Tell your administrator.";
-    site.sandbox.edit(|world| {
-        world.aws.failures.push(Failure {
-            matching: Matching::default(),
-            reason: reason.to_owned(),
-        });
-    });
-    site.run(&["apply"])
-        .await
-        .expect(1)
-        .says(&["FAILED", "payments/prod-admin", ALICE, reason]);
-    assert!(site.intervals().await.is_empty(), "no access, no record of access");
-    site.sandbox.edit(|world| world.aws.failures.clear());
-    site.run(&["apply"]).await.expect(0);
-    assert!(site.admin(ALICE));
-}
-
-#[tokio::test]
 async fn conflicts_and_throttles_are_tried_again_within_the_pass() {
     let site = Site::payments().await;
     let sandbox = &site.sandbox;
@@ -395,46 +247,6 @@ async fn conflicts_and_throttles_are_tried_again_within_the_pass() {
         "{:?}",
         sandbox.faults()
     );
-}
-
-/// A lost reply of a creation: the next apply settles it, with one row in AWS and one interval on record.
-async fn a_lost_reply_is_settled(policy: &str, operation: &str) {
-    let site = Site::new(organisation(), policy).await;
-    site.sandbox
-        .fault(Fault::on(Service::Aws, operation).times(1).lost_reply());
-    let first = site.run(&["apply"]).await;
-    assert!(matches!(first.code, Some(0 | 1)), "{}", first.all());
-    site.run(&["apply"]).await.expect(0);
-    site.run(&["apply"])
-        .await
-        .expect(0)
-        .says(&["1 unchanged", "0 not ours"]);
-    let rows = site
-        .sandbox
-        .edit(|world| world.aws.assignments.len() + world.aws.memberships.len());
-    assert_eq!(rows, 1);
-    let intervals = site.intervals().await;
-    assert!(
-        intervals.len() == 1 && intervals[0].revoked_at.is_none(),
-        "{intervals:?}"
-    );
-    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
-    site.run(&["apply"]).await.expect(0);
-    assert!(
-        !site.admin(ALICE) && !site.member(READERS, ALICE),
-        "what was granted is taken back"
-    );
-}
-
-#[tokio::test]
-async fn a_lost_reply_of_an_assignment_is_settled() {
-    a_lost_reply_is_settled(&format!("{PAYMENTS}{ADMIN_ON_CALL}"), "CreateAccountAssignment").await;
-}
-
-#[tokio::test]
-async fn a_lost_reply_of_a_membership_is_settled() {
-    let rule = ADMIN_ON_CALL.replace("prod-admin", "prod-readers");
-    a_lost_reply_is_settled(&format!("{PAYMENTS}{rule}"), "CreateGroupMembership").await;
 }
 
 #[tokio::test]
@@ -508,23 +320,6 @@ async fn lists_of_many_pages_are_read_whole() {
         .expect(1)
         .says(&["could not be read", ACCOUNT, "not this page"]);
     assert_eq!(site.written(), [""; 0]);
-}
-
-#[tokio::test]
-async fn what_lists_show_late_is_not_granted_twice() {
-    let site = Site::payments().await;
-    site.sandbox
-        .edit(|world| world.aws.list_delay = SignedDuration::from_secs(30));
-    site.run(&["apply"]).await.expect(0);
-    site.sandbox.clear_journal();
-    site.run(&["apply"]).await.expect(0).says(&["2 unchanged"]);
-    assert_eq!(site.written(), [""; 0]);
-    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
-    site.run(&["apply"]).await.expect(0);
-    site.sandbox.clear_journal();
-    site.run(&["apply"]).await.expect(0).says(&["2 unchanged"]);
-    assert_eq!(site.written(), [""; 0]);
-    assert_eq!(site.intervals().await.len(), 4);
 }
 
 #[tokio::test]
@@ -616,31 +411,6 @@ async fn a_creation_that_takes_effect_after_its_reply_was_lost_is_ours() {
 }
 
 #[tokio::test]
-async fn a_lost_reply_of_a_revoke_is_settled() {
-    let site = Site::payments().await;
-    site.run(&["apply"]).await.expect(0);
-    site.shifts(&[]);
-    site.sandbox
-        .fault(Fault::on(Service::Aws, "DeleteAccountAssignment").times(1).lost_reply());
-    site.sandbox
-        .fault(Fault::on(Service::Aws, "DeleteGroupMembership").times(1).lost_reply());
-    site.run(&["apply"]).await;
-    site.run(&["apply"]).await.expect(0);
-    assert!(!site.admin(ALICE) && !site.member(READERS, ALICE));
-    let intervals = site.intervals().await;
-    assert!(
-        intervals.len() == 2 && intervals.iter().all(|i| i.revoked_at.is_some()),
-        "{intervals:?}"
-    );
-    site.sandbox.clear_journal();
-    site.run(&["apply"])
-        .await
-        .expect(0)
-        .says(&["0 to grant, 0 to revoke, 0 held, 0 not ours, 0 unchanged"]);
-    assert_eq!(site.written(), [""; 0]);
-}
-
-#[tokio::test]
 async fn what_somebody_else_did_meanwhile_is_a_success() {
     let site = Site::payments().await;
     site.run(&["apply"]).await.expect(0);
@@ -654,51 +424,6 @@ async fn what_somebody_else_did_meanwhile_is_a_success() {
     site.run(&["apply"]).await.expect(0);
     let intervals = site.intervals().await;
     assert!(intervals.iter().all(|i| i.revoked_at.is_some()), "{intervals:?}");
-}
-
-#[tokio::test]
-async fn a_revoke_that_fails_keeps_nobody_from_access() {
-    let site = admin_site().await;
-    site.run(&["apply"]).await.expect(0);
-    site.sandbox.edit(|world| {
-        world.aws.failures.push(Failure {
-            matching: Matching {
-                kind: Some(OperationKind::Delete),
-                ..Matching::default()
-            },
-            reason: "the account is suspended".to_owned(),
-        });
-    });
-    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
-    site.run(&["apply"])
-        .await
-        .expect(1)
-        .says(&["the account is suspended", ALICE]);
-    assert!(site.admin(BOB) && site.admin(ALICE));
-    let intervals = site.intervals().await;
-    assert!(
-        intervals.iter().all(|i| i.revoked_at.is_none()),
-        "access that stands is on record: {intervals:?}"
-    );
-    site.sandbox.edit(|world| world.aws.failures.clear());
-    site.run(&["apply"]).await.expect(0);
-    assert!(!site.admin(ALICE));
-}
-
-#[tokio::test]
-async fn a_schedule_that_suddenly_holds_nobody_revokes_nobody() {
-    for provider in [Provider::pagerduty().await, Provider::opsgenie().await] {
-        let site = &provider.site;
-        site.configure(|s| s.more = String::new());
-        site.run(&["apply"]).await.expect(0);
-        site.sandbox.clear_journal();
-        site.sandbox
-            .fault(Fault::on(provider.service, "*").effect(Effect::EmptyList));
-        let apply = site.run(&["apply"]).await;
-        assert!(matches!(apply.code, Some(0 | 3)), "{}", apply.all());
-        apply.says(&[provider.schedule]);
-        assert_eq!(site.written(), [""; 0], "{}", apply.all());
-    }
 }
 
 #[tokio::test]

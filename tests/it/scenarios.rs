@@ -325,9 +325,9 @@ impl Stage {
         let run = step.run.replace("{digest}", &self.digest);
         let output = self.site.run(&run.split(' ').collect::<Vec<_>>()).await;
         let all = output.all();
-        let digest = Regex::new(r"\b[0-9a-f]{16}\b").unwrap();
-        if let Some(found) = digest.find(&all) {
-            self.digest = found.as_str().to_owned();
+        let digest = Regex::new(r"Plan ([0-9a-f]{16})\b").unwrap();
+        if let Some(found) = digest.captures(&all) {
+            self.digest = found[1].to_owned();
         }
         let mut wrong = String::new();
         let see = &step.see;
@@ -419,11 +419,7 @@ impl Stage {
             (r"for another \d+ s\b", "for another <span>"),
             (r"tried \d+ times", "tried <n> times"),
             (r"\(\d+[dhms]( \d+[hms])?\)", "(<span>)"),
-            (r"\b[0-9a-f]{16}\b", "<digest>"),
-            (
-                r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b",
-                "<id>",
-            ),
+            (r"(Plan |--approve )[0-9a-f]{16}\b", "$1<digest>"),
         ] {
             text = Regex::new(pattern).unwrap().replace_all(&text, instead).into_owned();
         }
