@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
-use crate::guard::Guard;
 use crate::http::Health;
 use crate::metrics::Metrics;
 use crate::poll::{Poller, Sources, Wanted};
@@ -18,10 +17,12 @@ use crate::reconcile::{Pass, PassError, Reconciler};
 
 pub mod in_force;
 mod journal;
+pub mod pace;
 
 use crate::text::clean;
 use in_force::{InForce, Reload};
 use journal::Journal;
+use pace::Pace;
 
 /// Time between looks at the policy directory.
 const LOOK_AT_FILES: SignedDuration = SignedDuration::from_secs(2);
@@ -99,6 +100,7 @@ impl Daemon {
         );
 
         let mut journal = Journal::default();
+        let mut pace = Pace::default();
         let mut next_pass = self.clock.now();
         let mut next_look = self.clock.now();
         let mut last_now = self.clock.now();
@@ -144,7 +146,7 @@ impl Daemon {
             }
             if next_pass <= now && !starting {
                 let pass = tokio::select! {
-                    pass = self.pass(&mut journal) => pass,
+                    pass = self.pass(&mut journal, &mut pace) => pass,
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                 };
@@ -208,7 +210,7 @@ impl Daemon {
     }
 
     /// One pass, and when the next one is due at the latest.
-    async fn pass(&mut self, journal: &mut Journal) -> Timestamp {
+    async fn pass(&mut self, journal: &mut Journal, pace: &mut Pace) -> Timestamp {
         let began = self.clock.now();
         let result = self.watched_reconcile(began).await;
         let ended = self.clock.now();
@@ -216,21 +218,12 @@ impl Daemon {
         if let Some(applier) = &self.reconciler.applier {
             self.metrics.changes_in_flight(applier.in_flight().len());
         }
-        let soon = ended
-            .saturating_add(self.config.timing.poll.min(journal.retry_after()))
-            .unwrap_or(ended);
         match result {
             Ok(look) => {
                 self.metrics.pass_ended(&look, took, ended);
                 self.health.pass_ended(true, ended);
                 journal.pass(&look);
-                let unfinished = look.open_intents > 0 || journal.has_trouble();
-                let latest = if unfinished {
-                    soon
-                } else {
-                    ended.saturating_add(self.config.timing.poll).unwrap_or(ended)
-                };
-                due(&look, &self.config).map_or(latest, |due| due.min(latest))
+                pace.passed(&look, &self.config.timing, ended)
             }
             Err(error) => {
                 // What was decided before the world went out of sight is not begun any more.
@@ -240,7 +233,7 @@ impl Daemon {
                 self.metrics.pass_failed(&error, ended);
                 self.health.pass_ended(false, ended);
                 journal.failed(&error);
-                soon
+                pace.failed(&self.config.timing, ended)
             }
         }
     }
@@ -337,24 +330,6 @@ impl Daemon {
             ..self.config.clone()
         };
     }
-}
-
-/// The next instant at which a pass has something to do by the clock alone.
-fn due(look: &Pass, config: &Config) -> Option<Timestamp> {
-    let survey = &look.survey;
-    let patience = survey
-        .verdict
-        .held
-        .iter()
-        .filter(|h| h.guard == Guard::MakeBeforeBreak)
-        .flat_map(|h| h.change.due.checked_add(config.timing.patience));
-    survey
-        .timeline
-        .next_boundary(survey.at)
-        .into_iter()
-        .chain(patience)
-        .filter(|t| survey.at < *t)
-        .min()
 }
 
 /// Tells systemd. Not running under it is no error.
