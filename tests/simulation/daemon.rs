@@ -61,7 +61,7 @@ pub(crate) fn simulate(seed: u64, days: i64) -> Outcome {
     // Memory where there is some: every commit is synced.
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-    let config = config(dir.path(), minutes(rng.range(20, 60)));
+    let config = config(dir.path(), minutes(rng.range(20, 60)), minutes(rng.range(10, 120)));
     let policy = parse(&org);
     let timing = &config.timing;
     let mut run = Run {
@@ -103,7 +103,7 @@ pub(crate) fn parse(org: &Org) -> Arc<Policy> {
     Arc::new(loaded.unwrap_or_else(|report| panic!("{}", report.to_text(false))).0)
 }
 
-fn config(dir: &Path, poll: SignedDuration) -> Config {
+fn config(dir: &Path, poll: SignedDuration, audit: SignedDuration) -> Config {
     Config {
         mode: Mode::Sync,
         owner_id: "simulation".into(),
@@ -123,7 +123,7 @@ fn config(dir: &Path, poll: SignedDuration) -> Config {
             call_timeout: Duration::from_secs(10),
         },
         identities: Vec::new(),
-        timing: Timing { poll, ..Timing::default() },
+        timing: Timing { poll, audit, ..Timing::default() },
         limits: Limits::default(),
         http: None,
     }
@@ -272,8 +272,8 @@ impl Run {
             let due = if starting { Some(started + SignedDuration::from_secs(10)) } else { due };
             let events = [world.state().next(), due, Some(self.story.next), Some(self.end)];
             let next = events.into_iter().flatten().min().unwrap().max(now);
+            world.state().now = next;
             if next == self.story.next {
-                world.state().now = next;
                 let policy_before = Arc::clone(&self.policy);
                 if self.tell() {
                     self.die("between two calls");
@@ -284,7 +284,6 @@ impl Run {
                     news.store(true, Ordering::Relaxed);
                 }
             }
-            world.state().now = next;
         }
     }
 
@@ -301,7 +300,7 @@ impl Run {
         self.promises.look(&mut state);
         // Nobody is there to wait for until it is back; then it settles what was open.
         state.now = (state.now + SignedDuration::from_secs(down)).min(self.end);
-        self.promises.disturbed = state.now;
+        self.promises.disturb_with_restart(state.now);
         self.promises.soil();
     }
 

@@ -22,7 +22,7 @@ fn check(seed: u64, days: i64) -> Outcome {
     if !outcome.faults.is_empty() {
         let from = outcome.journal.iter().position(|l| l.contains("BROKEN PROMISE")).unwrap_or(0);
         let lines = &outcome.journal[from.saturating_sub(60)..(from + 3).min(outcome.journal.len())];
-        panic!("seed {seed}, {days} days: {} broken promises, the first after\n{}", outcome.faults.len(), lines.join("\n"));
+        panic!("seed {seed}, {days} days: {} broken promises ({}), the first after\n{}", outcome.faults.len(), outcome.summary, lines.join("\n"));
     }
     outcome
 }

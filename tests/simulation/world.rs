@@ -98,6 +98,7 @@ pub(crate) struct State {
     pub(crate) now: Timestamp,
     /// Our clock minus the true time.
     pub(crate) offset: SignedDuration,
+    pub(crate) largest_offset: SignedDuration,
     pub(crate) org: Org,
     sleepers: Vec<(Timestamp, u64, oneshot::Sender<()>)>,
     tickets: u64,
@@ -133,6 +134,7 @@ impl World {
             seed,
             now,
             offset: SignedDuration::ZERO,
+            largest_offset: SignedDuration::ZERO,
             org,
             sleepers: Vec::new(),
             tickets: 0,
