@@ -48,6 +48,8 @@ pub struct Applier {
     state: Mutex<State>,
     ended: Notify,
     news: Notify,
+    /// Told of an end that called for no pass at once.
+    later: Notify,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -159,6 +161,7 @@ impl Applier {
             state: Mutex::default(),
             ended: Notify::new(),
             news: Notify::new(),
+            later: Notify::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
@@ -264,9 +267,17 @@ impl Applier {
         std::mem::take(&mut self.state().results)
     }
 
-    /// Returns when something has ended that a pass should look at.
+    /// Returns when something has ended that a pass should look at. No end goes without a pass, even if those that come
+    /// after it never call for one.
     pub async fn progress(&self) {
-        self.news.notified().await;
+        let later = async {
+            self.later.notified().await;
+            self.clock.sleep(CALL_EVERY.unsigned_abs()).await;
+        };
+        tokio::select! {
+            () = self.news.notified() => {}
+            () = later => {}
+        }
     }
 
     /// Returns when every step has ended.
@@ -312,6 +323,8 @@ impl Applier {
         self.ended.notify_waiters();
         if call {
             self.news.notify_one();
+        } else if end != End::Superseded {
+            self.later.notify_one();
         }
     }
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use crate::apply::End;
 use crate::guard::Guard;
-use crate::problem::{Problem, ProblemKind};
+use crate::problem::Problem;
 use crate::reconcile::{Pass, PassError};
 use crate::text;
 
@@ -15,11 +14,9 @@ use crate::text;
 pub(super) struct Journal {
     problems: Vec<Problem>,
     held: BTreeSet<(String, Guard)>,
-    failures: u32,
     last_error: Option<String>,
     standing: usize,
     next_boundary: Option<Timestamp>,
-    trouble: bool,
 }
 
 impl Journal {
@@ -57,16 +54,6 @@ impl Journal {
             }
             held.insert(subject);
         }
-        let failing = problems
-            .iter()
-            .any(|p| matches!(p.kind, ProblemKind::ChangeFailed | ProblemKind::TargetUnresolved));
-        let unended = look.ended.iter().any(|a| a.end != End::Confirmed);
-        self.trouble = failing || unended;
-        self.failures = if self.trouble {
-            self.failures.saturating_add(1)
-        } else {
-            0
-        };
         self.problems = problems;
         self.held = held;
         self.standing = survey.plan.kept.len();
@@ -79,17 +66,6 @@ impl Journal {
             tracing::error!(reason = %text::clean(&message), "the pass failed; it is tried again");
         }
         self.last_error = Some(message);
-        self.failures = self.failures.saturating_add(1);
-    }
-
-    /// Whether something is to be tried again before the next poll.
-    pub(super) fn has_trouble(&self) -> bool {
-        self.trouble
-    }
-
-    /// Time before the next try, doubling with every failure in a row.
-    pub(super) fn retry_after(&self) -> SignedDuration {
-        SignedDuration::from_secs(1 << self.failures.min(6))
     }
 
     pub(super) fn status_line(&self, now: Timestamp) -> String {

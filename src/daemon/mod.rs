@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
-use crate::guard::Guard;
 use crate::http::Health;
 use crate::metrics::Metrics;
 use crate::poll::{Poller, Sources, Wanted};
@@ -18,11 +17,13 @@ use crate::reconcile::{Pass, PassError, Reconciler};
 
 pub mod in_force;
 mod journal;
+pub mod pace;
 mod watch;
 
 use crate::text::clean;
 use in_force::{InForce, Reload};
 use journal::Journal;
+use pace::Pace;
 use watch::{StepWatch, Watched};
 
 /// Time between looks at the policy directory.
@@ -105,6 +106,7 @@ impl Daemon {
         // The listener answers and the loop runs: that is what being started means. /readyz tells about the first pass.
         notify(&[sd_notify::NotifyState::Ready]);
         let mut journal = Journal::default();
+        let mut pace = Pace::default();
         let mut next_pass = self.clock.now();
         let mut next_look = self.clock.now();
         let mut orders = None;
@@ -141,7 +143,7 @@ impl Daemon {
             }
             if next_pass <= now && starting.is_none() {
                 next_pass = tokio::select! {
-                    pass = self.pass(&mut journal) => pass,
+                    pass = self.pass(&mut journal, &mut pace) => pass,
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                 };
@@ -219,7 +221,7 @@ impl Daemon {
     }
 
     /// One pass, and when the next one is due at the latest.
-    async fn pass(&mut self, journal: &mut Journal) -> Timestamp {
+    async fn pass(&mut self, journal: &mut Journal, pace: &mut Pace) -> Timestamp {
         let began = self.clock.now();
         let result = self.watched_reconcile(began).await;
         let ended = self.clock.now();
@@ -227,30 +229,14 @@ impl Daemon {
         if let Some(applier) = &self.reconciler.applier {
             self.metrics.changes_in_flight(applier.in_flight().len());
         }
-        let soon = ended
-            .saturating_add(self.config.timing.poll.min(journal.retry_after()))
-            .unwrap_or(ended);
         match result {
             Ok(look) => {
                 self.metrics.pass_ended(&look, took, ended);
                 self.health.pass_ended(true, ended);
                 journal.pass(&look);
-                let unfinished = look.open_intents > 0 || journal.has_trouble();
-                let latest = if unfinished {
-                    soon
-                } else {
-                    ended.saturating_add(self.config.timing.poll).unwrap_or(ended)
-                };
-                let retry = self
-                    .reconciler
-                    .applier
-                    .as_ref()
-                    .and_then(|applier| applier.next_try())
-                    .filter(|t| ended < *t);
-                due(&look, &self.config)
-                    .into_iter()
-                    .chain(retry)
-                    .fold(latest, Timestamp::min)
+                let retry = self.reconciler.applier.as_ref().and_then(|applier| applier.next_try());
+                let next = pace.passed(&look, &self.config.timing, ended);
+                retry.filter(|t| ended < *t).map_or(next, |t| t.min(next))
             }
             Err(error) => {
                 // What was decided before the world went out of sight is not begun any more.
@@ -260,7 +246,7 @@ impl Daemon {
                 self.metrics.pass_failed(&error, ended);
                 self.health.pass_ended(false, ended);
                 journal.failed(&error);
-                soon
+                pace.failed(&self.config.timing, ended)
             }
         }
     }
@@ -356,24 +342,6 @@ impl Daemon {
             ..self.config.clone()
         };
     }
-}
-
-/// The next instant at which a pass has something to do by the clock alone.
-fn due(look: &Pass, config: &Config) -> Option<Timestamp> {
-    let survey = &look.survey;
-    let patience = survey
-        .verdict
-        .held
-        .iter()
-        .filter(|h| h.guard == Guard::MakeBeforeBreak)
-        .flat_map(|h| h.change.due.checked_add(config.timing.patience));
-    survey
-        .timeline
-        .next_boundary(survey.at)
-        .into_iter()
-        .chain(patience)
-        .filter(|t| survey.at < *t)
-        .min()
 }
 
 /// Tells systemd. Not running under it is no error.

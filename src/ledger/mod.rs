@@ -230,6 +230,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether nobody is using or waiting for the file at this moment, so that a simulation may let time go on.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        u32::try_from(self.pool.num_idle()) == Ok(self.pool.size())
+    }
+
     async fn check_owner(&self, path: &Path, owner_id: &str) -> Result<(), LedgerError> {
         let found: String = sqlx::query_scalar("SELECT owner_id FROM installation")
             .fetch_one(&self.pool)

@@ -1,0 +1,61 @@
+//! When the next pass is due by what the last one saw. Pure, so that the simulation keeps the daemon's pace.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::apply::End;
+use crate::config::Timing;
+use crate::guard::Guard;
+use crate::problem::ProblemKind;
+use crate::reconcile::Pass;
+
+/// Remembers for how many passes in a row something has been in trouble.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    failures: u32,
+}
+
+impl Pace {
+    /// When the pass after one that ended at `ended` is due at the latest.
+    pub fn passed(&mut self, pass: &Pass, timing: &Timing, ended: Timestamp) -> Timestamp {
+        let failing = |kind| matches!(kind, ProblemKind::ChangeFailed | ProblemKind::TargetUnresolved);
+        let trouble =
+            pass.survey.problems.iter().any(|p| failing(p.kind)) || pass.ended.iter().any(|a| a.end != End::Confirmed);
+        self.failures = if trouble { self.failures.saturating_add(1) } else { 0 };
+        let latest = if trouble || pass.open_intents > 0 {
+            self.soon(timing, ended)
+        } else {
+            ended.saturating_add(timing.poll).unwrap_or(ended)
+        };
+        due(pass, timing).map_or(latest, |due| due.min(latest))
+    }
+
+    /// When to try again after a pass that came to no plan.
+    pub fn failed(&mut self, timing: &Timing, ended: Timestamp) -> Timestamp {
+        self.failures = self.failures.saturating_add(1);
+        self.soon(timing, ended)
+    }
+
+    /// Before the next poll, later with every failure in a row.
+    fn soon(self, timing: &Timing, ended: Timestamp) -> Timestamp {
+        let retry_after = SignedDuration::from_secs(1 << self.failures.saturating_sub(1).min(6));
+        ended.saturating_add(timing.poll.min(retry_after)).unwrap_or(ended)
+    }
+}
+
+/// The next instant at which a pass has something to do by the clock alone.
+fn due(pass: &Pass, timing: &Timing) -> Option<Timestamp> {
+    let survey = &pass.survey;
+    let patience = survey
+        .verdict
+        .held
+        .iter()
+        .filter(|h| h.guard == Guard::MakeBeforeBreak)
+        .flat_map(|h| h.change.due.checked_add(timing.patience));
+    survey
+        .timeline
+        .next_boundary(survey.at)
+        .into_iter()
+        .chain(patience)
+        .filter(|t| survey.at < *t)
+        .min()
+}
