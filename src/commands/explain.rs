@@ -190,7 +190,12 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         }
         let here = |p: &&Problem| p.entitlement.as_ref().is_none_or(|e| e == id) && p.person.as_ref() == Some(person);
         let nameless = |p: &&Problem| p.entitlement.as_ref() == Some(id) && p.person.is_none() && p.holds_at(at);
-        let recorded = sources.problems.iter().filter(|p| p.holds_at(at));
+        // The last pass recorded much of what the timeline shows, with other times in the words.
+        let known: BTreeSet<_> = timeline.problems.iter().map(Problem::subject).collect();
+        let recorded = sources
+            .problems
+            .iter()
+            .filter(|p| p.holds_at(at) && !known.contains(&p.subject()));
         let seen: BTreeSet<String> = timeline
             .problems
             .iter()

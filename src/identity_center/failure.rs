@@ -184,7 +184,7 @@ impl Failure {
             let _infallible = write!(message, "; {hint}");
         }
         if self.outcome_unknown {
-            message.push_str("; the change may have been made, the next pass compares with live state");
+            message.push_str("; the change may have been made");
         }
         AwsError {
             operation: self.call.label(),
