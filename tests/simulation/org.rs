@@ -44,7 +44,14 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// Puts `person` on duty at `level`, whoever was there.
-    pub(crate) fn replace(&mut self, level: u32, start: Timestamp, end: Timestamp, person: Option<usize>, via: Option<String>) {
+    pub(crate) fn replace(
+        &mut self,
+        level: u32,
+        start: Timestamp,
+        end: Timestamp,
+        person: Option<usize>,
+        via: Option<String>,
+    ) {
         self.version += 1;
         let mut turns = Vec::with_capacity(self.turns.len() + 2);
         for turn in self.turns.drain(..) {
@@ -53,14 +60,23 @@ impl Schedule {
                 continue;
             }
             if turn.start < start {
-                turns.push(Turn { end: start, ..turn.clone() });
+                turns.push(Turn {
+                    end: start,
+                    ..turn.clone()
+                });
             }
             if end < turn.end {
                 turns.push(Turn { start: end, ..turn });
             }
         }
         if let Some(person) = person {
-            turns.push(Turn { start, end, level, person, via });
+            turns.push(Turn {
+                start,
+                end,
+                level,
+                person,
+                via,
+            });
         }
         turns.sort();
         self.turns = turns;
@@ -68,7 +84,11 @@ impl Schedule {
 
     /// Everybody who is on a turn that begins after `t`.
     pub(crate) fn coming(&self, t: Timestamp, within: SignedDuration) -> Vec<Turn> {
-        self.turns.iter().filter(|turn| t < turn.start && turn.start < t + within).cloned().collect()
+        self.turns
+            .iter()
+            .filter(|turn| t < turn.start && turn.start < t + within)
+            .cloned()
+            .collect()
     }
 }
 
@@ -89,7 +109,10 @@ pub(crate) struct Entitlement {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Trigger {
-    OnCall { schedule: usize, levels: Option<BTreeSet<u32>> },
+    OnCall {
+        schedule: usize,
+        levels: Option<BTreeSet<u32>>,
+    },
     Members,
     /// From 9 to 18 o'clock on weekdays in Berlin, where clocks change.
     OfficeHours,
@@ -130,13 +153,18 @@ impl Org {
     pub(crate) fn new(rng: &mut Rng, start: Timestamp, end: Timestamp) -> Self {
         let people = usize::try_from(rng.range(5, 25)).unwrap();
         let projects = usize::try_from(rng.range(2, 6)).unwrap();
-        let schedules: Vec<_> = (0..rng.range(3, 10)).map(|n| schedule(rng, n, people, start, end)).collect();
+        let schedules: Vec<_> = (0..rng.range(3, 10))
+            .map(|n| schedule(rng, n, people, start, end))
+            .collect();
         let mut entitlements = Vec::new();
         for project in 0..projects {
             for n in 0..rng.range(1, 3) {
                 let target = if rng.percent(50) {
                     // Few accounts, so that changes queue for them.
-                    Target::Assignment { account: format!("11112222000{}", rng.range(0, 4)), permission_set: format!("set-{project}-{n}") }
+                    Target::Assignment {
+                        account: format!("11112222000{}", rng.range(0, 4)),
+                        permission_set: format!("set-{project}-{n}"),
+                    }
                 } else {
                     Target::Group(format!("group-{project}-{n}"))
                 };
@@ -153,30 +181,67 @@ impl Org {
         for entitlement in 0..entitlements.len() {
             for _ in 0..rng.range(1, 2) {
                 let owner = entitlements[entitlement].project;
-                let project = entitlements[entitlement].delegate_to.filter(|_| rng.percent(50)).unwrap_or(owner);
+                let project = entitlements[entitlement]
+                    .delegate_to
+                    .filter(|_| rng.percent(50))
+                    .unwrap_or(owner);
                 let on_call = rng.percent(85);
                 let schedule = rng.index(schedules.len());
                 let levels = schedules[schedule].levels;
                 let trigger = if on_call {
-                    Trigger::OnCall { schedule, levels: (0 < levels && rng.percent(70)).then(|| BTreeSet::from([u32::try_from(rng.range(1, 2)).unwrap()])) }
+                    Trigger::OnCall {
+                        schedule,
+                        levels: (0 < levels && rng.percent(70))
+                            .then(|| BTreeSet::from([u32::try_from(rng.range(1, 2)).unwrap()])),
+                    }
                 } else if rng.percent(50) {
                     Trigger::OfficeHours
                 } else {
                     Trigger::Members
                 };
-                let span = |rng: &mut Rng| if on_call && rng.percent(40) { minutes(rng.range(1, 60)) } else { SignedDuration::ZERO };
-                rules.push(Rule { project, entitlement, member: !on_call || rng.percent(70), lead: span(rng), linger: span(rng), trigger });
+                let span = |rng: &mut Rng| {
+                    if on_call && rng.percent(40) {
+                        minutes(rng.range(1, 60))
+                    } else {
+                        SignedDuration::ZERO
+                    }
+                };
+                rules.push(Rule {
+                    project,
+                    entitlement,
+                    member: !on_call || rng.percent(70),
+                    lead: span(rng),
+                    linger: span(rng),
+                    trigger,
+                });
             }
         }
-        let members = (0..projects).map(|_| (0..people).filter(|_| rng.percent(75)).collect()).collect();
-        Self { people, schedules, policy: Policy { projects, entitlements, rules, members } }
+        let members = (0..projects)
+            .map(|_| (0..people).filter(|_| rng.percent(75)).collect())
+            .collect();
+        Self {
+            people,
+            schedules,
+            policy: Policy {
+                projects,
+                entitlements,
+                rules,
+                members,
+            },
+        }
     }
 }
 
 fn schedule(rng: &mut Rng, n: i64, people: usize, start: Timestamp, end: Timestamp) -> Schedule {
     let source = rng.index(SOURCES.len());
     let levels = if source == 0 && rng.percent(30) { 2 } else { 0 };
-    let mut schedule = Schedule { source, id: format!("{}{n}", if 0 < levels { "EP" } else { "S" }), levels, turns: Vec::new(), version: 0 };
+    let mut schedule = Schedule {
+        source,
+        id: format!("{}{n}", if 0 < levels { "EP" } else { "S" }),
+        levels,
+        turns: Vec::new(),
+        version: 0,
+    };
     for level in 0..=levels {
         if (level == 0) != (levels == 0) {
             continue;
@@ -190,7 +255,13 @@ fn schedule(rng: &mut Rng, n: i64, people: usize, start: Timestamp, end: Timesta
         while at < end + hours(20 * 24) {
             let person = rota[turn % rota.len()];
             if !rng.percent(3) {
-                schedule.turns.push(Turn { start: at, end: at + length, level, person, via: None });
+                schedule.turns.push(Turn {
+                    start: at,
+                    end: at + length,
+                    level,
+                    person,
+                    via: None,
+                });
             }
             (at, turn) = (at + length, turn + 1);
         }
@@ -202,7 +273,9 @@ fn schedule(rng: &mut Rng, n: i64, people: usize, start: Timestamp, end: Timesta
 impl Policy {
     /// The policy files as their authors write them.
     pub(crate) fn files(&self, org: &[Schedule]) -> Vec<(String, Vec<u8>)> {
-        (0..self.projects).map(|project| (format!("project{project}.toml"), self.file(project, org).into_bytes())).collect()
+        (0..self.projects)
+            .map(|project| (format!("project{project}.toml"), self.file(project, org).into_bytes()))
+            .collect()
     }
 
     fn file(&self, project: usize, schedules: &[Schedule]) -> String {
@@ -210,7 +283,10 @@ impl Policy {
         for e in self.entitlements.iter().filter(|e| e.project == project) {
             writeln!(text, "[[entitlement]]\nname = \"{}\"", e.name).unwrap();
             match &e.target {
-                Target::Assignment { account, permission_set } => {
+                Target::Assignment {
+                    account,
+                    permission_set,
+                } => {
                     writeln!(text, "account = \"{account}\"\npermission_set = \"{permission_set}\"").unwrap();
                 }
                 Target::Group(group) => writeln!(text, "group = \"{group}\"").unwrap(),
@@ -223,11 +299,20 @@ impl Policy {
             }
         }
         for member in &self.members[project] {
-            writeln!(text, "[[member]]\nemail = \"{}\"\nadded_by = \"owner@example.com\"", email(*member)).unwrap();
+            writeln!(
+                text,
+                "[[member]]\nemail = \"{}\"\nadded_by = \"owner@example.com\"",
+                email(*member)
+            )
+            .unwrap();
         }
         for rule in self.rules.iter().filter(|r| r.project == project) {
             let e = &self.entitlements[rule.entitlement];
-            let prefix = if e.project == project { String::new() } else { format!("project{}/", e.project) };
+            let prefix = if e.project == project {
+                String::new()
+            } else {
+                format!("project{}/", e.project)
+            };
             writeln!(text, "[[rule]]\nentitlement = \"{prefix}{}\"", e.name).unwrap();
             match &rule.trigger {
                 Trigger::Members => writeln!(text, "members = true").unwrap(),
@@ -263,7 +348,13 @@ impl Policy {
 
     /// When `person` last began to earn `entitlement` without a break, up to and including `t`, and until when: the span
     /// that contains `t`, or else the latest that ended before. Looks two weeks back.
-    pub(crate) fn earned(&self, schedules: &[Schedule], entitlement: usize, person: usize, t: Timestamp) -> Option<(Timestamp, Timestamp)> {
+    pub(crate) fn earned(
+        &self,
+        schedules: &[Schedule],
+        entitlement: usize,
+        person: usize,
+        t: Timestamp,
+    ) -> Option<(Timestamp, Timestamp)> {
         let mut spans = Vec::new();
         for rule in self.rules.iter().filter(|r| r.entitlement == entitlement) {
             if rule.member && !self.members[rule.project].contains(&person) {
@@ -276,8 +367,14 @@ impl Policy {
                     let turns = &schedules[*schedule].turns;
                     let from = turns.partition_point(|turn| turn.start < t - hours(14 * 24));
                     let to = turns.partition_point(|turn| turn.start - rule.lead <= t);
-                    let counts = |turn: &&Turn| turn.person == person && levels.as_ref().is_none_or(|l| l.contains(&turn.level));
-                    spans.extend(turns[from..to].iter().filter(counts).map(|turn| (turn.start - rule.lead, turn.end + rule.linger)));
+                    let counts =
+                        |turn: &&Turn| turn.person == person && levels.as_ref().is_none_or(|l| l.contains(&turn.level));
+                    spans.extend(
+                        turns[from..to]
+                            .iter()
+                            .filter(counts)
+                            .map(|turn| (turn.start - rule.lead, turn.end + rule.linger)),
+                    );
                 }
             }
         }

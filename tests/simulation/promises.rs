@@ -44,7 +44,12 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    pub(crate) fn new(poll: SignedDuration, notice: SignedDuration, max_staleness: SignedDuration, start: Timestamp) -> Self {
+    pub(crate) fn new(
+        poll: SignedDuration,
+        notice: SignedDuration,
+        max_staleness: SignedDuration,
+        start: Timestamp,
+    ) -> Self {
         Self {
             after_edit: poll * 2 + notice + minutes(10) + minutes(25),
             notice,
@@ -103,11 +108,15 @@ impl Promises {
                 self.judge_holding(state, cell, &key, earned.contains_key(&cell), &mut faults);
                 match (earned.get(&cell), held) {
                     (Some((start, _)), None) if !state.disabled.contains(&person) => {
-                        let since = *self.waiting.entry(cell).or_insert(*start);
+                        let taken = accesses.and_then(|a| a.last()?.until).unwrap_or(*start);
+                        let since = *self.waiting.entry(cell).or_insert((*start).max(taken));
                         let excuse = self.excuse(state, entitlement, &key);
                         self.count(now, excuse);
                         if PROMPT < since.max(excuse).duration_until(now) {
-                            faults.push(format!("{} waits for {} since {since}, without an excuse since {excuse}", key.1, key.0));
+                            faults.push(format!(
+                                "{} waits for {} since {since}, without an excuse since {excuse}",
+                                key.1, key.0
+                            ));
                         }
                     }
                     _ => {
@@ -122,21 +131,43 @@ impl Promises {
     }
 
     /// Nobody holds through us what nothing causes any more.
-    fn judge_holding(&mut self, state: &State, cell: (usize, usize), key: &Key, earned: bool, faults: &mut Vec<String>) {
-        let Some(last) = state.history.get(key).and_then(|a| a.last()) else { return };
+    fn judge_holding(
+        &mut self,
+        state: &State,
+        cell: (usize, usize),
+        key: &Key,
+        earned: bool,
+        faults: &mut Vec<String>,
+    ) {
+        let Some(last) = state.history.get(key).and_then(|a| a.last()) else {
+            return;
+        };
         if earned || last.by != By::Us || last.until.is_some() {
             return;
         }
         let until = self.last_earned(state, cell).max(last.since);
         let excuse = self.excuse(state, cell.0, key);
         self.count(state.now, excuse);
-        if PROMPT < until.max(excuse).duration_until(state.now) {
-            faults.push(format!("{} holds {} through us although nothing has caused it since {until}, without an excuse since {excuse}", key.1, key.0));
+        // While somebody on duty is disabled there is no incoming grant, and the outgoing one waits for patience to end.
+        let patience = if state.disabled.is_empty() {
+            SignedDuration::ZERO
+        } else {
+            minutes(10)
+        };
+        if PROMPT + patience < until.max(excuse).duration_until(state.now) {
+            faults.push(format!(
+                "{} holds {} through us although nothing has caused it since {until}, without an excuse since {excuse}",
+                key.1, key.0
+            ));
         }
     }
 
     fn last_earned(&self, state: &State, cell: (usize, usize)) -> Timestamp {
-        let computed = state.org.policy.earned(&state.org.schedules, cell.0, cell.1, state.now).map(|(_, until)| until.min(state.now));
+        let computed = state
+            .org
+            .policy
+            .earned(&state.org.schedules, cell.0, cell.1, state.now)
+            .map(|(_, until)| until.min(state.now));
         let noted = self.earned_until.get(&cell).copied();
         computed.max(noted).unwrap_or(Timestamp::MIN)
     }
@@ -152,20 +183,36 @@ impl Promises {
     /// Up to when a wrong state of this key is not dutybound's doing.
     fn excuse(&self, state: &State, entitlement: usize, key: &Key) -> Timestamp {
         let after = |t: Timestamp, span| t.saturating_add(span).unwrap();
-        let schedules = state.org.policy.rules.iter().filter(|r| r.entitlement == entitlement).filter_map(|r| match &r.trigger {
-            Trigger::OnCall { schedule, .. } => Some(*schedule),
-            Trigger::Members | Trigger::OfficeHours => None,
-        });
-        let behind = schedules.filter_map(|s| self.behind.get(&s)).max().map(|t| after(*t, self.after_edit));
+        let schedules = state
+            .org
+            .policy
+            .rules
+            .iter()
+            .filter(|r| r.entitlement == entitlement)
+            .filter_map(|r| match &r.trigger {
+                Trigger::OnCall { schedule, .. } => Some(*schedule),
+                Trigger::Members | Trigger::OfficeHours => None,
+            });
+        let behind = schedules
+            .filter_map(|s| self.behind.get(&s))
+            .max()
+            .map(|t| after(*t, self.after_edit));
         let touched = self.touched.get(key).map(|t| after(*t, self.after_edit));
         let aws = after(state.aws_unwell, AFTER_AWS);
-        [Some(aws), Some(self.disturbed), behind, touched].into_iter().flatten().max().unwrap()
+        [Some(aws), Some(self.disturbed), behind, touched]
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap()
     }
 
     fn note_knowledge(&mut self, state: &State) {
         for (index, schedule) in state.org.schedules.iter().enumerate() {
             let lies = state.outages.get(&schedule.source) == Some(&Outage::Empty) || state.lies.contains_key(&index);
-            let knows = state.known.get(&index).is_some_and(|k| k.version == schedule.version && state.now < k.read_at + self.max_staleness);
+            let knows = state
+                .known
+                .get(&index)
+                .is_some_and(|k| k.version == schedule.version && state.now < k.read_at + self.max_staleness);
             if lies || !knows {
                 self.behind.insert(index, state.now);
             }
@@ -190,13 +237,22 @@ impl Promises {
         let policy = &state.org.policy;
         // Taken away in this moment by hand and by us at once is no contradiction.
         let recently = self.touched.get(key).is_some_and(|t| at < *t + self.after_edit);
-        let owner = state.history.get(key).and_then(|a| a.iter().rev().find(|a| a.since <= at && a.until.is_none_or(|end| at < end))).map(|a| a.by);
+        let owner = state
+            .history
+            .get(key)
+            .and_then(|a| {
+                a.iter()
+                    .rev()
+                    .find(|a| a.since <= at && a.until.is_none_or(|end| at < end))
+            })
+            .map(|a| a.by);
         let mut faults = Vec::new();
         if owner == Some(By::Stranger) && !policy.entitlements[entitlement].exclusive && !recently {
             faults.push(format!("we revoke {} of {}, which a stranger granted", key.0, key.1));
         }
         // Our clock may be ahead of the true time by as much as is tolerated.
-        let contains = |span: Option<(Timestamp, Timestamp)>| span.is_some_and(|(_, until)| at + state.offset.abs() < until);
+        let contains =
+            |span: Option<(Timestamp, Timestamp)>| span.is_some_and(|(_, until)| at + state.offset.abs() < until);
         let truly = contains(policy.earned(&state.org.schedules, entitlement, person, at));
         let mut known = state.org.schedules.clone();
         let mut sure = at > self.disturbed;
@@ -209,10 +265,16 @@ impl Promises {
                 None => schedule.turns.clear(),
             }
             // What a provider says for as long as the notice period is obeyed, false as it is.
-            sure &= !state.lies.get(&index).is_some_and(|(first, last)| self.notice <= first.duration_until(*last));
+            sure &= !state
+                .lies
+                .get(&index)
+                .is_some_and(|(first, last)| self.notice <= first.duration_until(*last));
         }
         if truly && sure && contains(policy.earned(&known, entitlement, person, at)) {
-            faults.push(format!("we revoke {} of {}, who is on duty by what was last read and in truth", key.0, key.1));
+            faults.push(format!(
+                "we revoke {} of {}, who is on duty by what was last read and in truth",
+                key.0, key.1
+            ));
         }
         for fault in faults {
             state.fault(fault);
@@ -231,14 +293,29 @@ impl Promises {
             let lies = state.lies.values().any(|(first, _)| since - minutes(5) < *first);
             lies || state.known.values().any(|k| since - minutes(5) < k.learnt_at)
         };
-        if let (Some(since), false) = (self.clean_since.filter(|t| !learnt(*t)), boundary) {
-            let again: Vec<_> = approved.iter().filter(|s| s.change.due < since && !s.change.is_ordered()).collect();
+        if let (Some(since), false) = (
+            self.clean_since.filter(|t| !learnt(*t) && state.aws_unwell < *t),
+            boundary,
+        ) {
+            let again: Vec<_> = approved
+                .iter()
+                .filter(|s| s.change.due < since && !s.change.is_ordered())
+                .collect();
             if let Some(step) = again.first() {
-                let word = if step.change.kind == ChangeKind::Grant { "grant" } else { "revoke" };
-                state.fault(format!("after everything was applied at {since}, {word} {} {} is planned", step.change.target, step.change.principal));
+                let word = if step.change.kind == ChangeKind::Grant {
+                    "grant"
+                } else {
+                    "revoke"
+                };
+                state.fault(format!(
+                    "after everything was applied at {since}, {word} {} {} is planned",
+                    step.change.target, step.change.principal
+                ));
             }
         }
-        let settled = idle && approved.is_empty() && pass.survey.verdict.held.is_empty() && pass.open_intents == 0;
+        let well = state.aws_unwell + AFTER_AWS < state.now;
+        let settled =
+            idle && well && approved.is_empty() && pass.survey.verdict.held.is_empty() && pass.open_intents == 0;
         self.clean_since = if settled { Some(pass.survey.at) } else { None };
     }
 }
@@ -260,7 +337,9 @@ fn earned_now(state: &State) -> BTreeMap<(usize, usize), (Timestamp, Timestamp)>
             }
         }
     }
-    let spans = candidates.into_iter().filter_map(|(e, p)| Some(((e, p), org.policy.earned(&org.schedules, e, p, now)?)));
+    let spans = candidates
+        .into_iter()
+        .filter_map(|(e, p)| Some(((e, p), org.policy.earned(&org.schedules, e, p, now)?)));
     spans.filter(|(_, (_, until))| now < *until).collect()
 }
 
@@ -273,7 +352,10 @@ pub(crate) fn judge_record(state: &mut State, rows: &[AccessRow], period: Interv
     let mut recorded: BTreeMap<Key, Vec<(Timestamp, Timestamp)>> = BTreeMap::new();
     for row in rows {
         let until = row.revoked_at.unwrap_or(state.now);
-        recorded.entry((row.target.clone(), row.principal.clone())).or_default().push((row.granted_at, until));
+        recorded
+            .entry((row.target.clone(), row.principal.clone()))
+            .or_default()
+            .push((row.granted_at, until));
     }
     let mut faults = Vec::new();
     let (mut world_total, mut allowance) = (SignedDuration::ZERO, SignedDuration::ZERO);
@@ -287,12 +369,19 @@ pub(crate) fn judge_record(state: &mut State, rows: &[AccessRow], period: Interv
             let until = access.until.unwrap_or(state.now);
             world_total += access.since.duration_until(until);
             truth.push((access.since, until));
-            allowed += if access.unheard || access.ended_by == Some(By::Stranger) { hours(2) } else { SignedDuration::from_secs(20) + state.largest_offset * 2 };
+            allowed += if access.unheard || access.ended_by == Some(By::Stranger) {
+                hours(2)
+            } else {
+                SignedDuration::from_secs(20) + state.largest_offset * 2
+            };
         }
         allowance += allowed;
         let difference = measure(&truth, &rows) + measure(&rows, &truth);
         if allowed < difference {
-            faults.push(format!("the record of {} {} differs from the world by {difference:#}: {rows:?} instead of {truth:?}", key.0, key.1));
+            faults.push(format!(
+                "the record of {} {} differs from the world by {difference:#}: {rows:?} instead of {truth:?}",
+                key.0, key.1
+            ));
         }
     }
     let held = dutybound::accounting::account(rows, period, state.now).total().held();
@@ -308,7 +397,9 @@ pub(crate) fn judge_record(state: &mut State, rows: &[AccessRow], period: Interv
 fn measure(these: &[(Timestamp, Timestamp)], those: &[(Timestamp, Timestamp)]) -> SignedDuration {
     let mut rest = SignedDuration::ZERO;
     for (start, end) in these {
-        let common = those.iter().map(|(s, e)| (*s.max(start)).duration_until(*e.min(end)).max(SignedDuration::ZERO));
+        let common = those
+            .iter()
+            .map(|(s, e)| (*s.max(start)).duration_until(*e.min(end)).max(SignedDuration::ZERO));
         rest += start.duration_until(*end) - common.fold(SignedDuration::ZERO, |sum, part| sum + part);
     }
     rest

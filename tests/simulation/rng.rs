@@ -41,6 +41,8 @@ impl Rng {
 
 /// A number for one call, whatever order calls of the same moment come in: two runs must not differ by a race.
 pub(crate) fn hash(seed: u64, what: &str, time: i64) -> Rng {
-    let text = what.bytes().fold(seed ^ mix(time.cast_unsigned()), |sum, byte| mix(sum ^ u64::from(byte)));
+    let text = what
+        .bytes()
+        .fold(seed ^ mix(time.cast_unsigned()), |sum, byte| mix(sum ^ u64::from(byte)));
     Rng::new(text)
 }

@@ -30,7 +30,13 @@ enum End {
 impl Story {
     pub(crate) fn new(mut rng: Rng, start: Timestamp) -> Self {
         let next = start + hours(3) + minutes(rng.range(0, 600));
-        Self { rng, next, events: 0, begins: next, ends: Vec::new() }
+        Self {
+            rng,
+            next,
+            events: 0,
+            begins: next,
+            ends: Vec::new(),
+        }
     }
 
     fn until(&mut self, now: Timestamp, spans: &[i64], end: End) -> Timestamp {
@@ -46,7 +52,12 @@ impl Run {
         let world = self.world.clone();
         let mut state = world.state();
         let now = state.now;
-        let Self { story, promises, policy, .. } = self;
+        let Self {
+            story,
+            promises,
+            policy,
+            ..
+        } = self;
         promises.look(&mut state);
         promises.soil();
         let mut dies = false;
@@ -81,7 +92,10 @@ impl Run {
                     }
                 }
                 95..98 => {
-                    let at = CrashAt { calls: u32::try_from(story.rng.range(0, 6)).unwrap(), after: story.rng.percent(50) };
+                    let at = CrashAt {
+                        calls: u32::try_from(story.rng.range(0, 6)).unwrap(),
+                        after: story.rng.percent(50),
+                    };
                     state.say(&format!("a crash is coming: {at:?}"));
                     state.crash_at = Some(at);
                 }
@@ -106,7 +120,13 @@ impl Run {
                 }
             }
         }
-        story.next = story.ends.iter().map(|(at, _)| *at).chain([story.begins]).min().unwrap_or(now);
+        story.next = story
+            .ends
+            .iter()
+            .map(|(at, _)| *at)
+            .chain([story.begins])
+            .min()
+            .unwrap_or(now);
         dies
     }
 }
@@ -114,7 +134,11 @@ impl Run {
 fn edit(story: &mut Story, state: &mut State, promises: &mut Promises) {
     let (rng, now, people) = (&mut story.rng, state.now, state.org.people);
     let schedule = rng.index(state.org.schedules.len());
-    let level = if 0 < state.org.schedules[schedule].levels { u32::try_from(rng.range(1, 2)).unwrap() } else { 0 };
+    let level = if 0 < state.org.schedules[schedule].levels {
+        u32::try_from(rng.range(1, 2)).unwrap()
+    } else {
+        0
+    };
     let name = format!("schedule {schedule} level {level}");
     match rng.range(0, 99) {
         // Overrides, some a minute before they begin and some of seconds.
@@ -173,7 +197,13 @@ fn outage(story: &mut Story, state: &mut State) {
     if state.outages.contains_key(&source) {
         return;
     }
-    let kind = *story.rng.pick(&[Outage::Down, Outage::Slow, Outage::Unauthorized, Outage::Malformed, Outage::Empty]);
+    let kind = *story.rng.pick(&[
+        Outage::Down,
+        Outage::Slow,
+        Outage::Unauthorized,
+        Outage::Malformed,
+        Outage::Empty,
+    ]);
     let until = story.until(state.now, &[1, 10, 60, 300, 1800], End::Outage(source));
     state.outages.insert(source, kind);
     state.say(&format!("source {source} is {kind:?} until {until}"));
@@ -183,7 +213,14 @@ fn trouble(story: &mut Story, state: &mut State) {
     let until = story.until(state.now, &[5, 60, 400], End::Trouble);
     let rng = &mut story.rng;
     let mut some = |percent| if rng.percent(50) { percent } else { 0 };
-    state.trouble = Trouble { throttled: some(30), failed: some(20), lost: some(20), slow: some(20), reads_fail: some(10), lag: 0 };
+    state.trouble = Trouble {
+        throttled: some(30),
+        failed: some(20),
+        lost: some(20),
+        slow: some(20),
+        reads_fail: some(10),
+        lag: 0,
+    };
     state.trouble.lag = if rng.percent(50) { 20 } else { 0 };
     let line = format!("AWS until {until}: {:?}", state.trouble);
     state.aws_unwell = until;
@@ -197,14 +234,21 @@ fn stranger(story: &mut Story, state: &mut State, promises: &mut Promises) {
     let person = rng.index(state.org.people);
     let key = state.key(entitlement, person);
     let now = state.now;
-    let busy = state.history.get(&key).into_iter().flatten().any(|a| {
-        a.unheard || now < a.since + hours(1) || a.until.is_some_and(|end| now < end + hours(1))
-    });
+    let busy = state
+        .history
+        .get(&key)
+        .into_iter()
+        .flatten()
+        .any(|a| a.unheard || now < a.since + hours(1) || a.until.is_some_and(|end| now < end + hours(1)));
     let recently = promises.touched.get(&key).is_some_and(|t| now < *t + hours(24));
     if busy || recently || now < state.aws_unwell + hours(1) {
         return;
     }
-    let kind = if state.holds(&key).is_some() { ChangeKind::Revoke } else { ChangeKind::Grant };
+    let kind = if state.holds(&key).is_some() {
+        ChangeKind::Revoke
+    } else {
+        ChangeKind::Grant
+    };
     state.carry_out(kind, &key, By::Stranger, false);
     promises.touched.insert(key, now);
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dutybound::clock::Clock;
 use dutybound::identity_center::{
-    AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin, Write,
+    AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin,
+    Write,
 };
 use dutybound::model::{
-    GroupRef, Interval, PermissionSetRef, Person, PrincipalId, ResolvedTarget, ScheduleKey, ScheduleKind, Shift, Snapshot,
-    SourceName, SourceUser, SourceUserState, Target,
+    GroupRef, Interval, PermissionSetRef, Person, PrincipalId, ResolvedTarget, ScheduleKey, ScheduleKind, Shift,
+    Snapshot, SourceName, SourceUser, SourceUserState, Target,
 };
 use dutybound::schedule::{ReadError, ReadErrorKind, Source};
 use jiff::{SignedDuration, Timestamp};
@@ -194,7 +195,9 @@ impl World {
 impl State {
     /// Counts down to the crash.
     fn dies(&mut self, after: bool) -> bool {
-        let Some(at) = self.crash_at.as_mut().filter(|at| at.after == after) else { return false };
+        let Some(at) = self.crash_at.as_mut().filter(|at| at.after == after) else {
+            return false;
+        };
         if 0 < at.calls {
             at.calls -= 1;
             return false;
@@ -234,10 +237,18 @@ impl State {
     pub(crate) fn turn(&mut self) -> bool {
         let now = self.now;
         let due = self.operations.iter().filter(|(_, o)| !o.done && o.done_at <= now);
-        if let Some(id) = due.min_by_key(|(id, o)| (o.done_at, (*id).clone())).map(|(id, _)| id.clone()) {
+        if let Some(id) = due
+            .min_by_key(|(id, o)| (o.done_at, (*id).clone()))
+            .map(|(id, _)| id.clone())
+        {
             let operation = self.operations.get_mut(&id).unwrap();
             operation.done = true;
-            let (kind, key, unheard, fails) = (operation.kind, operation.key.clone(), operation.unheard, operation.fails);
+            let (kind, key, unheard, fails) = (
+                operation.kind,
+                operation.key.clone(),
+                operation.unheard,
+                operation.fails,
+            );
             if fails {
                 self.say(&format!("AWS refuses {kind:?} {} {}", key.0, key.1));
             } else {
@@ -256,7 +267,11 @@ impl State {
     }
 
     pub(crate) fn holds(&self, key: &Key) -> Option<By> {
-        self.history.get(key)?.last().filter(|a| a.until.is_none()).map(|a| a.by)
+        self.history
+            .get(key)?
+            .last()
+            .filter(|a| a.until.is_none())
+            .map(|a| a.by)
     }
 
     pub(crate) fn carry_out(&mut self, kind: ChangeKind, key: &Key, by: By, unheard: bool) {
@@ -265,7 +280,13 @@ impl State {
         let accesses = self.history.entry(key.clone()).or_default();
         let open = accesses.last_mut().filter(|a| a.until.is_none());
         match (kind, open) {
-            (ChangeKind::Grant, None) => accesses.push(Access { since: now, until: None, by, ended_by: None, unheard }),
+            (ChangeKind::Grant, None) => accesses.push(Access {
+                since: now,
+                until: None,
+                by,
+                ended_by: None,
+                unheard,
+            }),
             (ChangeKind::Revoke, Some(access)) => {
                 access.until = Some(now);
                 access.ended_by = Some(by);
@@ -276,7 +297,10 @@ impl State {
     }
 
     pub(crate) fn key(&self, entitlement: usize, person: usize) -> Key {
-        (resolved(&self.org.policy.entitlements[entitlement].target), PrincipalId(principal(person)))
+        (
+            resolved(&self.org.policy.entitlements[entitlement].target),
+            PrincipalId(principal(person)),
+        )
     }
 
     /// Operations of one account, or of everything, that AWS works on for the process that lives.
@@ -286,19 +310,33 @@ impl State {
             ResolvedTarget::Group { .. } => false,
         };
         let counts = |o: &&Change| {
-            !o.done && of(&o.key.0) && (!ours_only || (o.life == self.life && !o.unheard && self.now < o.started_at + self.operation_timeout))
+            !o.done
+                && of(&o.key.0)
+                && (!ours_only
+                    || (o.life == self.life && !o.unheard && self.now < o.started_at + self.operation_timeout))
         };
         self.operations.values().filter(counts).count()
     }
 
     fn snapshot(&mut self, index: usize, window: Interval, began: Timestamp, empty: bool) -> Snapshot {
         let schedule = &self.org.schedules[index];
-        let running = schedule.turns.iter().filter(|t| t.start < window.start() && window.start() < t.end);
+        let running = schedule
+            .turns
+            .iter()
+            .filter(|t| t.start < window.start() && window.start() < t.end);
         let start = running.map(|t| t.start).min().unwrap_or(window.start());
         let window = Interval::new(start, window.end()).unwrap();
         let mut merged: Vec<Turn> = Vec::new();
-        for turn in schedule.turns.iter().filter(|t| !empty && t.start < window.end() && window.start() < t.end) {
-            match merged.iter_mut().rev().find(|m| m.level == turn.level && m.person == turn.person && m.end == turn.start) {
+        for turn in schedule
+            .turns
+            .iter()
+            .filter(|t| !empty && t.start < window.end() && window.start() < t.end)
+        {
+            match merged
+                .iter_mut()
+                .rev()
+                .find(|m| m.level == turn.level && m.person == turn.person && m.end == turn.start)
+            {
                 Some(before) => before.end = turn.end,
                 None => merged.push(turn.clone()),
             }
@@ -345,15 +383,31 @@ impl State {
             Some(known) if known.version == schedule.version => known.read_at = now,
             _ => {
                 let (version, turns) = (schedule.version, schedule.turns.clone());
-                self.known.insert(index, Known { read_at: now, learnt_at: now, version, turns });
+                self.known.insert(
+                    index,
+                    Known {
+                        read_at: now,
+                        learnt_at: now,
+                        version,
+                        turns,
+                    },
+                );
             }
         }
     }
 
     pub(crate) fn schedule_key(&self, index: usize) -> ScheduleKey {
         let schedule = &self.org.schedules[index];
-        let kind = if 0 < schedule.levels { ScheduleKind::EscalationPolicy } else { ScheduleKind::Schedule };
-        ScheduleKey { source: SourceName(SOURCES[schedule.source].to_owned()), kind, id: schedule.id.clone() }
+        let kind = if 0 < schedule.levels {
+            ScheduleKind::EscalationPolicy
+        } else {
+            ScheduleKind::Schedule
+        };
+        ScheduleKey {
+            source: SourceName(SOURCES[schedule.source].to_owned()),
+            kind,
+            id: schedule.id.clone(),
+        }
     }
 }
 
@@ -363,10 +417,16 @@ pub(crate) fn principal(person: usize) -> String {
 
 pub(crate) fn resolved(target: &org::Target) -> ResolvedTarget {
     match target {
-        org::Target::Assignment { account, permission_set } => {
-            ResolvedTarget::Assignment { account: account.clone(), permission_set_arn: format!("arn:{permission_set}") }
-        }
-        org::Target::Group(group) => ResolvedTarget::Group { group_id: format!("g-{group}") },
+        org::Target::Assignment {
+            account,
+            permission_set,
+        } => ResolvedTarget::Assignment {
+            account: account.clone(),
+            permission_set_arn: format!("arn:{permission_set}"),
+        },
+        org::Target::Group(group) => ResolvedTarget::Group {
+            group_id: format!("g-{group}"),
+        },
     }
 }
 
@@ -398,14 +458,23 @@ impl Source for Provider {
         let began = self.world.now();
         let (mut rng, outage) = {
             let state = self.world.state();
-            (hash(state.seed, &schedule.to_string(), state.now.as_microsecond()), state.outages.get(&self.index).copied())
+            (
+                hash(state.seed, &schedule.to_string(), state.now.as_microsecond()),
+                state.outages.get(&self.index).copied(),
+            )
         };
         self.world.call(&mut rng).await;
         if outage == Some(Outage::Slow) {
             self.world.wait(SignedDuration::from_secs(rng.range(5, 120))).await;
         }
         let mut state = self.world.state();
-        let fail = |kind, message: &str| Err(ReadError { schedule: schedule.clone(), kind, message: message.to_owned() });
+        let fail = |kind, message: &str| {
+            Err(ReadError {
+                schedule: schedule.clone(),
+                kind,
+                message: message.to_owned(),
+            })
+        };
         match outage {
             Some(Outage::Down) => return fail(ReadErrorKind::Unreachable, "no connection"),
             Some(Outage::Unauthorized) => return fail(ReadErrorKind::Unauthorized, "401"),
@@ -420,28 +489,48 @@ impl Source for Provider {
 }
 
 fn error(kind: AwsErrorKind, outcome_unknown: bool) -> AwsError {
-    AwsError { operation: "simulated call", kind, message: kind.as_str().to_owned(), outcome_unknown }
+    AwsError {
+        operation: "simulated call",
+        kind,
+        message: kind.as_str().to_owned(),
+        outcome_unknown,
+    }
 }
 
 #[async_trait]
 impl Read for World {
     async fn instance(&self) -> Result<Instance, AwsError> {
-        Ok(Instance { arn: "arn:instance".into(), identity_store_id: "d-1".into(), owner_account_id: "111122220000".into() })
+        Ok(Instance {
+            arn: "arn:instance".into(),
+            identity_store_id: "d-1".into(),
+            owner_account_id: "111122220000".into(),
+        })
     }
 
     async fn resolve_target(&self, target: &Target) -> Result<ResolvedTarget, AwsError> {
         Ok(match target {
-            Target::Assignment { account, permission_set: PermissionSetRef::Name(name) } => {
-                ResolvedTarget::Assignment { account: account.clone(), permission_set_arn: format!("arn:{name}") }
-            }
-            Target::Group(GroupRef::Name(name)) => ResolvedTarget::Group { group_id: format!("g-{name}") },
+            Target::Assignment {
+                account,
+                permission_set: PermissionSetRef::Name(name),
+            } => ResolvedTarget::Assignment {
+                account: account.clone(),
+                permission_set_arn: format!("arn:{name}"),
+            },
+            Target::Group(GroupRef::Name(name)) => ResolvedTarget::Group {
+                group_id: format!("g-{name}"),
+            },
             _ => return Err(error(AwsErrorKind::NotFound, false)),
         })
     }
 
     async fn resolve_person(&self, person: &Person, _: Option<&UserPin>) -> Result<Resolution, AwsError> {
         let state = self.state();
-        let number = person.as_str().trim_start_matches('p').split('@').next().and_then(|n| n.parse::<usize>().ok());
+        let number = person
+            .as_str()
+            .trim_start_matches('p')
+            .split('@')
+            .next()
+            .and_then(|n| n.parse::<usize>().ok());
         Ok(match number {
             Some(n) if state.disabled.contains(&n) => Resolution::Disabled(PrincipalId(principal(n))),
             Some(n) if n < state.org.people => Resolution::Found(PrincipalId(principal(n))),
@@ -460,10 +549,18 @@ impl Read for World {
             state.aws_unwell = state.now;
             return Err(error(AwsErrorKind::Server, false));
         }
-        let seen = state.now - SignedDuration::from_secs(if state.trouble.lag == 0 { 0 } else { rng.range(0, state.trouble.lag) });
+        let seen = state.now
+            - SignedDuration::from_secs(if state.trouble.lag == 0 {
+                0
+            } else {
+                rng.range(0, state.trouble.lag)
+            });
         let mut holders = Holders::default();
         for ((_, principal), accesses) in state.history.iter().filter(|((t, _), _)| t == target) {
-            if accesses.iter().any(|a| a.since <= seen && a.until.is_none_or(|end| seen < end)) {
+            if accesses
+                .iter()
+                .any(|a| a.since <= seen && a.until.is_none_or(|end| seen < end))
+            {
                 let membership = matches!(target, ResolvedTarget::Group { .. }).then(|| format!("m-{principal}"));
                 holders.users.insert(principal.clone(), membership);
             }
@@ -494,7 +591,12 @@ impl Read for World {
 
 #[async_trait]
 impl Write for World {
-    async fn start(&self, kind: ChangeKind, target: &ResolvedTarget, principal: &PrincipalId) -> Result<Started, AwsError> {
+    async fn start(
+        &self,
+        kind: ChangeKind,
+        target: &ResolvedTarget,
+        principal: &PrincipalId,
+    ) -> Result<Started, AwsError> {
         let key = (target.clone(), principal.clone());
         let name = format!("{kind:?} {target} {principal}");
         let mut rng = {
@@ -538,7 +640,9 @@ impl State {
             if lost {
                 return Err(error(AwsErrorKind::Unreachable, true));
             }
-            return Ok(Started::Done { reference: Some(format!("m-{}", key.1)) });
+            return Ok(Started::Done {
+                reference: Some(format!("m-{}", key.1)),
+            });
         };
         if 0 < self.under_way(Some(account), false) {
             if 0 < self.under_way(Some(account), true) {
@@ -556,7 +660,8 @@ impl State {
             self.aws_unwell = now + SignedDuration::from_secs(takes);
         }
         let id = format!("{name} {}", now.as_microsecond());
-        self.operations.retain(|_, o| !o.done || now - SignedDuration::from_hours(48) < o.done_at);
+        self.operations
+            .retain(|_, o| !o.done || now - SignedDuration::from_hours(48) < o.done_at);
         let change = Change {
             kind,
             key: key.clone(),
