@@ -24,7 +24,8 @@ const LONGEST_SLEEP: SignedDuration = SignedDuration::from_secs(30);
 pub type Sources = BTreeMap<SourceName, Arc<dyn Source>>;
 
 /// The span that a read at `at` asks about: whole days, so that a schedule's content changes once a day by the passing
-/// of time and otherwise only by edits.
+/// of time and otherwise only by edits. It begins the day before, because access lingers for up to 24 hours after a turn
+/// that has ended.
 #[must_use]
 pub fn window(at: Timestamp, horizon: SignedDuration) -> Interval {
     let day = SignedDuration::from_hours(24);
@@ -36,7 +37,8 @@ pub fn window(at: Timestamp, horizon: SignedDuration) -> Interval {
         .checked_add(horizon)
         .and_then(|t| t.checked_add(day))
         .unwrap_or(Timestamp::MAX);
-    Interval::new(midnight, end).unwrap_or(Interval::ALWAYS)
+    let start = midnight.checked_sub(day).unwrap_or(Timestamp::MIN);
+    Interval::new(start, end).unwrap_or(Interval::ALWAYS)
 }
 
 /// Reads every schedule once: sources beside each other, the schedules of one source after each other.

@@ -72,8 +72,9 @@ impl StoredSnapshots {
         wanted.iter().filter_map(newest).collect()
     }
 
-    /// What was known of every schedule `notice` before `at`: the content in force then. Where a schedule was first
-    /// read later than that, its first content counts, because nothing before it could contradict it.
+    /// What was known of every schedule `notice` before `at`: the content in force then, if reads went on finding it for
+    /// as long, because a single read, before an outage or a long poll, confirms nothing. Where a schedule was first read
+    /// later than that, its first content counts, because nothing before it could contradict it.
     #[must_use]
     pub fn settled(&self, wanted: &BTreeSet<ScheduleKey>, at: Timestamp, notice: SignedDuration) -> Snapshots {
         let known_since = at.checked_sub(notice).unwrap_or(Timestamp::MIN);
@@ -82,7 +83,9 @@ impl StoredSnapshots {
             let in_force = versions
                 .iter()
                 .rev()
-                .find(|v| v.first_read_at <= known_since)
+                .find(|v| {
+                    v.first_read_at <= known_since && notice <= v.first_read_at.duration_until(v.snapshot.read_at)
+                })
                 .or(versions.first());
             let covers = in_force.filter(|v| v.snapshot.window.contains(at)).or(versions.last());
             settled.extend(covers.map(|v| (key.clone(), v.snapshot.clone())));
@@ -302,4 +305,56 @@ impl Ledger {
 fn content_of(snapshot: &Snapshot) -> String {
     let hash = Sha256::digest(write_json(&(&snapshot.shifts, &snapshot.notices)).as_bytes());
     hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Interval, ScheduleKind, Shift, SourceName, SourceUser, SourceUserState};
+
+    #[test]
+    fn a_schedule_that_was_empty_once_before_an_outage_does_not_count_as_settled() {
+        let t = |minute: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute);
+        let window = Interval::new(t(-60), t(10_000)).unwrap();
+        let user = SourceUser {
+            id: "U1".into(),
+            name: None,
+            email: None,
+            state: SourceUserState::Active,
+        };
+        let shift = Shift {
+            interval: window,
+            start_known: true,
+            end_known: true,
+            user,
+            level: None,
+            permanent: false,
+            via_override: None,
+        };
+        let schedule = ScheduleKey {
+            source: SourceName("s".into()),
+            kind: ScheduleKind::Schedule,
+            id: "A".into(),
+        };
+        let wanted = BTreeSet::from([schedule.clone()]);
+        let read = |minute, shifts: &[Shift]| Snapshot {
+            schedule: schedule.clone(),
+            read_at: t(minute),
+            window,
+            shifts: shifts.to_vec(),
+            notices: Vec::new(),
+            clock_offset_ms: None,
+        };
+        let mut stored = StoredSnapshots::default();
+        let on_duty = |stored: &StoredSnapshots, minute| {
+            let notice = SignedDuration::from_mins(15);
+            stored.settled(&wanted, t(minute), notice)[&schedule].shifts.len()
+        };
+        stored.accept(read(0, std::slice::from_ref(&shift)), t(0));
+        stored.accept(read(60, std::slice::from_ref(&shift)), t(60));
+        stored.accept(read(61, &[]), t(61));
+        assert_eq!(on_duty(&stored, 90), 1, "nothing was read since");
+        stored.accept(read(80, &[]), t(80));
+        assert_eq!(on_duty(&stored, 90), 0, "it has been found again for the notice period");
+    }
 }

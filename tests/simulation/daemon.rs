@@ -227,6 +227,7 @@ impl Run {
         });
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;
+        let mut idle = false;
         let mut next_pass = world.now();
         let mut not_before = world.state().now;
         let mut offset = world.state().offset;
@@ -277,8 +278,7 @@ impl Run {
                             ));
                         }
                         self.promises.look(&mut state);
-                        self.promises
-                            .after_pass(&mut state, &pass, applier.in_flight().is_empty());
+                        self.promises.after_pass(&mut state, &pass, idle);
                     }
                     Err(error) => {
                         applier.supersede();
@@ -306,6 +306,7 @@ impl Run {
                 && next_pass <= world.now()
                 && let Some(mut with) = reconciler.take()
             {
+                idle = applier.in_flight().is_empty();
                 let (config, policy) = (self.config.clone(), Arc::clone(&self.policy));
                 passing = Some(tokio::spawn(async move {
                     let result = pass(&mut with, &config, &policy).await;

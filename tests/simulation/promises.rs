@@ -108,7 +108,8 @@ impl Promises {
                 self.judge_holding(state, cell, &key, earned.contains_key(&cell), &mut faults);
                 match (earned.get(&cell), held) {
                     (Some((start, _)), None) if !state.disabled.contains(&person) => {
-                        let since = *self.waiting.entry(cell).or_insert(*start);
+                        let taken = accesses.and_then(|a| a.last()?.until).unwrap_or(*start);
+                        let since = *self.waiting.entry(cell).or_insert((*start).max(taken));
                         let excuse = self.excuse(state, entitlement, &key);
                         self.count(now, excuse);
                         if PROMPT < since.max(excuse).duration_until(now) {
@@ -147,7 +148,13 @@ impl Promises {
         let until = self.last_earned(state, cell).max(last.since);
         let excuse = self.excuse(state, cell.0, key);
         self.count(state.now, excuse);
-        if PROMPT < until.max(excuse).duration_until(state.now) {
+        // While somebody on duty is disabled there is no incoming grant, and the outgoing one waits for patience to end.
+        let patience = if state.disabled.is_empty() {
+            SignedDuration::ZERO
+        } else {
+            minutes(10)
+        };
+        if PROMPT + patience < until.max(excuse).duration_until(state.now) {
             faults.push(format!(
                 "{} holds {} through us although nothing has caused it since {until}, without an excuse since {excuse}",
                 key.1, key.0
@@ -286,7 +293,10 @@ impl Promises {
             let lies = state.lies.values().any(|(first, _)| since - minutes(5) < *first);
             lies || state.known.values().any(|k| since - minutes(5) < k.learnt_at)
         };
-        if let (Some(since), false) = (self.clean_since.filter(|t| !learnt(*t)), boundary) {
+        if let (Some(since), false) = (
+            self.clean_since.filter(|t| !learnt(*t) && state.aws_unwell < *t),
+            boundary,
+        ) {
             let again: Vec<_> = approved
                 .iter()
                 .filter(|s| s.change.due < since && !s.change.is_ordered())
@@ -303,7 +313,9 @@ impl Promises {
                 ));
             }
         }
-        let settled = idle && approved.is_empty() && pass.survey.verdict.held.is_empty() && pass.open_intents == 0;
+        let well = state.aws_unwell + AFTER_AWS < state.now;
+        let settled =
+            idle && well && approved.is_empty() && pass.survey.verdict.held.is_empty() && pass.open_intents == 0;
         self.clean_since = if settled { Some(pass.survey.at) } else { None };
     }
 }

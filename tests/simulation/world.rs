@@ -121,7 +121,7 @@ pub(crate) struct State {
     /// The last instant at which AWS did something unusual.
     pub(crate) aws_unwell: Timestamp,
     pub(crate) calls: u64,
-    /// Who is asked before a revoke is carried out: [`crate::promises`].
+    /// Revokes that were asked for and have not been judged yet.
     pub(crate) revokes: Vec<(Timestamp, Key)>,
 }
 
