@@ -230,6 +230,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Closes the file, and with the last user of it moves its log into it. Dropping does the same a moment later.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+
     async fn check_owner(&self, path: &Path, owner_id: &str) -> Result<(), LedgerError> {
         let found: String = sqlx::query_scalar("SELECT owner_id FROM installation")
             .fetch_one(&self.pool)

@@ -215,7 +215,7 @@ impl Site {
     }
 
     /// The binary in an environment of its own.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dutybound"));
         command
             .arg("--config")

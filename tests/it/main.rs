@@ -3,6 +3,7 @@
 mod bad_input;
 mod check;
 mod corpus;
+mod crash;
 mod daemon;
 mod demo;
 mod faults;
