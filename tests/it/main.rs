@@ -8,6 +8,7 @@ mod daemon;
 mod demo;
 mod faults;
 mod harness;
+mod ledger_faults;
 mod one_shot;
 mod planning;
 mod readme;
