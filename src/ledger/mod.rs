@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -15,13 +16,17 @@ use crate::plan::{Change, Kept, Key, Owned};
 pub mod history;
 pub mod orders;
 pub mod snapshots;
+mod trouble;
 
 pub use history::{AccessRow, Board, HoldRow};
 pub use orders::{Approval, Bar};
 pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};
+pub use trouble::Trouble;
 
-/// How long a write waits for its turn.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
+/// How long a write waits for its turn among our own: some thirty changes at once, on a very slow disk.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a statement waits for a lock that another program holds, such as a person's order beside the daemon.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An open ledger.
 #[derive(Debug, Clone)]
@@ -69,20 +74,70 @@ pub enum LedgerError {
         #[source]
         source: std::io::Error,
     },
-    /// SQLite refused: damaged file, full or read-only disk, newer version.
-    #[error(
-        "the ledger cannot be used; nothing is changed in AWS without it, and a backup can be restored in its place"
-    )]
-    Database(#[from] sqlx::Error),
+    /// SQLite refused.
+    #[error("{trouble}")]
+    Database {
+        /// What that means.
+        trouble: Trouble,
+        /// What SQLite said.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The file is from another version of the program, or its schema was edited.
-    #[error("the ledger's schema does not fit this version of dutybound")]
+    #[error(
+        "the schema of the ledger does not fit this version of dutybound, and nothing is changed in AWS without it; run the version \
+         that wrote it, or restore a copy made by `dutybound backup`"
+    )]
     Schema(#[from] sqlx::migrate::MigrateError),
+    /// It could not be opened for one of the other reasons.
+    #[error("the ledger {path} cannot be used")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<LedgerError>,
+    },
+    /// SQLite's own check found damage.
+    #[error("{} ({found})", Trouble::Damaged)]
+    Corrupt {
+        /// The first finding.
+        found: String,
+    },
     /// A row does not read back as what was written.
     #[error("the ledger is damaged: {what} cannot be read back; restore it from a backup")]
     Damaged {
         /// Which row.
         what: String,
     },
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(source: sqlx::Error) -> Self {
+        Self::Database {
+            trouble: Trouble::of(&source),
+            source,
+        }
+    }
+}
+
+impl LedgerError {
+    /// Names the file where the error itself does not.
+    fn at(self, path: &Path) -> Self {
+        // What the migrations meet is the disk's trouble as often as the schema's.
+        let source = match self {
+            Self::Schema(sqlx::migrate::MigrateError::Execute(error)) => Self::from(error),
+            Self::Schema(sqlx::migrate::MigrateError::ExecuteMigration(error, _)) => Self::from(error),
+            other => other,
+        };
+        match source {
+            Self::Database { .. } | Self::Schema(_) | Self::Corrupt { .. } | Self::Damaged { .. } => Self::Unusable {
+                path: path.to_owned(),
+                source: Box::new(source),
+            },
+            named => named,
+        }
+    }
 }
 
 /// A change that was begun and of which the record does not say how it ended.
@@ -145,22 +200,7 @@ impl Ledger {
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
         restrict(path).map_err(io)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // An intent must survive a power cut, or a restart would not know what to settle.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true);
-        // Changes that end at the same moment queue for the one connection, however slow the disk.
-        let patient = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
-        let pool = patient.connect_with(options).await?;
-        sqlx::migrate!("src/ledger/migrations").run(&pool).await?;
-        sqlx::query("INSERT INTO installation (id, owner_id, created_at) VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(owner_id)
-            .bind(now.as_millisecond())
-            .execute(&pool)
-            .await?;
+        let pool = prepare(path, owner_id, now).await.map_err(|error| error.at(path))?;
         let ledger = Self {
             pool,
             _lock: Some(std::sync::Arc::new(lock)),
@@ -183,11 +223,14 @@ impl Ledger {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .read_only(true)
+            .busy_timeout(LOCK_PATIENCE)
             .foreign_keys(true);
         let pool = SqlitePoolOptions::new()
             .max_connections(2)
+            .acquire_timeout(PATIENCE)
             .connect_with(options)
-            .await?;
+            .await
+            .map_err(|error| LedgerError::from(error).at(path))?;
         let ledger = Self { pool, _lock: None };
         ledger.check_owner(path, owner_id).await?;
         Ok(ledger)
@@ -198,11 +241,16 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn open_beside(path: &Path, owner_id: &str) -> Result<Self, LedgerError> {
-        let options = SqliteConnectOptions::new().filename(path).foreign_keys(true);
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(LOCK_PATIENCE)
+            .foreign_keys(true);
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
+            .acquire_timeout(PATIENCE)
             .connect_with(options)
-            .await?;
+            .await
+            .map_err(|error| LedgerError::from(error).at(path))?;
         let ledger = Self { pool, _lock: None };
         ledger.check_owner(path, owner_id).await?;
         Ok(ledger)
@@ -236,10 +284,16 @@ impl Ledger {
         u32::try_from(self.pool.num_idle()) == Ok(self.pool.size())
     }
 
+    /// Closes the file, and with the last user of it moves its log into it. Dropping does the same a moment later.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+
     async fn check_owner(&self, path: &Path, owner_id: &str) -> Result<(), LedgerError> {
         let found: String = sqlx::query_scalar("SELECT owner_id FROM installation")
             .fetch_one(&self.pool)
-            .await?;
+            .await
+            .map_err(|error| LedgerError::from(error).at(path))?;
         if found == owner_id {
             return Ok(());
         }
@@ -560,6 +614,33 @@ async fn end_access(
     .execute(&mut *tx)
     .await?;
     Ok(())
+}
+
+/// Opens or creates the database, whole and with the present schema.
+async fn prepare(path: &Path, owner_id: &str, now: Timestamp) -> Result<SqlitePool, LedgerError> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .busy_timeout(LOCK_PATIENCE)
+        .journal_mode(SqliteJournalMode::Wal)
+        // An intent must survive a power cut, or a restart would not know what to settle.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true);
+    // Changes that end at the same moment queue for the one connection, however slow the disk.
+    let patient = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
+    let pool = patient.connect_with(options).await?;
+    // Reads touch only the pages that they need: damage elsewhere would show when an intent has been carried out already.
+    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await?;
+    if found != "ok" {
+        return Err(LedgerError::Corrupt { found });
+    }
+    sqlx::migrate!("src/ledger/migrations").run(&pool).await?;
+    sqlx::query("INSERT INTO installation (id, owner_id, created_at) VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(owner_id)
+        .bind(now.as_millisecond())
+        .execute(&pool)
+        .await?;
+    Ok(pool)
 }
 
 /// Creates the file readable by nobody else, before SQLite would create it readable by everybody.

@@ -215,7 +215,7 @@ impl Site {
     }
 
     /// The binary in an environment of its own.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dutybound"));
         command
             .arg("--config")
@@ -248,10 +248,14 @@ impl Site {
 
     /// Starts the daemon.
     pub(crate) fn daemon(&self) -> Daemon {
+        self.daemon_by(self.command(&["run"]))
+    }
+
+    /// Starts the daemon by a command that was made for it.
+    pub(crate) fn daemon_by(&self, mut command: Command) -> Daemon {
         let number = self.daemons.fetch_add(1, Ordering::Relaxed);
         let log = self.path(&format!("daemon-{number}.log"));
-        let child = self
-            .command(&["run"])
+        let child = command
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
@@ -402,6 +406,11 @@ impl Daemon {
             self.get("/readyz").await.is_some_and(|(status, _)| status == 200)
         })
         .await;
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal, such as `-TERM`.

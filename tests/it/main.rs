@@ -3,11 +3,13 @@
 mod bad_input;
 mod check;
 mod corpus;
+mod crash;
 mod daemon;
 mod demo;
 mod edits;
 mod faults;
 mod harness;
+mod ledger_faults;
 mod one_shot;
 mod planning;
 mod readme;
