@@ -178,13 +178,10 @@ impl Org {
             }
         }
         let mut rules = Vec::new();
-        for entitlement in 0..entitlements.len() {
+        for (entitlement, owned) in entitlements.iter().enumerate() {
             for _ in 0..rng.range(1, 2) {
-                let owner = entitlements[entitlement].project;
-                let project = entitlements[entitlement]
-                    .delegate_to
-                    .filter(|_| rng.percent(50))
-                    .unwrap_or(owner);
+                let owner = owned.project;
+                let project = owned.delegate_to.filter(|_| rng.percent(50)).unwrap_or(owner);
                 let on_call = rng.percent(85);
                 let schedule = rng.index(schedules.len());
                 let levels = schedules[schedule].levels;

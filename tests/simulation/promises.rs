@@ -265,10 +265,10 @@ impl Promises {
                 None => schedule.turns.clear(),
             }
             // What a provider says for as long as the notice period is obeyed, false as it is.
-            sure &= !state
+            sure &= state
                 .lies
                 .get(&index)
-                .is_some_and(|(first, last)| self.notice <= first.duration_until(*last));
+                .is_none_or(|(first, last)| first.duration_until(*last) < self.notice);
         }
         if truly && sure && contains(policy.earned(&known, entitlement, person, at)) {
             faults.push(format!(
