@@ -367,6 +367,7 @@ impl Applier {
             let left = self.clock.now().duration_until(step.patience_ends);
             let patience = Duration::try_from(left.max(SignedDuration::ZERO)).unwrap_or_default();
             let confirmed = tokio::select! {
+                biased;
                 ended = confirmation.wait_for(Option::is_some) => ended.is_ok_and(|c| *c == Some(true)),
                 () = self.clock.sleep(patience) => return None,
                 () = self.stop.cancelled() => return Some("the daemon is stopping".to_owned()),
@@ -426,6 +427,7 @@ impl Applier {
         loop {
             let wait = Duration::from_secs(*waits.next().unwrap_or(&5));
             tokio::select! {
+                biased;
                 () = self.clock.sleep(wait) => {}
                 () = self.stop.cancelled() => return Ok(None),
             }
