@@ -53,7 +53,7 @@ run() { # TARGET
     esac
     mkdir -p "$scratch/$1" "$build/findings/$1"
     fuzz run "$1" "$scratch/$1" "tests/fuzz/corpus/$1" -- \
-        -max_total_time="$seconds" -max_len=4096 -timeout=25 -rss_limit_mb=2048 -print_final_stats=1 \
+        -max_total_time="$seconds" -max_len=4096 -timeout=120 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="$build/findings/$1/" \
         ${dictionary:+-dict=tests/fuzz/dictionaries/$dictionary.dict} >"$scratch/$1.log" 2>&1
 }

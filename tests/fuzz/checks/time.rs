@@ -137,6 +137,10 @@ pub(crate) fn window(input: &[u8]) {
         return;
     };
     let window = CronWindow { cron, length, zone };
+    // Each search of a pattern that never fires takes as long as all the rest.
+    if window.next_start(start).is_none() {
+        return;
+    }
     let intervals = |from, to| {
         let range = Interval::new(from, to);
         range.map_or(Vec::new(), |range| {
