@@ -14,13 +14,11 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
-/// A provider in these tests: where it is read, who holds its entitlement, and whom an unhindered read would bring.
+/// A provider in these tests and where it is read.
 struct Provider {
     service: Service,
     schedule: &'static str,
     site: Site,
-    holder: &'static str,
-    other: &'static str,
 }
 
 impl Provider {
@@ -29,8 +27,6 @@ impl Provider {
             service: Service::PagerDuty,
             schedule: "pagerduty/PABC123",
             site: Site::new(organisation(), &format!("{PAYMENTS}{ON_CALL}")).await,
-            holder: ALICE,
-            other: BOB,
         }
     }
 
@@ -39,16 +35,6 @@ impl Provider {
             service: Service::Opsgenie,
             schedule: "opsgenie/6fce1fd0-bbbb-4000-8000-000000000001",
             site: Site::new(organisation(), DATA).await,
-            holder: DAVE,
-            other: ERIN,
-        }
-    }
-
-    fn group(&self) -> &'static str {
-        if self.service == Service::PagerDuty {
-            READERS
-        } else {
-            DATA_GROUP
         }
     }
 
