@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
-/// A provider in these tests, and where it is read.
+/// A provider in these tests and where it is read.
 struct Provider {
     service: Service,
     schedule: &'static str,
