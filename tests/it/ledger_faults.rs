@@ -279,3 +279,59 @@ async fn the_daemon_outlives_a_full_disk_and_goes_on_when_there_is_room() {
     daemon.term().await;
     assert_eq!(site.writes().len(), 4, "{}", site.story());
 }
+
+#[tokio::test]
+async fn two_daemons_with_ledgers_of_their_own_do_not_fight() {
+    let site = Site::payments().await;
+    let _first = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.until("alice reads", |view| view.world.aws.is_member(READERS, ALICE))
+        .await;
+    eventually("both grants are on record", async || site.intervals().await.len() == 2).await;
+    let config = fs::read_to_string(site.path("config.toml")).unwrap();
+    let other = config
+        .replace("\"ledger.db\"", "\"other.db\"")
+        .replace("owner_id = \"test\"", "owner_id = \"other\"");
+    fs::write(site.path("other.toml"), other).unwrap();
+    // The program with the other configuration.
+    let second = |arguments: &[&str]| {
+        let plain = site.command(&[]);
+        let mut command = Command::new(plain.get_program());
+        command
+            .args(["--config", "other.toml"])
+            .args(arguments)
+            .current_dir(site.path("."))
+            .env_clear()
+            .envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .stdin(Stdio::null());
+        command
+    };
+    site.sandbox.clear_journal();
+    let daemon = site.daemon_by(second(&["run"]));
+    daemon.ready().await;
+    eventually("the second one reports what is not its own", async || {
+        outcome(second(&["status"])).await.all().contains("Not ours (2)")
+    })
+    .await;
+    let several_passes = async || {
+        for _ in 0..4 {
+            site.until_polled("GET /schedules/PABC123").await;
+        }
+    };
+    several_passes().await;
+    assert_eq!(site.written(), [""; 0]);
+
+    // Whoever of the two is first: bob gets it, alice loses what the first one gave her, and then all is quiet.
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.until_admin(ALICE, false).await;
+    site.until("alice no longer reads", |view| {
+        !view.world.aws.is_member(READERS, ALICE)
+    })
+    .await;
+    several_passes().await;
+    site.sandbox.clear_journal();
+    several_passes().await;
+    assert_eq!(site.written(), [""; 0], "{}", site.story());
+    assert!(site.admin(BOB) && site.member(READERS, BOB));
+    assert!(!site.admin(ALICE) && !site.member(READERS, ALICE));
+}
