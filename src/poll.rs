@@ -210,3 +210,18 @@ impl Poller {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by simulation: a turn that ended just before midnight, with linger beyond it, fell out of the window.
+    #[test]
+    fn a_read_reaches_back_over_the_longest_linger() {
+        let at: Timestamp = "2026-03-02T00:00:05Z".parse().unwrap();
+        let horizon = SignedDuration::from_hours(14 * 24);
+        let window = window(at, horizon);
+        assert!(window.start() <= at - SignedDuration::from_hours(24));
+        assert!(at + horizon <= window.end());
+    }
+}
