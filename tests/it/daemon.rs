@@ -264,6 +264,11 @@ async fn an_approval_beside_the_daemon_releases_what_is_held() {
     site.configure(|s| s.more = "[timing]\npoll = \"1s\"\n[limits]\nsurprising_grants = 0\n".to_owned());
     let daemon = site.ready_daemon().await;
     site.until_admin(ALICE, true).await;
+    // What AWS shows a moment before the record would still be in flight for `diff`, and change the plan's digest.
+    eventually("alice's access is on record", async || {
+        !site.intervals().await.is_empty()
+    })
+    .await;
     site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
     daemon.until_says("the limit is 0").await;
     let diff = site.run(&["diff", "--format", "json"]).await.expect(3).json();
