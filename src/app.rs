@@ -14,6 +14,7 @@ use crate::cli::{self, Cli, Command, Format, exit};
 use crate::clock::{Clock, SystemClock};
 use crate::commands::{self, apply, diff, explain, report, revoke, status};
 use crate::config::{self, Config, Mode};
+use crate::daemon::files::{Files, ReadConfig};
 use crate::daemon::{Daemon, in_force::InForce};
 use crate::diagnostics::{Diagnostic, Report};
 use crate::http::{self, Health, Site};
@@ -526,24 +527,14 @@ async fn daemon(path: &Path) -> anyhow::Result<u8> {
         };
         tokio::spawn(http::serve(listener, site, std::future::pending()));
     }
-    let path = path.to_owned();
+    let policy = Arc::clone(in_force.policy());
+    let files = Files::watch(in_force, path.to_owned(), reader_of(path.to_owned()))
+        .context("cannot start the thread that watches the files")?;
     let daemon = Daemon {
         clock,
         config,
-        config_path: path.clone(),
-        read_config: Box::new(move || match config::load(&path, &ProcessEnv, Secrets::Read) {
-            Ok((config, warnings)) => {
-                log_warnings(&warnings);
-                Some(config)
-            }
-            Err(report) => {
-                for mistake in report.diagnostics() {
-                    tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "configuration refused; the one in force stays");
-                }
-                None
-            }
-        }),
-        in_force,
+        policy,
+        files,
         reconciler,
         sources,
         metrics,
@@ -552,4 +543,19 @@ async fn daemon(path: &Path) -> anyhow::Result<u8> {
     };
     daemon.run().await?;
     Ok(exit::OK)
+}
+
+fn reader_of(path: std::path::PathBuf) -> ReadConfig {
+    Box::new(move || match config::load(&path, &ProcessEnv, Secrets::Read) {
+        Ok((config, warnings)) => {
+            log_warnings(&warnings);
+            Some(config)
+        }
+        Err(report) => {
+            for mistake in report.diagnostics() {
+                tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "configuration refused; the one in force stays");
+            }
+            None
+        }
+    })
 }

@@ -15,16 +15,19 @@ use crate::metrics::Metrics;
 use crate::poll::{Poller, Sources, Wanted};
 use crate::reconcile::{Pass, PassError, Reconciler};
 
+pub mod files;
 pub mod in_force;
 mod journal;
 pub mod pace;
 mod watch;
 
+use crate::policy::Policy;
 use crate::text::clean;
-use in_force::{InForce, Reload};
+use files::{Files, Seen};
+use in_force::Reload;
 use journal::Journal;
 use pace::Pace;
-use watch::{StepWatch, Watched};
+use watch::StepWatch;
 
 /// Time between looks at the policy directory.
 const LOOK_AT_FILES: SignedDuration = SignedDuration::from_secs(2);
@@ -47,12 +50,10 @@ pub struct Daemon {
     pub clock: Arc<dyn Clock>,
     /// Configuration; limits, timing and identities are replaced by a reload.
     pub config: Config,
-    /// Where the configuration stands.
-    pub config_path: std::path::PathBuf,
-    /// Reads the configuration anew; `None` keeps the one in force. It says itself what was wrong.
-    pub read_config: Box<dyn Fn() -> Option<Config> + Send>,
-    /// The policy.
-    pub in_force: InForce,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+    /// What tells of edits of the policy and the configuration.
+    pub files: Files,
     /// What makes passes.
     pub reconciler: Reconciler,
     /// On-call sources.
@@ -99,7 +100,7 @@ impl Daemon {
         }
         tracing::info!(
             mode = self.config.mode.as_str(),
-            policy = self.in_force.policy().revision,
+            policy = self.policy.revision,
             "started"
         );
 
@@ -111,7 +112,6 @@ impl Daemon {
         let mut next_look = self.clock.now();
         let mut orders = None;
         let mut steps = StepWatch::new(&*self.clock);
-        let mut config_file = Watched::new(&self.config_path);
         let mut starting = Some(self.clock.now().saturating_add(FIRST_READS).unwrap_or(Timestamp::MAX));
         if self.knows_every_schedule().await {
             starting = None;
@@ -124,14 +124,11 @@ impl Daemon {
             }
             if next_look <= now {
                 next_look = now.saturating_add(LOOK_AT_FILES).unwrap_or(now);
-                let edited = config_file.look(&self.config_path);
-                if edited {
-                    self.reload_config();
-                }
-                if self.look_at_policy(false) || edited {
-                    wanted.send_replace(self.wanted());
-                    next_pass = now;
-                }
+                self.files.look(now);
+            }
+            if let Some(since) = self.files.hangs(now) {
+                tracing::error!(%since, "the policy directory or the configuration does not answer; what is in force stays, and no edit is seen until it does");
+                self.metrics.policy_loaded(false, &self.policy.revision, now);
             }
             let given = self.reconciler.ledger.orders_mark().await.ok();
             if given != orders {
@@ -163,11 +160,17 @@ impl Daemon {
                 () = news.notified() => next_pass = self.clock.now(),
                 _ = hangup.recv() => {
                     notify(&[sd_notify::NotifyState::Reloading]);
-                    self.look_at_policy(true);
-                    self.reload_config();
-                    wanted.send_replace(self.wanted());
-                    next_pass = self.clock.now();
-                    notify(&[sd_notify::NotifyState::Ready]);
+                    self.files.look_at_once(now);
+                }
+                seen = self.files.seen() => {
+                    let Some((seen, hung)) = seen else {
+                        self.stop(background).await;
+                        return Err(std::io::Error::other("the thread that watches the files broke off"));
+                    };
+                    if self.take_up(seen, hung) {
+                        wanted.send_replace(self.wanted());
+                        next_pass = self.clock.now();
+                    }
                 }
                 Some(ended) = background.join_next() => {
                     let why = format!("a part of the daemon broke off: {ended:?}");
@@ -184,13 +187,13 @@ impl Daemon {
 
     /// A ledger that knows every schedule serves at once; otherwise the first reads are worth a moment.
     async fn knows_every_schedule(&self) -> bool {
-        let schedules = self.in_force.policy().schedules();
+        let schedules = self.policy.schedules();
         let known = self.reconciler.snapshots.lock().await.newest(&schedules);
         schedules.iter().all(|key| known.contains_key(key))
     }
 
     async fn after_pass(&self, journal: &Journal) {
-        let schedules = self.in_force.policy().schedules();
+        let schedules = self.policy.schedules();
         let stored = self.reconciler.snapshots.lock().await;
         self.metrics.sources(&stored, &schedules, self.sources.keys());
         let status = journal.status_line(self.clock.now());
@@ -214,7 +217,7 @@ impl Daemon {
 
     fn wanted(&self) -> Wanted {
         Wanted {
-            schedules: self.in_force.policy().schedules(),
+            schedules: self.policy.schedules(),
             poll: self.config.timing.poll,
             horizon: self.config.timing.horizon,
         }
@@ -269,7 +272,7 @@ impl Daemon {
     }
 
     async fn reconcile(&mut self, now: Timestamp) -> Result<Pass, PassError> {
-        let policy = Arc::clone(self.in_force.policy());
+        let policy = Arc::clone(&self.policy);
         let since = now.checked_sub(APPROVAL_HOLDS).unwrap_or(Timestamp::MIN);
         let approval = self.reconciler.ledger.open_approval(since).await?;
         let digest = approval.as_ref().map(|approval| approval.digest.as_str());
@@ -291,38 +294,47 @@ impl Daemon {
         Ok(pass)
     }
 
-    /// Whether another policy is in force now.
-    fn look_at_policy(&mut self, at_once: bool) -> bool {
+    /// Puts in force what a look at the files brought. Returns whether that calls for a pass.
+    fn take_up(&mut self, seen: Seen, hung: bool) -> bool {
         let now = self.clock.now();
-        match self.in_force.look(now, at_once) {
-            Reload::Unchanged => false,
-            Reload::Restored => {
-                tracing::info!("the policy directory holds the policy in force again");
-                self.metrics.policy_loaded(true, &self.in_force.policy().revision, now);
-                false
-            }
+        self.policy = seen.policy;
+        let loaded = matches!(seen.reload, Reload::Loaded(_));
+        if hung || !matches!(seen.reload, Reload::Unchanged) {
+            self.metrics.policy_loaded(!seen.refusing, &self.policy.revision, now);
+        }
+        match seen.reload {
+            Reload::Unchanged => {}
+            Reload::Restored => tracing::info!("the policy directory holds the policy in force again"),
             Reload::Loaded(warnings) => {
                 for warning in &warnings {
                     tracing::warn!(place = warning.place(), detail = %clean(&warning.message), "policy warning");
                 }
-                tracing::info!(policy = self.in_force.policy().revision, "a new policy is in force");
-                self.metrics.policy_loaded(true, &self.in_force.policy().revision, now);
-                self.policy_shown.send_replace(Arc::clone(self.in_force.policy()));
-                true
+                tracing::info!(policy = self.policy.revision, "a new policy is in force");
+                self.policy_shown.send_replace(Arc::clone(&self.policy));
             }
             Reload::Refused(report) => {
                 for mistake in report.diagnostics() {
                     tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "policy refused; the one in force stays");
                 }
-                self.metrics.policy_loaded(false, &self.in_force.policy().revision, now);
-                false
             }
         }
+        if hung {
+            tracing::info!("the policy directory and the configuration answer again");
+        }
+        let reconfigured = seen.config.is_some();
+        if let Some(config) = seen.config {
+            self.reload_config(config);
+        }
+        if self.files.is_ordered() {
+            self.files.look(now);
+        } else if seen.ordered {
+            notify(&[sd_notify::NotifyState::Ready]);
+        }
+        loaded || reconfigured || seen.ordered
     }
 
     /// Everything of the configuration that can change without a restart.
-    fn reload_config(&mut self) {
-        let Some(new) = (self.read_config)() else { return };
+    fn reload_config(&mut self, new: Config) {
         let mode = match (self.config.mode, new.mode) {
             (Mode::Observe, Mode::Observe) => Mode::Observe,
             (Mode::Observe, _) | (_, Mode::Observe) => {

@@ -174,6 +174,39 @@ async fn a_good_edit_of_the_policy_is_taken_up_and_bad_ones_change_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_system_that_hangs_stops_no_hand_off() {
+    let site = admin_site().await;
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    // Opening a pipe that nobody writes to hangs like a file on a server that is gone.
+    let (config, away) = (site.path("config.toml"), site.path("away.toml"));
+    fs::rename(&config, &away).unwrap();
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&config)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let opened = tokio::task::spawn_blocking({
+        let config = config.clone();
+        move || fs::OpenOptions::new().write(true).open(config).unwrap()
+    })
+    .await
+    .unwrap();
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+    fs::remove_file(&config).unwrap();
+    fs::rename(&away, &config).unwrap();
+    drop(opened);
+    site.policy("project.toml", format!("{PAYMENTS}{ON_CALL}"));
+    site.until("bob reads", |view| view.world.aws.is_member(READERS, BOB))
+        .await;
+    daemon.term().await;
+}
+
+#[tokio::test]
 async fn sighup_reloads_mode_and_limits() {
     let site = admin_site().await;
     site.configure(|s| s.mode = "grant-only");
