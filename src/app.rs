@@ -10,17 +10,18 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Mutex, watch};
 
 use crate::apply::{Applier, End};
-use crate::cli::{self, Cli, Command, Format, exit};
+use crate::cli::{self, Cli, Command, ForecastFormat, Format, exit};
 use crate::clock::{Clock, SystemClock};
-use crate::commands::{self, apply, diff, explain, report, revoke, status};
+use crate::commands::{self, apply, diff, explain, forecast, report, revoke, status};
 use crate::config::{self, Config, Mode};
 use crate::daemon::files::{Files, ReadConfig};
 use crate::daemon::{Daemon, in_force::InForce};
 use crate::diagnostics::{Diagnostic, Report};
+use crate::forecast::{days_from, page};
 use crate::http::{self, Health, Site};
 use crate::iam_policy::{Place, iam_policy};
 use crate::identity_center::{Client, Slots};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, StoredSnapshots};
 use crate::live::LiveCache;
 use crate::metrics::Metrics;
 use crate::model::{EntitlementId, Interval, Person};
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Backup { to } => backup(path, &to).await,
         Command::Status(args) => show_status(path, args.format).await,
         Command::Explain(args) => show_explanation(path, &args).await,
+        Command::Forecast(args) => show_forecast(path, &args).await,
         Command::Report(args) => show_report(path, &args).await,
         Command::IamPolicy(args) => show_iam_policy(path, &args).await,
         Command::Schema { file } => print(match file {
@@ -487,6 +489,37 @@ async fn show_report(path: &Path, args: &cli::Report) -> anyhow::Result<u8> {
     let mut out = Vec::new();
     report::report(&rows, Some(baseline), &request, &mut out)?;
     print_bytes(&out)
+}
+
+async fn show_forecast(path: &Path, args: &cli::Forecast) -> anyhow::Result<u8> {
+    let clock = system_clock();
+    let now = clock.now();
+    let config = load_config(path, Secrets::Read)?;
+    let policy = load_policy(&config, now)?;
+    let calls = ApiCalls::new()?;
+    let sources = build_sources(&config, &calls, &clock)?;
+    let reader = Client::connect(&config.identity_center, calls, Arc::clone(&clock))
+        .await
+        .reader();
+    let stored = match open_if_there(&config).await? {
+        Some(ledger) => ledger.load_snapshots().await?,
+        None => StoredSnapshots::default(),
+    };
+    let period = days_from(now, args.days).context("the period ends beyond all time")?;
+    let (mut forecast, notes) = forecast::look(&config, &policy, &sources, &reader, stored, period).await;
+    if let Some(about) = &args.about {
+        forecast = forecast::only(forecast, about, &policy)?;
+    }
+    match args.format {
+        ForecastFormat::Text => print(forecast::text(&forecast, &notes))?,
+        ForecastFormat::Json => print_json(&serde_json::json!({ "forecast": forecast, "notes": notes }))?,
+        ForecastFormat::Html => print(page::page(&forecast, &notes)?)?,
+    };
+    Ok(if forecast.gaps.is_empty() {
+        exit::OK
+    } else {
+        exit::CHANGES
+    })
 }
 
 async fn daemon(path: &Path) -> anyhow::Result<u8> {

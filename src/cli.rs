@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use crate::commands::report;
+use crate::commands::{forecast, report};
 
 /// Exit codes, the same for every command.
 pub mod exit {
@@ -13,7 +13,7 @@ pub mod exit {
     pub const OK: u8 = 0;
     /// Something failed; the error on stderr says what.
     pub const ERROR: u8 = 1;
-    /// `diff`: there are changes. `explain`: the person does not hold it.
+    /// `diff`: there are changes. `explain`: the person does not hold it. `forecast`: there are gaps.
     pub const CHANGES: u8 = 2;
     /// `diff`, `apply`: a guard holds something.
     pub const HELD: u8 = 3;
@@ -40,8 +40,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-const AFTER_HELP: &str = "Exit codes: 0 done, nothing to do, holds; 1 error; 2 diff: changes, explain: does not hold; \
-3 something is held; 64 usage.\nData goes to stdout, logs to stderr. DUTYBOUND_LOG sets what is logged (default: info).";
+const AFTER_HELP: &str = "Exit codes: 0 done, nothing to do, holds; 1 error; 2 diff: changes, explain: does not hold, \
+forecast: gaps; 3 something is held; 64 usage.\nData goes to stdout, logs to stderr. DUTYBOUND_LOG sets what is logged (default: info).";
 
 /// What dutybound can do.
 #[derive(Debug, Subcommand)]
@@ -65,6 +65,8 @@ pub enum Command {
     Status(Formatted),
     /// Show why a person holds something or does not, link by link.
     Explain(Explain),
+    /// Show the coming days: who will hold what, and the gaps to repair before they matter.
+    Forecast(Forecast),
     /// Show access hours of a period.
     Report(Report),
     /// Print the minimal IAM policy for the configured entitlements.
@@ -144,6 +146,30 @@ pub struct Explain {
     /// How to show it.
     #[arg(long, default_value = "text")]
     pub format: Format,
+}
+
+/// Arguments of `forecast`.
+#[derive(Debug, Args)]
+pub struct Forecast {
+    /// A project, an entitlement such as `payments/prod-admin`, or a person; everything when left out.
+    pub about: Option<String>,
+    /// How far to look.
+    #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u16).range(1..=i64::from(forecast::FARTHEST_DAYS)))]
+    pub days: u16,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: ForecastFormat,
+}
+
+/// How a forecast is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ForecastFormat {
+    /// For people, on a terminal.
+    Text,
+    /// For programs.
+    Json,
+    /// One page that needs nothing else, for a browser or a mail.
+    Html,
 }
 
 /// Arguments of `report`.

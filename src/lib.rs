@@ -59,6 +59,7 @@ pub mod telemetry;
 // The pure core.
 pub mod accounting;
 pub mod desired;
+pub mod forecast;
 pub mod guard;
 pub mod iam_policy;
 pub mod plan;

@@ -358,7 +358,8 @@ fn people_of(timeline: &Timeline, foreseen: &Timeline, at: Timestamp) -> BTreeSe
         .collect()
 }
 
-async fn resolve_people(
+/// Looks everybody up in the identity store, beside each other.
+pub(crate) async fn resolve_people(
     reader: &Arc<dyn Read>,
     config: &Config,
     people: BTreeSet<Person>,

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod check;
 pub mod diff;
 pub mod explain;
+pub mod forecast;
 pub mod report;
 pub mod revoke;
 pub mod status;

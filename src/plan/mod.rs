@@ -28,6 +28,7 @@ use crate::problem::{Problem, collapse};
 pub mod render;
 mod resolve;
 
+pub(crate) use resolve::principal_of;
 use resolve::{Wanted, owning_entitlements, resolve};
 pub use resolve::{refuse_shared_targets, unsettled_targets};
 

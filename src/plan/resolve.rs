@@ -156,7 +156,29 @@ fn identify(
     person: &Person,
     causes: &[Cause],
 ) -> Result<PrincipalId, Box<Problem>> {
-    let (kind, message) = match inputs.people.get(person) {
+    principal_of(inputs.people.get(person), entitlement, person).map_err(|problem| {
+        Box::new(Problem {
+            rule: causes.first().map(|c| c.rule.clone()),
+            schedule: causes
+                .iter()
+                .filter_map(duty_of)
+                .map(|(schedule, _)| schedule.clone())
+                .next(),
+            ..*problem
+        })
+    })
+}
+
+/// The user of the identity store who is to hold the entitlement.
+///
+/// # Errors
+/// The problem that keeps the person from it.
+pub(crate) fn principal_of(
+    found: Option<&Result<Resolution, String>>,
+    entitlement: &EntitlementId,
+    person: &Person,
+) -> Result<PrincipalId, Box<Problem>> {
+    let (kind, message) = match found {
         Some(Ok(Resolution::Found(principal))) => return Ok(principal.clone()),
         Some(Ok(Resolution::Unknown)) => (
             ProblemKind::PersonUnknown,
@@ -187,12 +209,6 @@ fn identify(
     Err(Box::new(Problem {
         entitlement: Some(entitlement.clone()),
         person: Some(person.clone()),
-        rule: causes.first().map(|c| c.rule.clone()),
-        schedule: causes
-            .iter()
-            .filter_map(duty_of)
-            .map(|(schedule, _)| schedule.clone())
-            .next(),
         ..Problem::new(kind, message)
     }))
 }

@@ -8,6 +8,7 @@ mod daemon;
 mod demo;
 mod edits;
 mod faults;
+mod forecast;
 mod harness;
 mod ledger_faults;
 mod one_shot;

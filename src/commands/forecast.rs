@@ -1,0 +1,231 @@
+//! `forecast`: the coming days as people read them; reads the world and writes nothing.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use anyhow::bail;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::config::Config;
+use crate::forecast::{Forecast, Gap, Holding, forecast, people_of, when};
+use crate::identity_center::Read;
+use crate::ledger::StoredSnapshots;
+use crate::model::{EntitlementId, Interval, Person};
+use crate::policy::Policy;
+use crate::poll::{self, Sources};
+use crate::survey::resolve_people;
+use crate::text::{clean, instant, span};
+
+/// As far as PagerDuty shows shifts, less the days that a read reaches beyond what it is for.
+pub const FARTHEST_DAYS: u16 = 80;
+
+/// Columns of the bars at most; with the names before them a line stays within 100.
+const COLUMNS: i64 = 56;
+/// Longer names are cut.
+const NAME: usize = 36;
+
+/// Reads every schedule over the period and asks the identity store about everybody who is to hold something in it. Where
+/// a schedule cannot be read, what is `stored` stands in; the returned lines say so.
+pub async fn look(
+    config: &Config,
+    policy: &Policy,
+    sources: &Sources,
+    reader: &Arc<dyn Read>,
+    mut stored: StoredSnapshots,
+    period: Interval,
+) -> (Forecast, Vec<String>) {
+    let now = period.start();
+    let window = poll::window(now, now.duration_until(period.end()));
+    let schedules = policy.schedules();
+    let mut notes = Vec::new();
+    for read in poll::read_all(sources, &schedules, window).await {
+        match read {
+            Ok(snapshot) => {
+                stored.accept(snapshot, now);
+            }
+            Err(error) => notes.push(error.to_string()),
+        }
+    }
+    let snapshots = stored.newest(&schedules);
+    let wanted = people_of(policy, &snapshots, &config.identities, period);
+    let people = match reader.instance().await {
+        Ok(_) => Some(resolve_people(reader, config, wanted).await),
+        Err(why) => {
+            notes.push(format!(
+                "nobody was looked up in Identity Center, so nobody missing there is shown: {why}"
+            ));
+            None
+        }
+    };
+    notes.sort();
+    let forecast = forecast(policy, &snapshots, &config.identities, &people, period);
+    (forecast, notes)
+}
+
+/// The forecast of one project, one entitlement or one person.
+///
+/// # Errors
+/// When `about` is none of these.
+pub fn only(forecast: Forecast, about: &str, policy: &Policy) -> anyhow::Result<Forecast> {
+    let person = Person::parse(about).ok();
+    let known = policy.entitlements().any(|e| e.id.to_string() == about);
+    if person.is_none() && !known && !policy.projects.keys().any(|name| name.0 == about) {
+        bail!("{about:?} is no project, no entitlement and no e-mail address; `dutybound check` shows what there is");
+    }
+    let concerns = |id: &EntitlementId| id.to_string() == about || id.project.0 == about;
+    let holding = |h: &Holding| concerns(&h.entitlement) || person.as_ref() == Some(&h.person);
+    let gap = |g: &Gap| g.entitlements.iter().any(concerns) || (person.is_some() && g.person == person);
+    Ok(Forecast {
+        period: forecast.period,
+        holdings: forecast.holdings.into_iter().filter(holding).collect(),
+        gaps: forecast.gaps.into_iter().filter(gap).collect(),
+    })
+}
+
+/// For a terminal.
+#[must_use]
+pub fn text(forecast: &Forecast, notes: &[String]) -> String {
+    let mut out = String::new();
+    let period = forecast.period;
+    let scale = Scale::new(period);
+    let column = SignedDuration::from_secs(period.duration().as_secs() / scale.columns);
+    line(
+        &mut out,
+        &format!("Forecast {}, in UTC; a column is {}", when(period), span(column)),
+    );
+    for note in notes {
+        line(&mut out, &format!("  ! {}", clean(note)));
+    }
+    let entitlements: BTreeSet<&EntitlementId> = forecast.holdings.iter().map(|h| &h.entitlement).collect();
+    if entitlements.is_empty() {
+        line(&mut out, "\nNobody is due to hold anything.");
+    } else {
+        line(
+            &mut out,
+            &format!("\n{:width$} {}", "", scale.header(), width = NAME + 2),
+        );
+    }
+    for id in entitlements {
+        line(&mut out, &clean(&id.to_string()));
+        let mine: Vec<&Holding> = forecast.holdings.iter().filter(|h| h.entitlement == *id).collect();
+        let mut people: Vec<&Person> = Vec::new();
+        for holding in &mine {
+            if !people.contains(&&holding.person) {
+                people.push(&holding.person);
+            }
+        }
+        for person in people {
+            let turns: Vec<&Holding> = mine.iter().filter(|h| h.person == *person).copied().collect();
+            line(
+                &mut out,
+                &format!("  {:NAME$} {}", cut(person.as_str()), scale.bar(&turns)),
+            );
+        }
+        for holding in mine {
+            line(&mut out, &format!("    {}", turn(holding, period)));
+        }
+    }
+    line(&mut out, &format!("\nGaps ({})", forecast.gaps.len()));
+    for gap in &forecast.gaps {
+        let more = match gap.more {
+            0 => String::new(),
+            n => format!(", and {n} more times"),
+        };
+        line(&mut out, &format!("  {}{more}", when(gap.during)));
+        line(&mut out, &format!("      {}", clean(&gap.message)));
+        if 1 < gap.entitlements.len() {
+            let names: Vec<String> = gap.entitlements.iter().map(|id| clean(&id.to_string())).collect();
+            line(&mut out, &format!("      concerns {}", names.join(", ")));
+        }
+    }
+    out
+}
+
+fn line(out: &mut String, text: &str) {
+    let _infallible = writeln!(out, "{}", text.trim_end());
+}
+
+fn turn(holding: &Holding, period: Interval) -> String {
+    let start = if holding.held.start() == period.start() {
+        "now".to_owned()
+    } else {
+        instant(holding.held.start())
+    };
+    let end = match holding.end_known {
+        true => format!("to {}", instant(holding.held.end())),
+        false => "and beyond".to_owned(),
+    };
+    let kept = match holding.kept_from {
+        Some(kind) => format!(" BUT {}", kind.as_str().replace('_', " ")),
+        None => String::new(),
+    };
+    format!("{start:20} {end:23}  {}{kept}", clean(holding.person.as_str()))
+}
+
+fn cut(name: &str) -> String {
+    let name = clean(name);
+    if name.chars().count() <= NAME {
+        name
+    } else {
+        name.chars().take(NAME - 1).chain(['…']).collect()
+    }
+}
+
+/// Which column of the bars stands for which time.
+struct Scale {
+    period: Interval,
+    days: i64,
+    columns: i64,
+}
+
+impl Scale {
+    fn new(period: Interval) -> Self {
+        let days = (period.duration().as_hours() / 24).max(1);
+        let columns = if days <= COLUMNS {
+            days * (COLUMNS / days).min(24)
+        } else {
+            COLUMNS
+        };
+        Self { period, days, columns }
+    }
+
+    fn edge(&self, column: i64) -> Timestamp {
+        let whole = self.period.duration().as_secs();
+        let after = SignedDuration::from_secs(whole * column / self.columns);
+        self.period.start().saturating_add(after).unwrap_or(self.period.end())
+    }
+
+    /// The day of the month where each day begins, as far as there is room.
+    fn header(&self) -> String {
+        let mut header = String::new();
+        let each = (self.columns / self.days).max(1);
+        let step = (3 + each - 1) / each * each;
+        let mut column = 0;
+        while column < self.columns {
+            let date = self.edge(column).strftime("%d").to_string();
+            let _infallible = write!(header, "{date:width$}", width = usize::try_from(step).unwrap_or(3));
+            column += step;
+        }
+        header
+    }
+
+    fn bar(&self, turns: &[&Holding]) -> String {
+        let cell = |column| {
+            let Some(here) = Interval::new(self.edge(column), self.edge(column + 1)) else {
+                return '·';
+            };
+            let inside = |h: &&&Holding| h.held.intersect(&here).is_some();
+            match turns.iter().find(inside) {
+                Some(turn) if turn.kept_from.is_some() => '!',
+                Some(_) => {
+                    let held = turns.iter().filter_map(|h| h.held.intersect(&here));
+                    let whole = held.fold(SignedDuration::ZERO, |sum, part| sum.saturating_add(part.duration()));
+                    if here.duration() <= whole { '█' } else { '▒' }
+                }
+                None => '·',
+            }
+        };
+        (0..self.columns).map(cell).collect()
+    }
+}
