@@ -99,9 +99,30 @@ pub struct Diff {
     /// Show the plan that would be made at this instant against the live state of now.
     #[arg(long, value_name = "TIME")]
     pub at: Option<Timestamp>,
+    /// Compare the policy with a former one instead: a directory, or a revision of the policy directory's Git repository.
+    #[arg(long, value_name = "DIR or REVISION", conflicts_with = "at")]
+    pub base: Option<String>,
+    /// With --base: how far to look.
+    #[arg(long, default_value_t = 14, requires = "base",
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(forecast::FARTHEST_DAYS)))]
+    pub days: u16,
+    /// With --base: ask no provider; the schedules are those that the ledger has.
+    #[arg(long, requires = "base")]
+    pub offline: bool,
     /// How to show it.
     #[arg(long, default_value = "text")]
-    pub format: Format,
+    pub format: DiffFormat,
+}
+
+/// How a `diff` is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DiffFormat {
+    /// For people, on a terminal.
+    Text,
+    /// For programs.
+    Json,
+    /// With --base: for a comment at a pull request.
+    Markdown,
 }
 
 /// Arguments of `apply`.

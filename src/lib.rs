@@ -58,6 +58,7 @@ pub mod telemetry;
 
 // The pure core.
 pub mod accounting;
+pub mod compare;
 pub mod desired;
 pub mod forecast;
 pub mod guard;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::spans::without;
 use super::{Gap, GapKind, Holding};
 use crate::desired::Snapshots;
 use crate::model::{EntitlementId, Interval, Person, ScheduleKey};
@@ -52,7 +53,7 @@ pub fn uncovered(policy: &Policy, snapshots: &Snapshots, period: Interval) -> Ve
             .iter()
             .filter(|shift| counts(shift.level) && (permanent || !shift.permanent))
             .map(|shift| shift.interval);
-        let bare = complement(turns.collect(), known);
+        let bare = without(&[known], &turns.collect::<Vec<_>>());
         if let Some(first) = bare.first() {
             let at = levels.map(|levels| {
                 let levels: Vec<String> = levels.iter().map(ToString::to_string).collect();
@@ -117,17 +118,4 @@ pub fn short_of_holders(policy: &Policy, holdings: &[Holding], period: Interval)
         }
     }
     gaps
-}
-
-/// The parts of `whole` that none of `parts` covers.
-fn complement(mut parts: Vec<Interval>, whole: Interval) -> Vec<Interval> {
-    parts.sort();
-    let mut from = whole.start();
-    let mut bare = Vec::new();
-    for part in parts {
-        bare.extend(Interval::new(from, part.start().min(whole.end())));
-        from = from.max(part.end());
-    }
-    bare.extend(Interval::new(from, whole.end()));
-    bare
 }

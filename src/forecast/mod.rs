@@ -16,6 +16,7 @@ use crate::text::{instant, span};
 
 mod coverage;
 pub mod page;
+pub(crate) mod spans;
 #[cfg(test)]
 mod tests;
 

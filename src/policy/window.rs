@@ -1,6 +1,6 @@
 //! Membership windows: a cron pattern for the starts, and a length that is elapsed or wall-clock time.
 
-use std::str::FromStr as _;
+use std::{fmt, str::FromStr as _};
 
 use croner::Cron;
 use jiff::{
@@ -8,7 +8,7 @@ use jiff::{
     tz::{AmbiguousOffset, TimeZone},
 };
 
-use crate::model::Interval;
+use crate::{model::Interval, text::span};
 
 /// When a membership rule holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,16 @@ pub struct CronWindow {
     pub length: WindowLength,
     /// The zone of the pattern and of `until`.
     pub zone: TimeZone,
+}
+
+impl fmt::Display for CronWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let zone = self.zone.iana_name().unwrap_or("its own zone");
+        match self.length {
+            WindowLength::For(length) => write!(f, "{:?} for {} in {zone}", self.cron.as_str(), span(length)),
+            WindowLength::Until(time) => write!(f, "{:?} until {time} in {zone}", self.cron.as_str()),
+        }
+    }
 }
 
 /// The two ways to say how long a window lasts. They differ on the nights of a DST change.
