@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, watch};
 use crate::apply::{Applier, End};
 use crate::cli::{self, Cli, Command, DiffFormat, ForecastFormat, Format, exit};
 use crate::clock::{Clock, SystemClock};
-use crate::commands::{self, apply, base, diff, explain, forecast, report, revoke, status};
+use crate::commands::{self, apply, backtest, base, diff, explain, forecast, report, revoke, status};
 use crate::config::{self, Config, Mode};
 use crate::daemon::files::{Files, ReadConfig};
 use crate::daemon::{Daemon, in_force::InForce};
@@ -50,6 +50,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Status(args) => show_status(path, args.format).await,
         Command::Explain(args) => show_explanation(path, &args).await,
         Command::Forecast(args) => show_forecast(path, &args).await,
+        Command::Backtest(args) => show_backtest(path, &args).await,
         Command::Report(args) => show_report(path, &args).await,
         Command::IamPolicy(args) => show_iam_policy(path, &args).await,
         Command::Schema { file } => print(match file {
@@ -201,17 +202,21 @@ async fn show_diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
     })
 }
 
+fn load_other_policy(base: &str, config: &Config, now: Timestamp) -> anyhow::Result<Policy> {
+    let loaded = base::load(base, &config.policy_dir, &context(config, now));
+    if let Err(base::BaseError::Policy(report)) = &loaded {
+        show_report_of_mistakes(report);
+    }
+    Ok(loaded?)
+}
+
 async fn show_comparison(path: &Path, base: &str, args: &cli::Diff) -> anyhow::Result<u8> {
     let clock = system_clock();
     let now = clock.now();
     let secrets = if args.offline { Secrets::Skip } else { Secrets::Read };
     let config = load_config(path, secrets)?;
     let after = load_policy(&config, now)?;
-    let before = base::load(base, &config.policy_dir, &context(&config, now)).inspect_err(|error| {
-        if let base::BaseError::Policy(report) = error {
-            show_report_of_mistakes(report);
-        }
-    })?;
+    let before = load_other_policy(base, &config, now)?;
     let sources = match args.offline {
         true => None,
         false => Some(build_sources(&config, &ApiCalls::new()?, &clock)?),
@@ -556,6 +561,38 @@ async fn show_forecast(path: &Path, args: &cli::Forecast) -> anyhow::Result<u8> 
     } else {
         exit::CHANGES
     })
+}
+
+async fn show_backtest(path: &Path, args: &cli::Backtest) -> anyhow::Result<u8> {
+    let clock = system_clock();
+    let now = clock.now();
+    let end = args.to.unwrap_or(now);
+    let begin = end.checked_sub(SignedDuration::from_hours(24 * i64::from(args.days)))?;
+    if now < end {
+        bail!("--to {end} has not come; `dutybound forecast` looks ahead");
+    }
+    let period = Interval::new(begin, end).context("the period is empty")?;
+    let config = load_config(path, Secrets::Read)?;
+    let in_force = load_policy(&config, now)?;
+    let other = args
+        .policy
+        .as_deref()
+        .map(|p| load_other_policy(p, &config, now))
+        .transpose()?;
+    let sources = build_sources(&config, &ApiCalls::new()?, &clock)?;
+    let policies: Vec<&Policy> = other.iter().chain([&in_force]).collect();
+    let (snapshots, notes) = backtest::read(&policies, &sources, period, now).await;
+    let of = |policy| backtest::backtest(&config, policy, &snapshots, period);
+    let (tested, against) = match &other {
+        Some(other) => (of(other), Some(of(&in_force))),
+        None => (of(&in_force), None),
+    };
+    match args.format {
+        Format::Text => print(backtest::text(period, &tested, against.as_ref(), &notes)),
+        Format::Json => print_json(&serde_json::json!({
+            "period": period, "tested": tested, "in_force": against, "notes": notes
+        })),
+    }
 }
 
 async fn daemon(path: &Path) -> anyhow::Result<u8> {

@@ -67,6 +67,8 @@ pub enum Command {
     Explain(Explain),
     /// Show the coming days: who will hold what, and the gaps to repair before they matter.
     Forecast(Forecast),
+    /// Show what a policy would have granted over past shifts.
+    Backtest(Backtest),
     /// Show access hours of a period.
     Report(Report),
     /// Print the minimal IAM policy for the configured entitlements.
@@ -191,6 +193,25 @@ pub enum ForecastFormat {
     Json,
     /// One page that needs nothing else, for a browser or a mail.
     Html,
+}
+
+/// Arguments of `backtest`.
+#[derive(Debug, Args)]
+pub struct Backtest {
+    /// The policy to test: a directory, or a revision of the policy directory's Git repository; the one in force when left
+    /// out.
+    #[arg(long, value_name = "DIR or REVISION")]
+    pub policy: Option<String>,
+    /// How many days back from `--to`.
+    #[arg(long, default_value_t = 28,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(forecast::FARTHEST_DAYS)))]
+    pub days: u16,
+    /// End of the period; now when left out.
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Timestamp>,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
 }
 
 /// Arguments of `report`.
