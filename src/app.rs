@@ -10,9 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Mutex, watch};
 
 use crate::apply::{Applier, End};
-use crate::cli::{self, Cli, Command, DiffFormat, ForecastFormat, Format, exit};
+use crate::cli::{self, Cli, Command, DiffFormat, ForecastFormat, Format, ReviewFormat, exit};
 use crate::clock::{Clock, SystemClock};
-use crate::commands::{self, apply, backtest, base, diff, explain, forecast, report, revoke, status};
+use crate::commands::{self, apply, backtest, base, diff, explain, forecast, report, review, revoke, status};
 use crate::config::{self, Config, Mode};
 use crate::daemon::files::{Files, ReadConfig};
 use crate::daemon::{Daemon, in_force::InForce};
@@ -51,6 +51,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Explain(args) => show_explanation(path, &args).await,
         Command::Forecast(args) => show_forecast(path, &args).await,
         Command::Backtest(args) => show_backtest(path, &args).await,
+        Command::Review(args) => show_review(path, &args).await,
         Command::Report(args) => show_report(path, &args).await,
         Command::IamPolicy(args) => show_iam_policy(path, &args).await,
         Command::Schema { file } => print(match file {
@@ -592,6 +593,38 @@ async fn show_backtest(path: &Path, args: &cli::Backtest) -> anyhow::Result<u8> 
         Format::Json => print_json(&serde_json::json!({
             "period": period, "tested": tested, "in_force": against, "notes": notes
         })),
+    }
+}
+
+async fn show_review(path: &Path, args: &cli::Review) -> anyhow::Result<u8> {
+    let clock = system_clock();
+    let now = clock.now();
+    let owner = args.owner.as_deref().map(Person::parse).transpose()?;
+    let begin = now.checked_sub(SignedDuration::from_hours(24 * i64::from(args.days)))?;
+    let period = Interval::new(begin, now).context("the period is empty")?;
+    let config = load_config(path, Secrets::Read)?;
+    let policy = load_policy(&config, now)?;
+    let calls = ApiCalls::new()?;
+    let sources = build_sources(&config, &calls, &clock)?;
+    let reader = Client::connect(&config.identity_center, calls, Arc::clone(&clock))
+        .await
+        .reader();
+    let ledger = open_if_there(&config).await?;
+    let (mut found, notes) = review::look(&config, &policy, &sources, &reader, ledger.as_ref(), period).await?;
+    if let Some(owner) = &owner {
+        found = found.of_owner(owner);
+    }
+    match args.format {
+        ReviewFormat::Text => print(found.text(&notes)),
+        ReviewFormat::Json => print_json(&serde_json::json!({ "review": found, "notes": notes })),
+        ReviewFormat::Markdown => {
+            for note in &notes {
+                tracing::warn!(detail = %clean(note), "the review is not complete");
+            }
+            let owners = owner.map_or_else(|| found.owners(), |owner| [owner].into());
+            let messages: Vec<String> = owners.iter().map(|owner| found.message(owner)).collect();
+            print(messages.join("\n---\n\n"))
+        }
     }
 }
 

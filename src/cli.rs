@@ -69,6 +69,8 @@ pub enum Command {
     Forecast(Forecast),
     /// Show what a policy would have granted over past shifts.
     Backtest(Backtest),
+    /// Show owners what to look at when access is to be taken away; removes nothing.
+    Review(Review),
     /// Show access hours of a period.
     Report(Report),
     /// Print the minimal IAM policy for the configured entitlements.
@@ -212,6 +214,32 @@ pub struct Backtest {
     /// How to show it.
     #[arg(long, default_value = "text")]
     pub format: Format,
+}
+
+/// Arguments of `review`.
+#[derive(Debug, Args)]
+pub struct Review {
+    /// Only what this owner decides about.
+    #[arg(long, value_name = "PERSON")]
+    pub owner: Option<String>,
+    /// How many days to look back.
+    #[arg(long, default_value_t = 60,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(forecast::FARTHEST_DAYS)))]
+    pub days: u16,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: ReviewFormat,
+}
+
+/// How a `review` is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReviewFormat {
+    /// For people, on a terminal.
+    Text,
+    /// For programs.
+    Json,
+    /// One message for each owner, ready to be mailed.
+    Markdown,
 }
 
 /// Arguments of `report`.

@@ -64,6 +64,7 @@ pub mod forecast;
 pub mod guard;
 pub mod iam_policy;
 pub mod plan;
+pub mod review;
 
 // The record, and what carries things out.
 pub mod apply;

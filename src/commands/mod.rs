@@ -8,5 +8,6 @@ pub mod diff;
 pub mod explain;
 pub mod forecast;
 pub mod report;
+pub mod review;
 pub mod revoke;
 pub mod status;

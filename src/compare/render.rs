@@ -8,7 +8,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use super::{Change, Comparison, HoursLine, PersonLine};
 use crate::forecast::{Gap, spans::length, when};
 use crate::model::{Interval, ProjectName};
-use crate::text::{clean, instant, span};
+use crate::text::{clean, instant, markdown as cell, span};
 
 impl Comparison {
     /// For a terminal.
@@ -180,25 +180,6 @@ impl Comparison {
             instant(self.period.start())
         )
     }
-}
-
-/// Text from outside in a cell of a table: neither Markdown nor HTML nor a mention of anybody.
-fn cell(text: &str) -> String {
-    let mut out = String::new();
-    for c in clean(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '@' => out.push_str("&#64;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' => {
-                out.push('\\');
-                out.push(c);
-            }
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 fn short(revision: &str) -> String {

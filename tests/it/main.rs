@@ -16,4 +16,5 @@ mod ledger_faults;
 mod one_shot;
 mod planning;
 mod readme;
+mod review;
 mod scenarios;
