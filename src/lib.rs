@@ -62,6 +62,7 @@ pub mod desired;
 pub mod guard;
 pub mod iam_policy;
 pub mod plan;
+pub mod unfinished;
 
 // The record, and what carries things out.
 pub mod apply;

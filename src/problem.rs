@@ -47,7 +47,9 @@ pub enum ProblemKind {
     ScheduleFailing,
     /// The clocks of this host and of a provider disagree.
     ClockSkew,
-    /// AWS refused or did not confirm a change.
+    /// AWS works on a change and does not end it, or its answer never came.
+    ChangeUnsettled,
+    /// AWS refused a change, or it must wait for one that AWS refused.
     ChangeFailed,
     /// Access stands although its last cause ended a while ago.
     RevokeOverdue,
@@ -108,6 +110,12 @@ impl ProblemKind {
             )
     }
 
+    /// Whether it says that something has been waited for too long.
+    #[must_use]
+    pub fn is_overdue(self) -> bool {
+        matches!(self, Self::RevokeOverdue | Self::GrantOverdue)
+    }
+
     /// A stable word for labels and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -118,6 +126,7 @@ impl ProblemKind {
             Self::ScheduleStale => "schedule_stale",
             Self::ScheduleFailing => "schedule_failing",
             Self::ClockSkew => "clock_skew",
+            Self::ChangeUnsettled => "change_unsettled",
             Self::ChangeFailed => "change_failed",
             Self::RevokeOverdue => "revoke_overdue",
             Self::GrantOverdue => "grant_overdue",
@@ -141,13 +150,14 @@ impl ProblemKind {
     }
 
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::AwsUnavailable,
         Self::TargetUnresolved,
         Self::ScheduleUnread,
         Self::ScheduleStale,
         Self::ScheduleFailing,
         Self::ClockSkew,
+        Self::ChangeUnsettled,
         Self::ChangeFailed,
         Self::RevokeOverdue,
         Self::GrantOverdue,

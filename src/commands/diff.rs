@@ -8,13 +8,15 @@ use jiff::{SignedDuration, Timestamp};
 use crate::commands::status::schedule_status;
 use crate::config::Config;
 use crate::identity_center::{AwsError, Read};
-use crate::ledger::{Ledger, LedgerError, StoredSnapshots};
+use crate::ledger::{Ledger, LedgerError, StoredSnapshots, tries};
 use crate::live::{CONSISTENCY_GRACE, LiveCache};
 use crate::plan::render::{SourceLine, View};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
 use crate::problem::{Problem, ProblemKind};
+use crate::reconcile::UNKNOWN_IS_OURS;
 use crate::survey::{Record, Survey, When, survey};
+use crate::unfinished::Unsettled;
 
 /// PagerDuty shows shifts at most 90 days ahead.
 const FARTHEST: SignedDuration = SignedDuration::from_hours(80 * 24);
@@ -62,12 +64,11 @@ pub async fn look(
         record.confirmed = ledger
             .confirmed_since(now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN))
             .await?;
-        record.in_flight = ledger
-            .open_intents()
-            .await?
-            .into_iter()
-            .map(|i| (i.change.key(), i.change.kind))
-            .collect();
+        record.unsettled = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
+        let open = record.unsettled.iter().map(|open| &open.intent.change);
+        record.in_flight = open.map(|change| (change.key(), change.kind)).collect();
+        let since = now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN);
+        record.failures = tries::by_key(ledger.failed_tries(since).await?);
     }
     if let Some(at) = at {
         let ahead = now.duration_until(at);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::ledger::{AccessRow, Bar, Board, HoldRow, StoredSnapshots};
 use crate::model::ScheduleKey;
+use crate::problem::{Problem, ProblemKind};
 use crate::text::{cause, clean, instant, span};
 
 /// What `status` shows.
@@ -16,6 +17,8 @@ pub struct Status {
     pub at: Timestamp,
     /// Grants of ours that stand, by entitlement and person.
     pub access: Vec<AccessRow>,
+    /// What was asked of AWS and is not in force.
+    pub not_in_force: Vec<Problem>,
     /// Who holds nothing by a person's order.
     pub bars: Vec<Bar>,
     /// What guards hold.
@@ -45,20 +48,30 @@ impl Status {
     pub fn new(
         at: Timestamp,
         mut access: Vec<AccessRow>,
+        mut not_in_force: Vec<Problem>,
         bars: Vec<Bar>,
         held: Vec<HoldRow>,
-        stored: &StoredSnapshots,
-        schedules: &std::collections::BTreeSet<ScheduleKey>,
-        last_pass: Option<Board>,
+        schedules: Vec<ScheduleStatus>,
+        mut last_pass: Option<Board>,
     ) -> Self {
         access.retain(|a| a.revoked_at.is_none());
+        if let Some(board) = &mut last_pass {
+            // The record is newer than what the last pass saw, and nothing is told twice.
+            let newer: Vec<_> = not_in_force.iter().map(Problem::subject).collect();
+            board.problems.retain(|p| !newer.contains(&p.subject()));
+            board.problems.retain(|p| p.kind != ProblemKind::ChangeUnsettled);
+            // What waits for another change was not asked of AWS, so only the pass knows of it.
+            let waits = |p: &mut Problem| p.kind == ProblemKind::ChangeFailed;
+            not_in_force.extend(board.problems.extract_if(.., waits));
+        }
         access.sort_by(|a, b| (&a.entitlement, &a.person).cmp(&(&b.entitlement, &b.person)));
         Self {
             at,
             access,
+            not_in_force,
             bars,
             held,
-            schedules: schedule_status(stored, schedules),
+            schedules,
             last_pass,
         }
     }
@@ -74,6 +87,10 @@ impl Status {
     fn write(&self, out: &mut String) -> std::fmt::Result {
         let mode = self.last_pass.as_ref().map_or("unknown", |b| b.mode.as_str());
         writeln!(out, "Status at {}   mode {mode}", instant(self.at))?;
+        let last_seen = self.last_pass.iter().flat_map(|board| &board.problems);
+        for problem in last_seen.filter(|p| is_out_of_sight(p)) {
+            writeln!(out, "{}", problem_line(problem))?;
+        }
         writeln!(out, "\nHeld now ({})", self.access.len())?;
         let mut entitlement = None;
         for access in &self.access {
@@ -96,6 +113,7 @@ impl Status {
                 writeln!(out, "      {}", cause(&recorded.cause))?;
             }
         }
+        write_problems(out, "Not in force", self.not_in_force.iter())?;
         if !self.bars.is_empty() {
             writeln!(out, "\nHolding nothing by order ({})", self.bars.len())?;
             for bar in &self.bars {
@@ -154,12 +172,7 @@ impl Status {
                 writeln!(out, "  {} holds {}", clean(&drift.holder), drift.entitlement)?;
             }
         }
-        if !board.problems.is_empty() {
-            writeln!(out, "\nProblems ({})", board.problems.len())?;
-            for problem in &board.problems {
-                writeln!(out, "  {}: {}", problem.kind.as_str(), clean(&problem.to_string()))?;
-            }
-        }
+        write_problems(out, "Problems", board.problems.iter().filter(|p| !is_out_of_sight(p)))?;
         match board.next_boundary {
             Some(next) => writeln!(
                 out,
@@ -170,6 +183,30 @@ impl Status {
             None => writeln!(out, "\nNo boundary is known ahead."),
         }
     }
+}
+
+/// Everything below is as last seen, so this is said above it.
+fn is_out_of_sight(problem: &Problem) -> bool {
+    problem.kind == ProblemKind::AwsUnavailable
+}
+
+fn write_problems<'a>(
+    out: &mut String,
+    title: &str,
+    problems: impl Iterator<Item = &'a Problem> + Clone,
+) -> std::fmt::Result {
+    let count = problems.clone().count();
+    if 0 < count {
+        writeln!(out, "\n{title} ({count})")?;
+    }
+    for problem in problems {
+        writeln!(out, "  {}", problem_line(problem))?;
+    }
+    Ok(())
+}
+
+fn problem_line(problem: &Problem) -> String {
+    format!("{}: {}", problem.kind.as_str(), clean(&problem.to_string()))
 }
 
 /// How current each of these schedules is.

@@ -12,7 +12,7 @@ use crate::guard::{Guard, Held};
 use crate::identity_center::ChangeKind;
 use crate::model::{EntitlementId, ResolvedTarget};
 use crate::policy::Policy;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use crate::survey::Survey;
 use crate::text::{cause, clean, instant, span};
 
@@ -52,6 +52,8 @@ pub struct View {
     pub problems: Vec<Problem>,
     /// How many grants stay as they are.
     pub unchanged: usize,
+    /// How many changes of earlier passes AWS has not ended.
+    pub unsettled: usize,
     /// About how long AWS will take to confirm the changes.
     pub converges_in_seconds: i64,
 }
@@ -88,6 +90,12 @@ impl View {
             drift: survey.plan.drift.clone(),
             problems: survey.problems.clone(),
             unchanged: survey.plan.kept.len(),
+            unsettled: survey
+                .problems
+                .iter()
+                .filter(|p| p.kind == ProblemKind::ChangeUnsettled)
+                .map(|p| 1 + p.more)
+                .sum(),
         }
     }
 
@@ -179,12 +187,16 @@ impl View {
         let count = |kind| self.changes.iter().filter(|c| c.kind == kind).count();
         writeln!(
             out,
-            "\nPlan: {} to grant, {} to revoke, {} held, {} not ours, {} unchanged.",
+            "\nPlan: {} to grant, {} to revoke, {} held, {} not ours, {} unchanged{}.",
             count(ChangeKind::Grant),
             count(ChangeKind::Revoke),
             self.held.len(),
             self.drift.len(),
-            self.unchanged
+            self.unchanged,
+            match self.unsettled {
+                0 => String::new(),
+                open => format!(", {open} not confirmed by AWS"),
+            }
         )?;
         if !self.changes.is_empty() {
             let soon = SignedDuration::from_secs(self.converges_in_seconds.max(1));

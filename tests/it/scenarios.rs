@@ -327,7 +327,7 @@ impl Stage {
             (r"\b(read|in|since) \d+[dhms]( \d+[hms])?\b", "$1 <span>"),
             (r"line \d+ column \d+", "line <n> column <n>"),
             (r"for another \d+ s\b", "for another <span>"),
-            (r"reference [0-9a-f-]{36}", "reference <id>"),
+            (r"(reference|request id) [0-9a-f-]{36}", "$1 <id>"),
             (r"tried \d+ times", "tried <n> times"),
             (r"\(\d+[dhms]( \d+[hms])?\)", "(<span>)"),
             (r"(Plan |--approve )[0-9a-f]{16}\b", "$1<digest>"),
