@@ -37,6 +37,7 @@
 //! - The pure modules read no clock and do no IO: time is an argument.
 
 // The vocabulary.
+pub mod layout;
 pub mod model;
 pub mod problem;
 pub mod text;

@@ -200,7 +200,7 @@ impl Reconciler {
         board.policy_revision.clone_from(&policy.revision);
         board.problems.retain(|p| p.kind != ProblemKind::AwsUnavailable);
         let message = format!(
-            "no pass has seen AWS since {}, so nothing is granted or revoked, and what follows is as last seen: {error}",
+            "no pass has seen AWS since {}, so nothing is granted or revoked: {error}",
             instant(since)
         );
         board

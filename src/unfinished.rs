@@ -92,7 +92,7 @@ fn words(intent: &OpenIntent, unanswered: Option<&str>) -> String {
 #[must_use]
 pub fn failed(change: &Change, last: &LastTry) -> Problem {
     let message = format!(
-        "the {} of {} for {} is not in force; at {}: {}",
+        "the {} of {} for {} is not in force; the last try, at {}: {}",
         kind_word(change.kind),
         change.entitlement,
         change.who(),
@@ -159,4 +159,117 @@ pub fn from_record(
     }
     problems.sort();
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ledger::LastTry;
+    use crate::model::PrincipalId;
+    use crate::plan::Foresight;
+
+    const NOW: i64 = 10_000;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn change(kind: ChangeKind) -> Change {
+        Change {
+            kind,
+            entitlement: EntitlementId::try_from("payments/admin".to_owned()).unwrap(),
+            person: Some(Person::parse("alice@example.com").unwrap()),
+            target: ResolvedTarget::Assignment {
+                account: "111122223333".to_owned(),
+                permission_set_arn: "arn".to_owned(),
+            },
+            principal: PrincipalId("u-alice".to_owned()),
+            causes: Vec::new(),
+            rests_on: BTreeSet::new(),
+            due: at(NOW - 300),
+            foresight: Foresight::Predicted,
+            context: None,
+        }
+    }
+
+    fn open(kind: ChangeKind, began: i64, unanswered: Option<&str>) -> Unsettled {
+        Unsettled {
+            intent: OpenIntent {
+                id: 1,
+                change: change(kind),
+                created_at: at(began),
+                reference: Some("r-1".to_owned()),
+            },
+            unanswered: unanswered.map(str::to_owned),
+        }
+    }
+
+    fn kinds(problems: &[Problem]) -> Vec<ProblemKind> {
+        problems.iter().map(|p| p.kind).collect()
+    }
+
+    #[test]
+    fn whoever_waits_for_an_operation_that_does_not_end_is_counted_as_waiting() {
+        let stuck = [open(ChangeKind::Grant, NOW - 200, None)];
+        let problems = unsettled(&stuck, |_, _| true, at(NOW));
+        assert_eq!(
+            kinds(&problems),
+            [ProblemKind::ChangeUnsettled, ProblemKind::GrantOverdue]
+        );
+        assert_eq!(
+            problems[1].message,
+            "alice@example.com has waited for payments/admin since 1970-01-01T02:41:40Z"
+        );
+        // Her duty is over: nobody waits, and the operation is still told of.
+        let problems = unsettled(&stuck, |_, _| false, at(NOW));
+        assert_eq!(kinds(&problems), [ProblemKind::ChangeUnsettled]);
+        // It was begun a moment ago.
+        let fresh = [open(ChangeKind::Grant, NOW - 5, None)];
+        assert_eq!(
+            kinds(&unsettled(&fresh, |_, _| true, at(NOW))),
+            [ProblemKind::ChangeUnsettled]
+        );
+    }
+
+    #[test]
+    fn a_revoke_that_does_not_end_says_that_access_may_stand() {
+        let stuck = [open(ChangeKind::Revoke, NOW - 200, Some("no route to AWS"))];
+        let problems = unsettled(&stuck, |_, _| false, at(NOW));
+        assert_eq!(
+            kinds(&problems),
+            [ProblemKind::ChangeUnsettled, ProblemKind::RevokeOverdue]
+        );
+        for words in [
+            "request id r-1",
+            "may still stand",
+            "deletion-status",
+            "asked how it stands: no route to AWS",
+        ] {
+            assert!(problems[0].message.contains(words), "{words}: {}", problems[0].message);
+        }
+    }
+
+    #[test]
+    fn what_failed_counts_for_as_long_as_somebody_wants_it() {
+        let told = |kind, wanted: bool, standing: bool| {
+            let tries = [FailedTry {
+                change: change(kind),
+                last: LastTry {
+                    at: at(NOW - 5),
+                    why: "access denied".to_owned(),
+                },
+            }];
+            let problems = from_record(&[], &tries, |_, _| wanted, |_| standing, at(NOW));
+            assert!(problems.iter().all(|p| p.message.contains("access denied")));
+            kinds(&problems) == [ProblemKind::ChangeFailed]
+        };
+        assert!(told(ChangeKind::Grant, true, false));
+        assert!(!told(ChangeKind::Grant, false, false), "the duty is over");
+        assert!(!told(ChangeKind::Grant, true, true), "it came about after all");
+        assert!(told(ChangeKind::Revoke, false, true));
+        assert!(!told(ChangeKind::Revoke, true, true), "a new duty calls for it");
+        assert!(!told(ChangeKind::Revoke, false, false), "it is gone");
+    }
 }

@@ -78,6 +78,13 @@ fn print_bytes(bytes: &[u8]) -> anyhow::Result<u8> {
     }
 }
 
+/// How wide stdout is: what `COLUMNS` says where somebody exports it, else what the terminal says. `None` for a file or a
+/// pipe, where a line is to stay one line for whatever searches it.
+fn width() -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    said.or_else(|| terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0)))
+}
+
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<u8> {
     print(serde_json::to_string_pretty(value)? + "\n")
 }

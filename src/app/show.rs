@@ -7,7 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{build_sources, load_config, load_policy, open_if_there, print, print_bytes, print_json, system_clock};
+use super::{
+    build_sources, load_config, load_policy, open_if_there, print, print_bytes, print_json, system_clock, width,
+};
 use crate::cli::{self, Format, exit};
 use crate::commands::{diff as look, explain, report as hours, status as standing};
 use crate::config::Config;
@@ -47,7 +49,7 @@ pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
     .await?;
     let view = look::view(&survey, &config, &policy, &stored);
     match args.format {
-        Format::Text => print(view.text(&policy))?,
+        Format::Text => print(view.text(&policy, width()))?,
         Format::Json => print_json(&view)?,
     };
     let mistakes = look::mistakes(&survey);
@@ -83,7 +85,7 @@ pub(super) async fn status(path: &Path, format: Format) -> anyhow::Result<u8> {
         ledger.board().await?,
     );
     match format {
-        Format::Text => print(status.text()),
+        Format::Text => print(status.text(width())),
         Format::Json => print_json(&status),
     }
 }
@@ -160,7 +162,7 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
     };
     let explanation = explain::explain(&sources, &person, entitlement.as_ref(), at);
     match args.format {
-        Format::Text => print(explanation.text())?,
+        Format::Text => print(explanation.text(width()))?,
         Format::Json => print_json(&explanation)?,
     };
     Ok(if explanation.holds() { exit::OK } else { exit::CHANGES })

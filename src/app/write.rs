@@ -4,11 +4,12 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::{build_sources, context, load_config, load_policy, print, print_json, reconciler, system_clock};
+use super::{build_sources, context, load_config, load_policy, print, print_json, reconciler, system_clock, width};
 use crate::apply::End;
 use crate::cli::{self, Format, exit};
 use crate::commands::{apply, diff, revoke};
 use crate::config::Mode;
+use crate::layout::wrap;
 use crate::ledger::{Ledger, LedgerError};
 use crate::model::Person;
 use crate::policy;
@@ -53,7 +54,7 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
         let shown = diff::view(&look.survey, &config, &policy, stored);
         if args.format == Format::Text {
             // A broken pipe must not keep access from being granted.
-            drop(print(shown.text(&policy)));
+            drop(print(shown.text(&policy, width())));
         }
         view = Some(shown);
     })
@@ -67,7 +68,7 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
     match args.format {
         Format::Text => {
             let lines: String = outcome.applied.iter().map(|a| apply::line(a) + "\n").collect();
-            print(lines)?;
+            print(wrap(&lines, width()))?;
             if config.mode == Mode::Observe {
                 print("mode is observe: nothing was written.\n")?;
             }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
+use crate::layout::wrap;
 use crate::ledger::{AccessRow, HoldRow};
 use crate::model::{Cause, EntitlementId, Interval, Person};
 use crate::policy::{Policy, Project, Rule, Trigger};
@@ -325,12 +326,12 @@ impl Explanation {
         self.entitlements.iter().any(|a| a.holds)
     }
 
-    /// As text.
+    /// As text for a terminal of that width.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn text(&self, width: Option<usize>) -> String {
         let mut out = String::new();
         self.write(&mut out).unwrap_or_default();
-        out
+        wrap(&out, width)
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {

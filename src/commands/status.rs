@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::layout::{group, list, wrap};
 use crate::ledger::{AccessRow, Bar, Board, HoldRow, StoredSnapshots};
 use crate::model::ScheduleKey;
+use crate::plan::render::problem_lines;
 use crate::problem::{Problem, ProblemKind};
 use crate::text::{cause, clean, instant, span};
 
@@ -76,20 +78,21 @@ impl Status {
         }
     }
 
-    /// As text.
+    /// As text for a terminal of that width.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn text(&self, width: Option<usize>) -> String {
         let mut out = String::new();
-        self.write(&mut out).unwrap_or_default();
-        out
+        self.write(&mut out, width).unwrap_or_default();
+        wrap(&out, width)
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
+    fn write(&self, out: &mut String, width: Option<usize>) -> std::fmt::Result {
         let mode = self.last_pass.as_ref().map_or("unknown", |b| b.mode.as_str());
         writeln!(out, "Status at {}   mode {mode}", instant(self.at))?;
         let last_seen = self.last_pass.iter().flat_map(|board| &board.problems);
         for problem in last_seen.filter(|p| is_out_of_sight(p)) {
-            writeln!(out, "{}", problem_line(problem))?;
+            let text = clean(&problem.to_string());
+            writeln!(out, "{}: {text}; what follows is as last seen", problem.kind.as_str())?;
         }
         writeln!(out, "\nHeld now ({})", self.access.len())?;
         let mut entitlement = None;
@@ -113,7 +116,7 @@ impl Status {
                 writeln!(out, "      {}", cause(&recorded.cause))?;
             }
         }
-        write_problems(out, "Not in force", self.not_in_force.iter())?;
+        write_problems(out, "Not in force", self.not_in_force.iter(), width)?;
         if !self.bars.is_empty() {
             writeln!(out, "\nHolding nothing by order ({})", self.bars.len())?;
             for bar in &self.bars {
@@ -129,19 +132,30 @@ impl Status {
         }
         if !self.held.is_empty() {
             writeln!(out, "\nHeld back by guards ({})", self.held.len())?;
-            for hold in &self.held {
-                let held = &hold.held;
-                writeln!(
-                    out,
-                    "  {} {} of {} ({}, since {})\n    {}\n    released by {}",
-                    held.who,
-                    crate::apply::kind_word(held.kind),
-                    held.entitlement,
+            let held = self.held.iter().map(|HoldRow { since, held }| {
+                let since = instant(*since);
+                let key = (
+                    &held.entitlement,
+                    held.kind,
                     held.guard,
-                    instant(hold.since),
-                    clean(&held.reason),
-                    clean(&held.release)
-                )?;
+                    since,
+                    &held.reason,
+                    &held.release,
+                );
+                (key, clean(&held.who))
+            });
+            for ((entitlement, kind, guard, since, reason, release), who) in group(held) {
+                let kind = crate::apply::kind_word(kind);
+                match &who[..] {
+                    [one] => writeln!(out, "  {one} {kind} of {entitlement} ({guard}, since {since})")?,
+                    many => writeln!(
+                        out,
+                        "  {} {kind}s of {entitlement} ({guard}, since {since})\n    {}",
+                        many.len(),
+                        list(many, 4, width)
+                    )?,
+                }
+                writeln!(out, "    {}\n    released by {}", clean(reason), clean(release))?;
             }
         }
         writeln!(out, "\nSchedules ({})", self.schedules.len())?;
@@ -172,7 +186,12 @@ impl Status {
                 writeln!(out, "  {} holds {}", clean(&drift.holder), drift.entitlement)?;
             }
         }
-        write_problems(out, "Problems", board.problems.iter().filter(|p| !is_out_of_sight(p)))?;
+        write_problems(
+            out,
+            "Problems",
+            board.problems.iter().filter(|p| !is_out_of_sight(p)),
+            width,
+        )?;
         match board.next_boundary {
             Some(next) => writeln!(
                 out,
@@ -194,19 +213,14 @@ fn write_problems<'a>(
     out: &mut String,
     title: &str,
     problems: impl Iterator<Item = &'a Problem> + Clone,
+    width: Option<usize>,
 ) -> std::fmt::Result {
     let count = problems.clone().count();
     if 0 < count {
         writeln!(out, "\n{title} ({count})")?;
     }
-    for problem in problems {
-        writeln!(out, "  {}", problem_line(problem))?;
-    }
+    out.push_str(&problem_lines(problems, |kind| kind.as_str().to_owned(), width));
     Ok(())
-}
-
-fn problem_line(problem: &Problem) -> String {
-    format!("{}: {}", problem.kind.as_str(), clean(&problem.to_string()))
 }
 
 /// How current each of these schedules is.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{Change, Drift, Foresight};
 use crate::guard::{Guard, Held};
 use crate::identity_center::ChangeKind;
+use crate::layout::{group, list, wrap};
 use crate::model::{EntitlementId, ResolvedTarget};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
@@ -99,15 +100,15 @@ impl View {
         }
     }
 
-    /// As text, styled; the caller's stream drops the styles where they do not belong.
+    /// As text, styled; the caller's stream drops the styles where they do not belong. `width` is the terminal's.
     #[must_use]
-    pub fn text(&self, policy: &Policy) -> String {
+    pub fn text(&self, policy: &Policy, width: Option<usize>) -> String {
         let mut out = String::new();
-        self.write(&mut out, policy).unwrap_or_default();
-        out
+        self.write(&mut out, policy, width).unwrap_or_default();
+        wrap(&out, width)
     }
 
-    fn write(&self, out: &mut String, policy: &Policy) -> std::fmt::Result {
+    fn write(&self, out: &mut String, policy: &Policy, width: Option<usize>) -> std::fmt::Result {
         writeln!(out, "Plan {}   mode {}   {}", self.digest, self.mode, instant(self.at))?;
         for line in &self.schedules {
             let age = line.read_at.map_or_else(
@@ -125,25 +126,36 @@ impl View {
             }
         }
         let mut blocks: BTreeMap<&EntitlementId, Vec<String>> = BTreeMap::new();
-        for change in &self.changes {
-            blocks.entry(&change.entitlement).or_default().push(change_line(change));
+        let changes = self.changes.iter().map(|change| {
+            let key = (&change.entitlement, change.kind, change_details(change));
+            (key, clean(&change.who()))
+        });
+        for ((entitlement, kind, details), who) in group(changes) {
+            let lines = change_lines(kind, &who, &details, width);
+            blocks.entry(entitlement).or_default().push(lines);
         }
-        for held in &self.held {
-            let change = &held.change;
-            blocks.entry(&change.entitlement).or_default().push(format!(
-                "{}\n      {}\n      released by {}",
-                styled(
-                    YELLOW,
-                    &format!(
-                        "  = {}  HELD ({}): {} waits",
-                        change.who(),
-                        held.guard,
-                        word(change.kind)
-                    )
+        let held = self.held.iter().map(|held| {
+            let key = (
+                &held.change.entitlement,
+                held.change.kind,
+                held.guard,
+                &held.reason,
+                &held.release,
+            );
+            (key, clean(&held.change.who()))
+        });
+        for ((entitlement, kind, guard, reason, release), who) in group(held) {
+            let kind = word(kind);
+            let head = match &who[..] {
+                [one] => styled(YELLOW, &format!("  = {one}  HELD ({guard}): {kind} waits")),
+                many => format!(
+                    "{}\n      {}",
+                    styled(YELLOW, &format!("  = HELD ({guard}): {} {kind}s wait", many.len())),
+                    list(many, 6, width)
                 ),
-                clean(&held.reason),
-                held.release
-            ));
+            };
+            let lines = format!("{head}\n      {}\n      released by {}", clean(reason), clean(release));
+            blocks.entry(entitlement).or_default().push(lines);
         }
         for drift in &self.drift {
             let who = drift
@@ -175,14 +187,8 @@ impl View {
         }
         if !self.problems.is_empty() {
             writeln!(out, "\n{}", styled(BOLD, "Problems"))?;
-            for problem in &self.problems {
-                writeln!(
-                    out,
-                    "  {} {}",
-                    styled(YELLOW, &format!("{}:", problem.kind.as_str())),
-                    clean(&problem.to_string())
-                )?;
-            }
+            let line = |kind: ProblemKind| styled(YELLOW, kind.as_str());
+            out.push_str(&problem_lines(self.problems.iter(), line, width));
         }
         let count = |kind| self.changes.iter().filter(|c| c.kind == kind).count();
         writeln!(
@@ -242,24 +248,64 @@ fn word(kind: ChangeKind) -> &'static str {
     crate::apply::kind_word(kind)
 }
 
-fn change_line(change: &Change) -> String {
-    let (sign, color) = match change.kind {
+fn change_lines(kind: ChangeKind, who: &[String], details: &[String], width: Option<usize>) -> String {
+    let (sign, color) = match kind {
         ChangeKind::Grant => ('+', AnsiColor::Green),
         ChangeKind::Revoke => ('-', AnsiColor::Red),
     };
-    let mut line = styled(color, &format!("  {sign} {}", clean(&change.who())));
-    if change.causes.is_empty() {
-        line.push_str("  no cause on record");
+    let mut lines = styled(color, &format!("  {sign} {}", list(who, 4, width)));
+    for detail in details {
+        lines.push_str("\n      ");
+        lines.push_str(detail);
     }
-    for cause_of in &change.causes {
-        let was = if change.kind == ChangeKind::Revoke { "was " } else { "" };
-        line.push_str(&format!("\n      {was}{}", cause(cause_of)));
+    lines
+}
+
+/// Why, one line each.
+fn change_details(change: &Change) -> Vec<String> {
+    let was = if change.kind == ChangeKind::Revoke { "was " } else { "" };
+    let mut details: Vec<String> = change.causes.iter().map(|c| format!("{was}{}", cause(c))).collect();
+    if details.is_empty() {
+        details.push("no cause on record".to_owned());
     }
     match &change.foresight {
         Foresight::Predicted => {}
-        Foresight::Disentitled => line.push_str("\n      the policy no longer allows it"),
-        Foresight::Surprising(why) => line.push_str(&format!("\n      surprising: {}", clean(why))),
-        Foresight::Ordered(why) => line.push_str(&format!("\n      ordered: {}", clean(why))),
+        Foresight::Disentitled => details.push("the policy no longer allows it".to_owned()),
+        Foresight::Surprising(why) => details.push(format!("surprising: {}", clean(why))),
+        Foresight::Ordered(why) => details.push(format!("ordered: {}", clean(why))),
     }
-    line
+    details
+}
+
+/// Problems, one line each; those that say the same of several people become one, with the people below it.
+pub fn problem_lines<'a>(
+    problems: impl Iterator<Item = &'a Problem>,
+    kind: impl Fn(ProblemKind) -> String,
+    width: Option<usize>,
+) -> String {
+    let said = problems.map(|problem| {
+        let person = problem.person.as_ref().map(|p| clean(p.as_str()));
+        let text = clean(&problem.to_string());
+        // A message that does not name its person stands for itself alone.
+        let nameless = person.as_ref().map(|who| text.replace(who, "…")).filter(|n| *n != text);
+        let key = (problem.kind, nameless.unwrap_or_else(|| text.clone()));
+        (key, (person, text))
+    });
+    let mut out = String::new();
+    for ((of, nameless), each) in group(said) {
+        let many: Vec<String> = each.iter().filter_map(|(person, _)| person.clone()).collect();
+        if 1 < many.len() && many.len() == each.len() {
+            let people = list(&many, 6, width);
+            out.push_str(&format!(
+                "  {} ({} people): {nameless}\n      {people}\n",
+                kind(of),
+                many.len()
+            ));
+        } else {
+            for (_, text) in each {
+                out.push_str(&format!("  {}: {text}\n", kind(of)));
+            }
+        }
+    }
+    out
 }

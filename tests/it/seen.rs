@@ -1,0 +1,71 @@
+//! What is not in force is seen by whoever looks, from the record.
+
+use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind};
+use dutybound_sandbox::{Call, Fault, Service};
+use jiff::SignedDuration;
+
+use crate::harness::*;
+
+/// The record, not the memory of the daemon that began it, tells that AWS does not end an operation.
+#[tokio::test]
+async fn an_operation_that_aws_does_not_end_is_seen_after_a_restart() {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
+    site.sandbox
+        .edit(|world| world.aws.operation_takes = SignedDuration::from_hours(1));
+    let daemon = site.daemon();
+    site.until("AWS was asked", |view| {
+        view.journal
+            .iter()
+            .any(|call| call.operation == "CreateAccountAssignment" && call.status.is_some())
+    })
+    .await;
+    // The request id is on record once AWS was asked how the operation stands.
+    site.until("AWS was asked how it stands", |view| {
+        let asked = |call: &Call| call.operation == "DescribeAccountAssignmentCreationStatus";
+        view.journal.iter().any(asked)
+    })
+    .await;
+    daemon.kill();
+
+    let daemon = site.ready_daemon().await;
+    eventually("the metrics tell of it", async || {
+        let open = daemon.metric("dutybound_problems{kind=\"change_unsettled\"}").await;
+        open == Some(1.0) && daemon.metric("dutybound_open_intents").await == Some(1.0)
+    })
+    .await;
+    let status = site.run(&["status"]).await.expect(0);
+    status.says(&[
+        "Not in force (1)",
+        "AWS has been working on the grant of payments/prod-admin for alice@example.com since",
+        "no access through dutybound yet",
+    ]);
+    assert_eq!(site.written(), ["CreateAccountAssignment"], "it is not asked for twice");
+    daemon.term().await;
+}
+
+/// What AWS refused is known from the record, and so is that AWS is out of sight.
+#[tokio::test]
+async fn a_failure_and_a_blind_daemon_are_seen_in_the_status() {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
+    site.sandbox.edit(|world| {
+        world.aws.failures.push(Failure {
+            matching: Matching {
+                kind: Some(OperationKind::Create),
+                ..Matching::default()
+            },
+            reason: "the account is suspended".to_owned(),
+        });
+    });
+    site.sandbox.fault(Fault::on(Service::Aws, "*").status(500));
+    let daemon = site.daemon();
+    eventually("the status tells that AWS is out of sight", async || {
+        site.run(&["status"]).await.all().contains("no pass has seen AWS since")
+    })
+    .await;
+    site.sandbox.clear_faults();
+    daemon.until_says("the account is suspended").await;
+    let status = site.run(&["status"]).await.expect(0);
+    status.says(&["Not in force (1)", "the account is suspended"]);
+    assert!(!status.all().contains("no pass has seen AWS"), "{}", status.all());
+    daemon.term().await;
+}
