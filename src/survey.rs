@@ -382,7 +382,7 @@ fn source_problems(
         if let Some(failure) = stored.failures().get(&key) {
             let standing_in = snapshot.map_or_else(
                 || "nothing is stored to stand in for it".to_owned(),
-                |s| format!("the snapshot of {} stands in", seconds(s.read_at)),
+                |s| stands_in(s.read_at, config.timing.max_staleness, at),
             );
             problems.push(about(
                 &key,
@@ -408,6 +408,13 @@ fn source_problems(
         problems.push(Problem::new(ProblemKind::ClockSkew, skew));
     }
     problems
+}
+
+/// For how long the last complete read of a schedule serves in place of newer ones.
+pub(crate) fn stands_in(read_at: Timestamp, max_staleness: SignedDuration, at: Timestamp) -> String {
+    let until = read_at.saturating_add(max_staleness).unwrap_or(Timestamp::MAX);
+    let (read_at, verb) = (seconds(read_at), if until < at { "stood" } else { "stands" });
+    format!("the snapshot read at {read_at} {verb} in until {}", seconds(until))
 }
 
 /// The worst difference between a source's clock and ours, by the source's last read, if that is recent: an offset

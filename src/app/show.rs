@@ -1,5 +1,6 @@
 //! Commands that look and write nothing: `diff`, `status`, `explain`, `report`, `iam-policy`.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,9 +53,13 @@ pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
         Format::Text => print(view.text(&policy, width()))?,
         Format::Json => print_json(&view)?,
     };
-    let mistakes = look::mistakes(&survey);
+    let mistakes: BTreeSet<_> = look::mistaken(&survey).map(|p| p.kind.as_str()).collect();
     if !mistakes.is_empty() {
-        bail!("the plan is not complete: {}", mistakes.join("; "));
+        let kinds: Vec<_> = mistakes.into_iter().collect();
+        bail!(
+            "the plan is not complete; its problems say why and what to do: {}",
+            kinds.join(", ")
+        );
     }
     // What AWS has not ended is not in force, and this plan does nothing about it: like what a guard holds.
     Ok(
@@ -81,7 +86,7 @@ pub(super) async fn status(path: &Path, format: Format) -> anyhow::Result<u8> {
         not_in_force,
         ledger.bars().await?,
         ledger.holds().await?,
-        standing::schedule_status(&stored, &policy.schedules()),
+        standing::schedule_status(&stored, &policy.schedules(), config.timing.max_staleness),
         ledger.board().await?,
     );
     match format {

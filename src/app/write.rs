@@ -1,5 +1,6 @@
 //! Commands that write once, to AWS or to the ledger: `apply`, `revoke`, `backup`.
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -7,6 +8,7 @@ use anyhow::{Context, bail};
 use super::{build_sources, context, load_config, load_policy, print, print_json, reconciler, system_clock, width};
 use crate::apply::End;
 use crate::cli::{self, Format, exit};
+use crate::commands::apply::ApplyError;
 use crate::commands::{apply, diff, revoke};
 use crate::config::Mode;
 use crate::layout::wrap;
@@ -16,6 +18,7 @@ use crate::policy;
 use crate::problem::ProblemKind;
 use crate::secret::Secrets;
 use crate::telemetry::ApiCalls;
+use crate::text::clean;
 
 fn operator() -> String {
     std::env::var("SUDO_USER")
@@ -50,7 +53,7 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
     let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
     let approve = args.approve.as_deref().map(|digest| (digest, by.as_str()));
     let mut view = None;
-    let outcome = apply::run(&mut reconciler, &config, &policy, &sources, approve, |look, stored| {
+    let pass = apply::run(&mut reconciler, &config, &policy, &sources, approve, |look, stored| {
         let shown = diff::view(&look.survey, &config, &policy, stored);
         if args.format == Format::Text {
             // A broken pipe must not keep access from being granted.
@@ -58,7 +61,20 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
         }
         view = Some(shown);
     })
-    .await?;
+    .await;
+    if let Err(ApplyError::Mistakes(mistakes)) = &pass
+        && 1 < mistakes.len()
+    {
+        for mistake in mistakes {
+            // Nobody is left to tell when stderr is gone.
+            drop(writeln!(anstream::stderr(), "error: {}", clean(mistake)));
+        }
+        bail!(
+            "nothing was written, because the policy cannot be carried out as things are; the {} errors above say why",
+            mistakes.len()
+        );
+    }
+    let outcome = pass?;
     let problems = &outcome.look.survey.problems;
     let failed = problems.iter().any(|p| p.kind == ProblemKind::ChangeUnsettled)
         || outcome

@@ -28,7 +28,7 @@ pub enum ApplyError {
         approved: String,
     },
     /// Something that the policy names does not exist, has never been read, or could not be read now.
-    #[error("nothing was written, because the policy cannot be carried out as things are:\n  {}", .0.join("\n  "))]
+    #[error("nothing was written, because the policy cannot be carried out as things are: {}", .0.join("; "))]
     Mistakes(Vec<String>),
 }
 

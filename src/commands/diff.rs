@@ -111,26 +111,32 @@ pub async fn look(
 /// The survey as it is shown.
 #[must_use]
 pub fn view(survey: &Survey, config: &Config, policy: &Policy, stored: &StoredSnapshots) -> View {
-    let lines = schedule_status(stored, &policy.schedules())
+    let lines = schedule_status(stored, &policy.schedules(), config.timing.max_staleness)
         .into_iter()
         .map(|s| SourceLine {
             schedule: s.schedule,
             read_at: s.read_at,
             failure: s.failure,
+            failing_since: s.failing_since,
         });
     View::new(survey, config.mode.as_str(), policy, lines.collect())
 }
 
 /// What keeps a survey from being one that a person may rely on: a schedule never read, a name that AWS does not know,
 /// live state that could not be read.
-#[must_use]
-pub fn mistakes(survey: &Survey) -> Vec<String> {
+pub fn mistaken(survey: &Survey) -> impl Iterator<Item = &Problem> {
     let fatal = |kind| {
         matches!(
             kind,
             ProblemKind::ScheduleUnread | ProblemKind::TargetUnresolved | ProblemKind::AwsUnavailable
         )
     };
+    survey.problems.iter().filter(move |p| fatal(p.kind))
+}
+
+/// The same in words, each thing once and by its cause.
+#[must_use]
+pub fn mistakes(survey: &Survey) -> Vec<String> {
     // That a schedule was never read follows from its failing read, which says why and what to do.
     let why = |p: &Problem| {
         let mut failing = survey
@@ -143,6 +149,6 @@ pub fn mistakes(survey: &Survey) -> Vec<String> {
         }
     };
     let mut said = BTreeSet::new();
-    let mistakes = survey.problems.iter().filter(|p| fatal(p.kind)).map(why);
+    let mistakes = mistaken(survey).map(why);
     mistakes.filter(|mistake| said.insert(mistake.clone())).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::layout::{group, list, wrap};
@@ -42,6 +42,8 @@ pub struct ScheduleStatus {
     pub failing_since: Option<Timestamp>,
     /// Why not.
     pub failure: Option<String>,
+    /// How long the last complete read serves in place of newer ones: `max_staleness` after it.
+    pub stands_in_until: Option<Timestamp>,
 }
 
 impl Status {
@@ -59,6 +61,12 @@ impl Status {
         access.retain(|a| a.revoked_at.is_none());
         if let Some(board) = &mut last_pass {
             // The record is newer than what the last pass saw, and nothing is told twice.
+            let failing = |p: &Problem| {
+                let schedule = p.schedule.as_ref().map(ToString::to_string);
+                let mut here = schedules.iter().filter(|s| s.failure.is_some());
+                p.kind == ProblemKind::ScheduleFailing && here.any(|s| Some(&s.schedule) == schedule.as_ref())
+            };
+            board.problems.retain(|p| !failing(p));
             let newer: Vec<_> = not_in_force.iter().map(Problem::subject).collect();
             board.problems.retain(|p| !newer.contains(&p.subject()));
             board.problems.retain(|p| p.kind != ProblemKind::ChangeUnsettled);
@@ -166,9 +174,18 @@ impl Status {
             );
             match (&schedule.failure, schedule.failing_since) {
                 (Some(why), Some(since)) => {
+                    let stored = match (schedule.read_at, schedule.stands_in_until) {
+                        (Some(read_at), Some(until)) => format!(
+                            "the snapshot read at {} {} in until {}",
+                            instant(read_at),
+                            if until < self.at { "stood" } else { "stands" },
+                            instant(until)
+                        ),
+                        _ => "it was never read, and nothing stands in".to_owned(),
+                    };
                     writeln!(
                         out,
-                        "  {}  FAILING since {}: {}; {age}",
+                        "  {}  FAILING since {}: {}; {stored}",
                         schedule.schedule,
                         instant(since),
                         clean(why)
@@ -228,6 +245,7 @@ fn write_problems<'a>(
 pub fn schedule_status(
     stored: &StoredSnapshots,
     schedules: &std::collections::BTreeSet<ScheduleKey>,
+    max_staleness: SignedDuration,
 ) -> Vec<ScheduleStatus> {
     let newest = stored.newest(schedules);
     let status = |key: &ScheduleKey| {
@@ -237,6 +255,9 @@ pub fn schedule_status(
             read_at: newest.get(key).map(|s| s.read_at),
             failing_since: failure.map(|f| f.since),
             failure: failure.map(|f| f.message.clone()),
+            stands_in_until: newest
+                .get(key)
+                .and_then(|s| s.read_at.saturating_add(max_staleness).ok()),
         }
     };
     schedules.iter().map(status).collect()

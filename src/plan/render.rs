@@ -15,7 +15,7 @@ use crate::model::{EntitlementId, ResolvedTarget};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
 use crate::survey::Survey;
-use crate::text::{cause, clean, instant, span};
+use crate::text::{cause, clean, former_cause, instant, span};
 
 /// How a schedule was read, for the head of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,6 +26,8 @@ pub struct SourceLine {
     pub read_at: Option<jiff::Timestamp>,
     /// Why the last read failed, if it did.
     pub failure: Option<String>,
+    /// Since when reads fail.
+    pub failing_since: Option<jiff::Timestamp>,
 }
 
 /// Everything that is shown of a plan.
@@ -115,19 +117,15 @@ impl View {
                 || "never read".to_owned(),
                 |t| format!("read {} before", span(t.duration_until(self.at))),
             );
-            match &line.failure {
-                None => writeln!(out, "  {}  {age}", line.schedule)?,
-                Some(why) => writeln!(
-                    out,
-                    "  {}  {}; {age}",
-                    line.schedule,
-                    styled(RED, &format!("FAILED: {}", clean(why)))
-                )?,
-            }
+            // Why it fails stands among the problems.
+            let failed = line
+                .failing_since
+                .map(|t| styled(RED, &format!("FAILED since {}", instant(t))) + "; ");
+            writeln!(out, "  {}  {}{age}", line.schedule, failed.unwrap_or_default())?;
         }
         let mut blocks: BTreeMap<&EntitlementId, Vec<String>> = BTreeMap::new();
         let changes = self.changes.iter().map(|change| {
-            let key = (&change.entitlement, change.kind, change_details(change));
+            let key = (&change.entitlement, change.kind, change_details(change, self.at));
             (key, clean(&change.who()))
         });
         for ((entitlement, kind, details), who) in group(changes) {
@@ -262,9 +260,12 @@ fn change_lines(kind: ChangeKind, who: &[String], details: &[String], width: Opt
 }
 
 /// Why, one line each.
-fn change_details(change: &Change) -> Vec<String> {
-    let was = if change.kind == ChangeKind::Revoke { "was " } else { "" };
-    let mut details: Vec<String> = change.causes.iter().map(|c| format!("{was}{}", cause(c))).collect();
+fn change_details(change: &Change, at: jiff::Timestamp) -> Vec<String> {
+    let why = |c| match change.kind {
+        ChangeKind::Grant => cause(c),
+        ChangeKind::Revoke => former_cause(c, at),
+    };
+    let mut details: Vec<String> = change.causes.iter().map(why).collect();
     if details.is_empty() {
         details.push("no cause on record".to_owned());
     }

@@ -69,3 +69,34 @@ async fn a_failure_and_a_blind_daemon_are_seen_in_the_status() {
     assert!(!status.all().contains("no pass has seen AWS"), "{}", status.all());
     daemon.term().await;
 }
+
+/// On a terminal no line overruns; in a pipe a sentence stays one line, so that it is found by its words.
+#[tokio::test]
+async fn lines_are_broken_for_a_terminal_and_not_for_a_pipe() {
+    let site = Site::payments().await;
+    site.run(&["apply"]).await.expect(0);
+    site.sandbox
+        .fault(Fault::on(Service::PagerDuty, "*").respond(401, &[], serde_json::json!({ "error": "no" })));
+    let piped = site.run(&["diff"]).await;
+    piped.says(&[
+        "schedule_failing",
+        "the credential is wrong, expired or was rotated; give the source a valid one",
+    ]);
+    assert!(
+        piped.stdout.lines().any(|line| 100 < line.chars().count()),
+        "{}",
+        piped.stdout
+    );
+    for command in ["diff", "status"] {
+        let mut command = site.command(&[command]);
+        command.env("COLUMNS", "72");
+        let shown = tokio::task::spawn_blocking(move || command.output())
+            .await
+            .unwrap()
+            .unwrap();
+        let text = String::from_utf8(shown.stdout).unwrap();
+        assert!(text.contains("\n    ") && text.contains("PABC123"), "{text}");
+        let long = text.lines().find(|line| 72 < line.chars().count());
+        assert_eq!(long, None, "{text}");
+    }
+}
