@@ -269,7 +269,9 @@ fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Vec<Problem> 
     for change in &plan.changes {
         let planned = record.planned_since.get(&change.key()).copied();
         problems.extend(unfinished::overdue(change, planned, at));
-        if let Some(last) = record.failures.get(&change.key()) {
+        // A grant that failed for an earlier turn says nothing of this one.
+        let of_this_turn = |last: &&LastTry| change.kind == ChangeKind::Revoke || change.due <= last.at;
+        if let Some(last) = record.failures.get(&change.key()).filter(of_this_turn) {
             problems.push(unfinished::failed(change, last));
         }
         if let (ChangeKind::Grant, Foresight::Surprising(why)) = (change.kind, &change.foresight) {

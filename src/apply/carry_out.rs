@@ -12,7 +12,7 @@ use crate::identity_center::{AwsError, Operation, Progress, SlotGuard, Started};
 use crate::ledger::{LedgerError, Outcome};
 use crate::model::ResolvedTarget;
 use crate::plan::Change;
-use crate::text::span;
+use crate::text::{instant, span};
 
 /// How long to wait before asking AWS again how an operation stands: it takes seconds as a rule, minutes at times.
 const POLL_SECONDS: [u64; 6] = [1, 1, 2, 3, 5, 5];
@@ -64,8 +64,8 @@ impl Applier {
             };
             if !confirmed && self.clock.now() < step.patience_ends {
                 return Some(format!(
-                    "the incoming grant was not confirmed; waiting until {}",
-                    step.patience_ends
+                    "the incoming grant was not confirmed; the access stays until it is, or until {} at most",
+                    instant(step.patience_ends)
                 ));
             }
         }
