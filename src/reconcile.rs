@@ -15,7 +15,7 @@ use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
 use crate::model::ResolvedTarget;
 use crate::plan::{Change, Key};
 use crate::policy::Policy;
-use crate::problem::{Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind, remember};
 use crate::survey::{Record, Survey, When, survey};
 use crate::text::instant;
 use crate::unfinished::{self, Unsettled};
@@ -152,8 +152,25 @@ impl Reconciler {
     /// # Errors
     /// [`LedgerError`].
     pub async fn show(&self, look: &Pass, config: &Config, policy: &Policy) -> Result<(), LedgerError> {
-        let survey = &look.survey;
-        self.ledger.set_board(&board(config, policy, survey), survey.at).await
+        let board = self.board(config, policy, &look.survey).await?;
+        self.ledger.set_board(&board, look.survey.at).await
+    }
+
+    /// What is shown of a pass, with since when it has been so.
+    async fn board(&self, config: &Config, policy: &Policy, survey: &Survey) -> Result<Board, LedgerError> {
+        let mut board = Board {
+            policy_revision: policy.revision.clone(),
+            mode: config.mode.as_str().to_owned(),
+            problems: survey.problems.clone(),
+            drift: survey.plan.drift.iter().map(Into::into).collect(),
+            next_boundary: survey.timeline.next_boundary(survey.at),
+            unseen_since: None,
+        };
+        if !board.problems.is_empty() {
+            let before = self.ledger.board().await?.unwrap_or_default();
+            remember(&mut board.problems, &before.problems, survey.at);
+        }
+        Ok(board)
     }
 
     /// Records how the changes of a pass have ended that no further pass of this process will look at.
@@ -167,7 +184,7 @@ impl Reconciler {
         config: &Config,
         policy: &Policy,
     ) -> Result<(), LedgerError> {
-        let mut board = board(config, policy, &look.survey);
+        let mut board = self.board(config, policy, &look.survey).await?;
         for Applied { change, at, end } in applied {
             let told = |p: &Problem| p.entitlement.as_ref() == Some(&change.entitlement) && p.person == change.person;
             let last = match end {
@@ -316,15 +333,4 @@ enum Judgement {
     Ended(Outcome, String),
     /// It has not, or AWS could not say for this reason.
     Open(Option<String>),
-}
-
-fn board(config: &Config, policy: &Policy, survey: &Survey) -> Board {
-    Board {
-        policy_revision: policy.revision.clone(),
-        mode: config.mode.as_str().to_owned(),
-        problems: survey.problems.clone(),
-        drift: survey.plan.drift.iter().map(Into::into).collect(),
-        next_boundary: survey.timeline.next_boundary(survey.at),
-        unseen_since: None,
-    }
 }

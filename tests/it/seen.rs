@@ -100,3 +100,38 @@ async fn lines_are_broken_for_a_terminal_and_not_for_a_pipe() {
         assert_eq!(long, None, "{text}");
     }
 }
+
+/// A daemon that has seen AWS before goes on with what it knows, and says since when it cannot see what it needs.
+#[tokio::test]
+async fn an_outage_of_aws_in_the_middle_says_since_when() {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.sandbox.fault(Fault::on(Service::Aws, "*").status(503));
+    site.shifts(&[("PBOB002", from_now(-5), from_now(3600))]);
+    let unread = "target_unresolved: who holds payments/prod-admin";
+    eventually("the status tells of it", async || {
+        site.run(&["status"]).await.all().contains(unread)
+    })
+    .await;
+    let status = site.run(&["status"]).await.expect(0).stdout;
+    let line = status.lines().find(|line| line.contains(unread)).unwrap();
+    let since = line.rsplit("since ").next().unwrap().trim_end_matches(')').to_owned();
+    assert!(since.parse::<jiff::Timestamp>().is_ok(), "{line}");
+    // It is the first pass of the outage that counts, not the last one.
+    site.until("the live state was asked for again", |view| {
+        let failed = view.journal.iter().filter(|call| call.status == Some(503));
+        12 < failed.count()
+    })
+    .await;
+    let later = site.run(&["status"]).await.expect(0);
+    later.says(&[&since]);
+    assert!(site.admin(ALICE), "not knowing revokes nobody");
+    site.sandbox.clear_faults();
+    site.until_admin(BOB, true).await;
+    eventually("the status no longer does", async || {
+        !site.run(&["status"]).await.all().contains(unread)
+    })
+    .await;
+    daemon.term().await;
+}
