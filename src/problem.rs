@@ -198,11 +198,12 @@ impl ProblemKind {
     ];
 }
 
-/// Notes since when each problem that matters now has been there, by what was on record of the same ones `before`.
+/// Notes since when each problem has been there that does not say from when it matters, by what was on record of the
+/// same ones `before`.
 pub fn remember(problems: &mut [Problem], before: &[Problem], now: Timestamp) {
     let known: BTreeMap<_, _> = before.iter().map(|p| (p.subject(), p.since)).collect();
     for problem in problems {
-        if !problem.kind.says_since() && problem.holds_at(now) {
+        if !problem.kind.says_since() && problem.during.is_none() {
             problem.since = known.get(&problem.subject()).copied().flatten().or(Some(now));
         }
     }

@@ -321,7 +321,11 @@ impl Stage {
             (r"127\.0\.0\.1:\d+", "<host>"),
             (r"\b(read|in|since) \d+[dhms]( \d+[hms])?\b", "$1 <span>"),
             (r"line \d+ column \d+", "line <n> column <n>"),
-            (r"for another \d+ s\b", "for another <span>"),
+            // Which of the two ends the read depends on the jitter of the waits.
+            (
+                r"rate limited (for another \d+ s|again and again)",
+                "rate limited <how long>",
+            ),
             (r"(reference|request id) [0-9a-f-]{36}", "$1 <id>"),
             (r"tried \d+ times", "tried <n> times"),
             (r"\(\d+[dhms]( \d+[hms])?\)", "(<span>)"),
