@@ -77,10 +77,16 @@ fn words(intent: &OpenIntent, unanswered: Option<&str>) -> String {
                  `aws sso-admin describe-account-assignment-{of}-status`, and if it stays so, give AWS support the request id"
             )
         }
-        _ => format!(
-            "{what} was asked of AWS at {began} and the answer never came, so {access}; the next pass looks at what AWS \
-             has and goes on from there"
-        ),
+        _ => {
+            let access = match change.kind {
+                ChangeKind::Grant => format!("it is not known whether {who} has access"),
+                ChangeKind::Revoke => access,
+            };
+            format!(
+                "{what} was asked of AWS at {began} and no answer is on record yet, so {access}; the next pass looks at \
+                 what AWS has and goes on from there"
+            )
+        }
     };
     if let Some(why) = unanswered {
         text.push_str(&format!("; AWS could not be asked how it stands: {why}"));
