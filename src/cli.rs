@@ -15,7 +15,7 @@ pub mod exit {
     pub const ERROR: u8 = 1;
     /// `diff`: there are changes. `explain`: the person does not hold it. `forecast`: there are gaps.
     pub const CHANGES: u8 = 2;
-    /// `diff`, `apply`: a guard holds something.
+    /// `diff`, `apply`: a guard holds something. `diff`: AWS has not ended something.
     pub const HELD: u8 = 3;
     /// The command line could not be understood.
     pub const USAGE: u8 = 64;

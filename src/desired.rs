@@ -31,6 +31,14 @@ pub struct Desired {
     pub holders: BTreeMap<EntitlementId, BTreeMap<Person, Vec<Cause>>>,
 }
 
+impl Desired {
+    /// Whether the person should hold the entitlement.
+    #[must_use]
+    pub fn calls_for(&self, entitlement: &EntitlementId, person: &Person) -> bool {
+        self.holders.get(entitlement).is_some_and(|h| h.contains_key(person))
+    }
+}
+
 impl Timeline {
     /// Evaluates every rule over `range`.
     #[must_use]

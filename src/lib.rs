@@ -37,6 +37,7 @@
 //! - The pure modules read no clock and do no IO: time is an argument.
 
 // The vocabulary.
+pub mod layout;
 pub mod model;
 pub mod problem;
 pub mod text;
@@ -65,6 +66,7 @@ pub mod guard;
 pub mod iam_policy;
 pub mod plan;
 pub mod review;
+pub mod unfinished;
 
 // The record, and what carries things out.
 pub mod apply;

@@ -52,7 +52,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// Text for a person, in which values from outside are escaped; JSON for what collects a daemon's log.
 fn log_to_stderr(daemon: bool) {
-    let filter = EnvFilter::try_from_env("DUTYBOUND_LOG").unwrap_or_else(|_| EnvFilter::new("warn,dutybound=info"));
+    // What sqlx warns of, a statement that took a second, is the disk's business and nobody's task.
+    let filter =
+        EnvFilter::try_from_env("DUTYBOUND_LOG").unwrap_or_else(|_| EnvFilter::new("warn,sqlx=error,dutybound=info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

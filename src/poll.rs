@@ -123,6 +123,7 @@ impl Poller {
     /// there. The one that has waited longest comes first, so that a new one is read at once.
     pub async fn run(mut self, source: Arc<dyn Source>) {
         let mut due: BTreeMap<ScheduleKey, Timestamp> = BTreeMap::new();
+        let mut unstored = None;
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             due.retain(|key, _| wanted.schedules.contains(key));
@@ -133,7 +134,7 @@ impl Poller {
             let next = due.iter().min_by_key(|(_, t)| **t).map(|(key, t)| (key.clone(), *t));
             if let Some((key, _)) = next.as_ref().filter(|(_, t)| *t <= now) {
                 let result = source.read(key, window(now, wanted.horizon)).await;
-                self.take(result).await;
+                self.take(result, &mut unstored).await;
                 due.insert(key.clone(), self.next_read(key, now, wanted.poll).await);
                 if due.values().all(|t| now < *t) {
                     self.health.source_read(source.name());
@@ -176,7 +177,8 @@ impl Poller {
         soon.map_or(next, |t| t.min(next))
     }
 
-    async fn take(&self, result: Result<Snapshot, ReadError>) {
+    /// Takes in a read. `unstored` is why the one before could not be stored, which is said once.
+    async fn take(&self, result: Result<Snapshot, ReadError>, unstored: &mut Option<String>) {
         let mut stored = self.snapshots.lock().await;
         let written = match result {
             Ok(snapshot) => {
@@ -203,11 +205,14 @@ impl Poller {
             }
         };
         drop(stored);
-        match written {
-            Ok(true) => self.news.notify_one(),
-            Ok(false) => {}
-            Err(error) => tracing::error!(error = %clean(&crate::chain(&error)), "a read could not be stored"),
+        if let Ok(true) = written {
+            self.news.notify_one();
         }
+        let trouble = written.err().map(|error| clean(&crate::chain(&error)));
+        if let Some(error) = trouble.as_ref().filter(|_| *unstored != trouble) {
+            tracing::error!(%error, "a read could not be stored; it is tried again at every poll");
+        }
+        *unstored = trouble;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Everything that keeps somebody from what their duty would earn, as a value that is shown everywhere.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -29,6 +30,9 @@ pub struct Problem {
     pub rule: Option<Origin>,
     /// What happened and what to do, in one sentence.
     pub message: String,
+    /// Since when every pass has seen it; only what is on record knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// Sorts of problems, the gravest first.
@@ -47,7 +51,9 @@ pub enum ProblemKind {
     ScheduleFailing,
     /// The clocks of this host and of a provider disagree.
     ClockSkew,
-    /// AWS refused or did not confirm a change.
+    /// AWS works on a change and does not end it, or its answer never came.
+    ChangeUnsettled,
+    /// AWS refused a change, or it must wait for one that AWS refused.
     ChangeFailed,
     /// Access stands although its last cause ended a while ago.
     RevokeOverdue,
@@ -108,6 +114,26 @@ impl ProblemKind {
             )
     }
 
+    /// Whether it says that something has been waited for too long.
+    #[must_use]
+    pub fn is_overdue(self) -> bool {
+        matches!(self, Self::RevokeOverdue | Self::GrantOverdue)
+    }
+
+    /// Whether its message says itself since when.
+    #[must_use]
+    pub fn says_since(self) -> bool {
+        self.is_overdue()
+            || matches!(
+                self,
+                Self::AwsUnavailable
+                    | Self::ScheduleFailing
+                    | Self::ScheduleStale
+                    | Self::ChangeUnsettled
+                    | Self::ChangeFailed
+            )
+    }
+
     /// A stable word for labels and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -118,6 +144,7 @@ impl ProblemKind {
             Self::ScheduleStale => "schedule_stale",
             Self::ScheduleFailing => "schedule_failing",
             Self::ClockSkew => "clock_skew",
+            Self::ChangeUnsettled => "change_unsettled",
             Self::ChangeFailed => "change_failed",
             Self::RevokeOverdue => "revoke_overdue",
             Self::GrantOverdue => "grant_overdue",
@@ -141,13 +168,14 @@ impl ProblemKind {
     }
 
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::AwsUnavailable,
         Self::TargetUnresolved,
         Self::ScheduleUnread,
         Self::ScheduleStale,
         Self::ScheduleFailing,
         Self::ClockSkew,
+        Self::ChangeUnsettled,
         Self::ChangeFailed,
         Self::RevokeOverdue,
         Self::GrantOverdue,
@@ -170,6 +198,17 @@ impl ProblemKind {
     ];
 }
 
+/// Notes since when each problem has been there that does not say from when it matters, by what was on record of the
+/// same ones `before`.
+pub fn remember(problems: &mut [Problem], before: &[Problem], now: Timestamp) {
+    let known: BTreeMap<_, _> = before.iter().map(|p| (p.subject(), p.since)).collect();
+    for problem in problems {
+        if !problem.kind.says_since() && problem.during.is_none() {
+            problem.since = known.get(&problem.subject()).copied().flatten().or(Some(now));
+        }
+    }
+}
+
 impl Problem {
     /// A problem about nothing in particular yet.
     #[must_use]
@@ -184,6 +223,7 @@ impl Problem {
             more: 0,
             rule: None,
             message,
+            since: None,
         }
     }
 
@@ -236,6 +276,9 @@ impl fmt::Display for Problem {
         if let Some(during) = self.during.filter(|d| Timestamp::MIN < d.start()) {
             notes.push(format!("from {}", crate::text::instant(during.start())));
         }
+        if let Some(since) = self.since {
+            notes.push(format!("since {}", crate::text::instant(since)));
+        }
         if 0 < self.more {
             notes.push(format!("{} more times", self.more));
         }
@@ -245,5 +288,36 @@ impl fmt::Display for Problem {
         } else {
             write!(f, " ({})", notes.join("; "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_remembers_since_when_it_has_been_there() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let unread = |words: &str| Problem::new(ProblemKind::TargetUnresolved, words.to_owned());
+        let mut first = [unread("could not be read: 500")];
+        remember(&mut first, &[], at(10));
+        let mut second = [
+            unread("could not be read: 503"),
+            Problem::new(ProblemKind::ClockSkew, "the clocks differ".to_owned()),
+            Problem::new(ProblemKind::ScheduleFailing, "cannot be read since 5".to_owned()),
+            Problem {
+                during: Interval::new(at(50), at(60)),
+                ..Problem::new(ProblemKind::NotAMember, "is no member".to_owned())
+            },
+        ];
+        remember(&mut second, &first, at(20));
+        assert_eq!(
+            second.each_ref().map(|p| p.since),
+            [Some(at(10)), Some(at(20)), None, None]
+        );
+        assert_eq!(
+            second[0].to_string(),
+            "could not be read: 503 (since 1970-01-01T00:00:10Z)"
+        );
     }
 }

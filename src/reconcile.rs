@@ -10,15 +10,19 @@ use crate::apply::{Applied, Applier, End};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read};
-use crate::ledger::{Board, Ledger, LedgerError, OpenIntent, Outcome, StoredSnapshots};
+use crate::ledger::{Board, LastTry, Ledger, LedgerError, OpenIntent, Outcome, StoredSnapshots};
 use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
+use crate::model::ResolvedTarget;
 use crate::plan::{Change, Key};
 use crate::policy::Policy;
+use crate::problem::{Problem, ProblemKind, remember};
 use crate::survey::{Record, Survey, When, survey};
-use crate::text::clean;
+use crate::text::instant;
+use crate::unfinished::{self, Unsettled};
 
-/// How long a grant of unknown outcome counts as ours if it turns up: longer than any shift.
-const UNKNOWN_IS_OURS: SignedDuration = SignedDuration::from_hours(35 * 24);
+/// How long a grant of unknown outcome counts as ours if it turns up, and a change that failed is remembered from the
+/// record: longer than any shift.
+pub const UNKNOWN_IS_OURS: SignedDuration = SignedDuration::from_hours(35 * 24);
 
 /// Everything that a pass works with besides configuration and policy.
 pub struct Reconciler {
@@ -34,8 +38,8 @@ pub struct Reconciler {
     pub applier: Option<Arc<Applier>>,
     /// The live state between complete reads.
     pub live: LiveCache,
-    /// Since when grants of ours have been planned away although their recorded end has not come.
-    pub surplus_since: BTreeMap<Key, Timestamp>,
+    /// When each change that is still to be made was first planned.
+    pub planned_since: BTreeMap<Key, Timestamp>,
 }
 
 /// Why a pass did not come to a plan.
@@ -72,6 +76,19 @@ impl Reconciler {
         policy: &Policy,
         approved_digest: Option<&str>,
     ) -> Result<Pass, PassError> {
+        let pass = self.see(config, policy, approved_digest).await;
+        if let Err(PassError::Aws(error)) = &pass {
+            self.note_unseen(config, policy, error).await?;
+        }
+        pass
+    }
+
+    async fn see(
+        &mut self,
+        config: &Config,
+        policy: &Policy,
+        approved_digest: Option<&str>,
+    ) -> Result<Pass, PassError> {
         let ended = self
             .applier
             .as_ref()
@@ -82,7 +99,8 @@ impl Reconciler {
         }
         self.reader.instance().await?;
         let unsettled = self.settle().await?;
-        let record = self.record(&unsettled, self.clock.now()).await?;
+        let open_intents = unsettled.len();
+        let record = self.record(unsettled, self.clock.now()).await?;
         let stored = self.snapshots.lock().await.clone();
         let when = When::Now(&*self.clock);
         let survey = survey(
@@ -97,15 +115,15 @@ impl Reconciler {
             approved_digest,
         )
         .await?;
-        let before = std::mem::take(&mut self.surplus_since);
+        let before = std::mem::take(&mut self.planned_since);
         for key in survey.plan.changes.iter().map(Change::key) {
             let since = before.get(&key).copied().unwrap_or(survey.at);
-            self.surplus_since.insert(key, since);
+            self.planned_since.insert(key, since);
         }
         Ok(Pass {
             survey,
             ended,
-            open_intents: unsettled.len(),
+            open_intents,
         })
     }
 
@@ -126,21 +144,102 @@ impl Reconciler {
         }
         self.ledger.update_kept(&survey.plan.kept, survey.at).await?;
         self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
-        self.ledger.set_board(&board(config, policy, survey), survey.at).await?;
-        Ok(())
+        self.show(look, config, policy).await
+    }
+
+    /// Records what a pass saw, for whoever looks at the record.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn show(&self, look: &Pass, config: &Config, policy: &Policy) -> Result<(), LedgerError> {
+        let board = self.board(config, policy, &look.survey).await?;
+        self.ledger.set_board(&board, look.survey.at).await
+    }
+
+    /// What is shown of a pass, with since when it has been so.
+    async fn board(&self, config: &Config, policy: &Policy, survey: &Survey) -> Result<Board, LedgerError> {
+        let mut board = Board {
+            policy_revision: policy.revision.clone(),
+            mode: config.mode.as_str().to_owned(),
+            problems: survey.problems.clone(),
+            drift: survey.plan.drift.iter().map(Into::into).collect(),
+            next_boundary: survey.timeline.next_boundary(survey.at),
+            unseen_since: None,
+        };
+        if !board.problems.is_empty() {
+            let before = self.ledger.board().await?.unwrap_or_default();
+            remember(&mut board.problems, &before.problems, survey.at);
+        }
+        Ok(board)
+    }
+
+    /// Records how the changes of a pass have ended that no further pass of this process will look at.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn show_ends(
+        &self,
+        look: &Pass,
+        applied: &[Applied],
+        config: &Config,
+        policy: &Policy,
+    ) -> Result<(), LedgerError> {
+        let mut board = self.board(config, policy, &look.survey).await?;
+        for Applied { change, at, end } in applied {
+            let told = |p: &Problem| p.entitlement.as_ref() == Some(&change.entitlement) && p.person == change.person;
+            let last = match end {
+                // The record itself tells of an open change.
+                End::Superseded | End::Unsettled(_) => continue,
+                End::Confirmed => None,
+                End::Failed(why) | End::Deferred(why) => Some(LastTry {
+                    at: *at,
+                    why: why.clone(),
+                }),
+            };
+            board.problems.retain(|p| {
+                let over = p.kind == ProblemKind::ChangeFailed || last.is_none() && p.kind.is_overdue();
+                !(over && told(p))
+            });
+            board
+                .problems
+                .extend(last.map(|last| unfinished::failed(change, &last)));
+        }
+        board.problems.sort();
+        self.ledger.set_board(&board, self.clock.now()).await
+    }
+
+    /// Records that AWS is out of sight, since the first pass that did not see it; the rest stays as last seen.
+    async fn note_unseen(&self, config: &Config, policy: &Policy, error: &AwsError) -> Result<(), LedgerError> {
+        let now = self.clock.now();
+        let mut board = self.ledger.board().await?.unwrap_or_default();
+        let since = *board.unseen_since.get_or_insert(now);
+        board.mode = config.mode.as_str().to_owned();
+        board.policy_revision.clone_from(&policy.revision);
+        board.problems.retain(|p| p.kind != ProblemKind::AwsUnavailable);
+        let message = format!(
+            "no pass has seen AWS since {}, so nothing is granted or revoked: {error}",
+            instant(since)
+        );
+        board
+            .problems
+            .insert(0, Problem::new(ProblemKind::AwsUnavailable, message));
+        self.ledger.set_board(&board, now).await
     }
 
     /// Closes open intents of an earlier process or of lost replies, by AWS's word or by the live state.
-    async fn settle(&mut self) -> Result<Vec<OpenIntent>, PassError> {
+    async fn settle(&mut self) -> Result<Vec<Unsettled>, PassError> {
         let in_flight = self.in_flight();
         let mut unsettled = Vec::new();
         for intent in self.ledger.open_intents().await? {
             if in_flight.contains_key(&intent.change.key()) {
                 continue;
             }
-            let Some((outcome, detail)) = self.judge(&intent).await? else {
-                unsettled.push(intent);
-                continue;
+            let (outcome, detail) = match self.judge(&intent).await {
+                Judgement::Ended(outcome, detail) => (outcome, detail),
+                Judgement::Open(unanswered) => {
+                    unsettled.push(Unsettled { intent, unanswered });
+                    continue;
+                }
             };
             let now = self.clock.now();
             tracing::info!(
@@ -154,7 +253,7 @@ impl Reconciler {
                 now
             };
             self.ledger
-                .complete(intent.id, &intent.change, outcome, Some(detail), since, now)
+                .complete(intent.id, &intent.change, outcome, Some(&detail), since, now)
                 .await?;
             if outcome == Outcome::Succeeded {
                 self.live.note(&intent.change.key(), intent.change.kind);
@@ -163,54 +262,62 @@ impl Reconciler {
         Ok(unsettled)
     }
 
-    async fn judge(&self, intent: &OpenIntent) -> Result<Option<(Outcome, &'static str)>, PassError> {
+    async fn judge(&self, intent: &OpenIntent) -> Judgement {
         let change = &intent.change;
-        if let (Some(request_id), crate::model::ResolvedTarget::Assignment { .. }) = (&intent.reference, &change.target)
-        {
+        if let (Some(request_id), ResolvedTarget::Assignment { .. }) = (&intent.reference, &change.target) {
             let operation = Operation {
                 kind: change.kind,
                 request_id: request_id.clone(),
             };
+            let by_status = "settled by the operation's status";
             match self.reader.operation(&operation).await {
-                Ok(Progress::InProgress) => return Ok(None),
-                Ok(Progress::Succeeded) => return Ok(Some((Outcome::Succeeded, "settled by the operation's status"))),
-                Ok(Progress::Failed(_)) => return Ok(Some((Outcome::Failed, "settled by the operation's status"))),
-                Ok(Progress::Forgotten) => {}
-                Err(error) => {
-                    tracing::warn!(intent = intent.id, error = %clean(&error.to_string()), "an open change cannot be settled yet");
-                    return Ok(None);
+                Ok(Progress::InProgress) => return Judgement::Open(None),
+                Ok(Progress::Succeeded) => return Judgement::Ended(Outcome::Succeeded, by_status.to_owned()),
+                Ok(Progress::Failed(reason)) => {
+                    return Judgement::Ended(Outcome::Failed, format!("{reason} ({by_status})"));
                 }
+                Ok(Progress::Forgotten) => {}
+                Err(error) => return Judgement::Open(Some(error.to_string())),
             }
         }
         let holders = match self.reader.holders(&change.target).await {
             Ok(holders) => holders,
-            Err(error) => {
-                tracing::warn!(intent = intent.id, error = %clean(&error.to_string()), "an open change cannot be settled yet");
-                return Ok(None);
-            }
+            Err(error) => return Judgement::Open(Some(error.to_string())),
         };
         let present = holders.users.contains_key(&change.principal);
-        Ok(Some(match (change.kind, present) {
+        let (outcome, detail) = match (change.kind, present) {
             (ChangeKind::Grant, true) | (ChangeKind::Revoke, false) => {
                 (Outcome::Succeeded, "settled by the live state")
             }
             // AWS may still carry out a creation that we never heard of; until then it counts as not done.
-            (ChangeKind::Grant, false) => (Outcome::Unknown, "not in force when looked at"),
-            (ChangeKind::Revoke, true) => (Outcome::Failed, "still in force when looked at"),
-        }))
+            (ChangeKind::Grant, false) => (
+                Outcome::Unknown,
+                "AWS's answer never came, and it was not in force when looked at; it is tried again",
+            ),
+            (ChangeKind::Revoke, true) => (
+                Outcome::Failed,
+                "AWS's answer never came, and it was still in force when looked at; it is tried again",
+            ),
+        };
+        Judgement::Ended(outcome, detail.to_owned())
     }
 
-    async fn record(&self, unsettled: &[OpenIntent], at: Timestamp) -> Result<Record, LedgerError> {
+    async fn record(&self, unsettled: Vec<Unsettled>, at: Timestamp) -> Result<Record, LedgerError> {
         let ago = |span| at.checked_sub(span).unwrap_or(Timestamp::MIN);
         let mut in_flight = self.in_flight();
-        in_flight.extend(unsettled.iter().map(|intent| (intent.change.key(), intent.change.kind)));
+        in_flight.extend(
+            unsettled
+                .iter()
+                .map(|open| (open.intent.change.key(), open.intent.change.kind)),
+        );
         Ok(Record {
-            surplus_since: self.surplus_since.clone(),
+            planned_since: self.planned_since.clone(),
             owned: self.ledger.owned().await?,
             unknown_outcomes: self.ledger.unknown_grants(ago(UNKNOWN_IS_OURS)).await?,
             confirmed: self.ledger.confirmed_since(ago(CONSISTENCY_GRACE)).await?,
             bars: self.ledger.bars().await?,
             in_flight,
+            unsettled,
             failures: self.applier.as_ref().map(|a| a.failures()).unwrap_or_default(),
         })
     }
@@ -220,12 +327,10 @@ impl Reconciler {
     }
 }
 
-fn board(config: &Config, policy: &Policy, survey: &Survey) -> Board {
-    Board {
-        policy_revision: policy.revision.clone(),
-        mode: config.mode.as_str().to_owned(),
-        problems: survey.problems.clone(),
-        drift: survey.plan.drift.iter().map(Into::into).collect(),
-        next_boundary: survey.timeline.next_boundary(survey.at),
-    }
+/// How an open change stands.
+enum Judgement {
+    /// It has ended, by this word.
+    Ended(Outcome, String),
+    /// It has not, or AWS could not say for this reason.
+    Open(Option<String>),
 }

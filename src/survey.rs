@@ -11,12 +11,13 @@ use crate::config::Config;
 use crate::desired::{Desired, Snapshots, Timeline};
 use crate::guard::{self, Conditions, Floor, Verdict};
 use crate::identity_center::{AwsError, ChangeKind, Holders, Instance, Read, Resolution, UserPin};
-use crate::ledger::{Bar, StoredSnapshots};
+use crate::ledger::{Bar, LastTry, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
 use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey, Snapshot, SourceName};
 use crate::plan::{self, Foresight, Inputs, Key, Owned, Plan};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse};
+use crate::unfinished::{self, Unsettled};
 
 /// The longest that reading the world may take for what was foreseen to cover its end.
 const LONGEST_READ: SignedDuration = SignedDuration::from_hours(2);
@@ -24,14 +25,11 @@ const LONGEST_READ: SignedDuration = SignedDuration::from_hours(2);
 /// How long before somebody's turn their user is looked up, so that the hand-off itself needs no search.
 const LOOK_AHEAD: SignedDuration = SignedDuration::from_mins(15);
 
-/// A change that is later than this is said to be overdue: AWS takes seconds as a rule.
-const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
-
 /// What is known besides the providers' and AWS's word.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
-    /// Since when grants of ours have been without a cause that ended before its time.
-    pub surplus_since: BTreeMap<Key, Timestamp>,
+    /// When each change that is still to be made was first planned.
+    pub planned_since: BTreeMap<Key, Timestamp>,
     /// Grants of ours that stand.
     pub owned: BTreeMap<Key, Owned>,
     /// Grants of ours whose outcome was never learnt.
@@ -42,8 +40,10 @@ pub struct Record {
     pub bars: Vec<Bar>,
     /// Changes under way.
     pub in_flight: BTreeMap<Key, ChangeKind>,
-    /// What AWS said to changes that it refused.
-    pub failures: BTreeMap<Key, String>,
+    /// Changes among those under way that no task of this process follows.
+    pub unsettled: Vec<Unsettled>,
+    /// How the last try ended of changes that AWS refused.
+    pub failures: BTreeMap<Key, LastTry>,
 }
 
 /// A guarded plan and everything that led to it.
@@ -136,7 +136,7 @@ pub async fn survey(
         live: &no_live,
         owned: &record.owned,
         unknown_outcomes: &record.unknown_outcomes,
-        surplus_since: &record.surplus_since,
+        planned_since: &record.planned_since,
         bars: &record.bars,
         in_flight: &in_flight,
     };
@@ -164,6 +164,9 @@ pub async fn survey(
     problems.extend(plan.problems.iter().cloned());
     problems.extend(target_problems(&targets, &errors));
     problems.extend(change_problems(&plan, record, at));
+    let barred = |person: &Person| record.bars.iter().any(|bar| bar.concerns(person));
+    let wanted = |id: &EntitlementId, person: &Person| desired.calls_for(id, person) && !barred(person);
+    problems.extend(unfinished::unsettled(&record.unsettled, wanted, at));
     problems.extend(source_problems(config, policy, stored, &newest, at));
     let problems = collapse(problems);
 
@@ -264,51 +267,16 @@ fn floors(
 fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Vec<Problem> {
     let mut problems = Vec::new();
     for change in &plan.changes {
-        let late = change.due.duration_until(at);
-        let about = |kind, message| Problem {
-            entitlement: Some(change.entitlement.clone()),
-            person: change.person.clone(),
-            rule: change.causes.first().map(|c| c.rule.clone()),
-            ..Problem::new(kind, message)
-        };
-        // One that is seen for the first time is being carried out now; late is what has been tried or held for a while.
-        let planned = record.surplus_since.get(&change.key());
-        let stands_out = planned.is_some_and(|since| OVERDUE < since.duration_until(at));
-        if stands_out && OVERDUE < late && Timestamp::MIN < change.due {
-            problems.push(match change.kind {
-                ChangeKind::Grant => about(
-                    ProblemKind::GrantOverdue,
-                    format!(
-                        "{} has waited for {} since {}",
-                        change.who(),
-                        change.entitlement,
-                        seconds(change.due)
-                    ),
-                ),
-                ChangeKind::Revoke => about(
-                    ProblemKind::RevokeOverdue,
-                    format!(
-                        "{} still holds {} although it was due to end at {}",
-                        change.who(),
-                        change.entitlement,
-                        seconds(change.due)
-                    ),
-                ),
-            });
-        }
-        if let Some(message) = record.failures.get(&change.key()) {
-            let word = crate::apply::kind_word(change.kind);
-            problems.push(about(
-                ProblemKind::ChangeFailed,
-                format!(
-                    "the {word} of {} for {} is not in force: {message}",
-                    change.entitlement,
-                    change.who()
-                ),
-            ));
+        let planned = record.planned_since.get(&change.key()).copied();
+        problems.extend(unfinished::overdue(change, planned, at));
+        // A grant that failed for an earlier turn says nothing of this one.
+        let of_this_turn = |last: &&LastTry| change.kind == ChangeKind::Revoke || change.due <= last.at;
+        if let Some(last) = record.failures.get(&change.key()).filter(of_this_turn) {
+            problems.push(unfinished::failed(change, last));
         }
         if let (ChangeKind::Grant, Foresight::Surprising(why)) = (change.kind, &change.foresight) {
-            problems.push(about(
+            problems.push(unfinished::about(
+                change,
                 ProblemKind::SurprisingDuty,
                 format!(
                     "{} comes on duty for {} out of the blue: {why}",
@@ -417,7 +385,7 @@ fn source_problems(
         if let Some(failure) = stored.failures().get(&key) {
             let standing_in = snapshot.map_or_else(
                 || "nothing is stored to stand in for it".to_owned(),
-                |s| format!("the snapshot of {} stands in", seconds(s.read_at)),
+                |s| stands_in(s.read_at, config.timing.max_staleness, at),
             );
             problems.push(about(
                 &key,
@@ -443,6 +411,13 @@ fn source_problems(
         problems.push(Problem::new(ProblemKind::ClockSkew, skew));
     }
     problems
+}
+
+/// For how long the last complete read of a schedule serves in place of newer ones.
+pub(crate) fn stands_in(read_at: Timestamp, max_staleness: SignedDuration, at: Timestamp) -> String {
+    let until = read_at.saturating_add(max_staleness).unwrap_or(Timestamp::MAX);
+    let (read_at, verb) = (seconds(read_at), if until < at { "stood" } else { "stands" });
+    format!("the snapshot read at {read_at} {verb} in until {}", seconds(until))
 }
 
 /// The worst difference between a source's clock and ours, by the source's last read, if that is recent: an offset

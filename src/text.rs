@@ -96,7 +96,31 @@ pub fn span(duration: SignedDuration) -> String {
 /// Why, until when and by which line of which file, in one line.
 #[must_use]
 pub fn cause(cause: &Cause) -> String {
-    let what = match &cause.basis {
+    let end = if cause.end_known || cause.held.end() == Timestamp::MAX {
+        "until"
+    } else {
+        "until at least"
+    };
+    let (what, end) = (basis(cause), format!("{end} {}", instant(cause.held.end())));
+    format!("{what} {end} ({})", cause.rule)
+}
+
+/// Why somebody held what is taken back at `at`. A cause that should have lasted longer says so.
+#[must_use]
+pub fn former_cause(cause: &Cause, at: Timestamp) -> String {
+    let (what, end) = (basis(cause), cause.held.end());
+    let end = if end <= at {
+        format!(" until {}", instant(end))
+    } else if end == Timestamp::MAX {
+        String::new()
+    } else {
+        format!(", which was to last until {}", instant(end))
+    };
+    format!("was {what}{end} ({})", cause.rule)
+}
+
+fn basis(cause: &Cause) -> String {
+    match &cause.basis {
         Basis::OnCall {
             schedule,
             level,
@@ -112,13 +136,7 @@ pub fn cause(cause: &Cause) -> String {
         }
         Basis::Window => format!("member of {} in its window", cause.project),
         Basis::Membership => format!("member of {}", cause.project),
-    };
-    let end = if cause.end_known || cause.held.end() == Timestamp::MAX {
-        "until"
-    } else {
-        "until at least"
-    };
-    format!("{what} {end} {} ({})", instant(cause.held.end()), cause.rule)
+    }
 }
 
 #[cfg(test)]

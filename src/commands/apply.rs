@@ -28,7 +28,7 @@ pub enum ApplyError {
         approved: String,
     },
     /// Something that the policy names does not exist, has never been read, or could not be read now.
-    #[error("nothing was written, because the policy cannot be carried out as things are:\n  {}", .0.join("\n  "))]
+    #[error("nothing was written, because the policy cannot be carried out as things are: {}", .0.join("; "))]
     Mistakes(Vec<String>),
 }
 
@@ -79,6 +79,7 @@ pub async fn run(
         .await?;
     let mistakes = diff::mistakes(&look.survey);
     if !mistakes.is_empty() {
+        reconciler.show(&look, config, policy).await?;
         return Err(ApplyError::Mistakes(mistakes));
     }
     if let Some((digest, by)) = approve {
@@ -99,6 +100,7 @@ pub async fn run(
         applied.sort_by(|a, b| {
             (a.at, a.change.kind, &a.change.entitlement).cmp(&(b.at, b.change.kind, &b.change.entitlement))
         });
+        reconciler.show_ends(&look, &applied, config, policy).await?;
     }
     Ok(Outcome { look, applied })
 }

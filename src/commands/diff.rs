@@ -8,13 +8,15 @@ use jiff::{SignedDuration, Timestamp};
 use crate::commands::status::schedule_status;
 use crate::config::Config;
 use crate::identity_center::{AwsError, Read};
-use crate::ledger::{Ledger, LedgerError, StoredSnapshots};
+use crate::ledger::{Ledger, LedgerError, StoredSnapshots, tries};
 use crate::live::{CONSISTENCY_GRACE, LiveCache};
 use crate::plan::render::{SourceLine, View};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
 use crate::problem::{Problem, ProblemKind};
+use crate::reconcile::UNKNOWN_IS_OURS;
 use crate::survey::{Record, Survey, When, survey};
+use crate::unfinished::Unsettled;
 
 /// PagerDuty shows shifts at most 90 days ahead.
 const FARTHEST: SignedDuration = SignedDuration::from_hours(80 * 24);
@@ -62,12 +64,11 @@ pub async fn look(
         record.confirmed = ledger
             .confirmed_since(now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN))
             .await?;
-        record.in_flight = ledger
-            .open_intents()
-            .await?
-            .into_iter()
-            .map(|i| (i.change.key(), i.change.kind))
-            .collect();
+        record.unsettled = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
+        let open = record.unsettled.iter().map(|open| &open.intent.change);
+        record.in_flight = open.map(|change| (change.key(), change.kind)).collect();
+        let since = now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN);
+        record.failures = tries::by_key(ledger.failed_tries(since).await?);
     }
     if let Some(at) = at {
         let ahead = now.duration_until(at);
@@ -110,26 +111,32 @@ pub async fn look(
 /// The survey as it is shown.
 #[must_use]
 pub fn view(survey: &Survey, config: &Config, policy: &Policy, stored: &StoredSnapshots) -> View {
-    let lines = schedule_status(stored, &policy.schedules())
+    let lines = schedule_status(stored, &policy.schedules(), config.timing.max_staleness)
         .into_iter()
         .map(|s| SourceLine {
             schedule: s.schedule,
             read_at: s.read_at,
             failure: s.failure,
+            failing_since: s.failing_since,
         });
     View::new(survey, config.mode.as_str(), policy, lines.collect())
 }
 
 /// What keeps a survey from being one that a person may rely on: a schedule never read, a name that AWS does not know,
 /// live state that could not be read.
-#[must_use]
-pub fn mistakes(survey: &Survey) -> Vec<String> {
+pub fn mistaken(survey: &Survey) -> impl Iterator<Item = &Problem> {
     let fatal = |kind| {
         matches!(
             kind,
             ProblemKind::ScheduleUnread | ProblemKind::TargetUnresolved | ProblemKind::AwsUnavailable
         )
     };
+    survey.problems.iter().filter(move |p| fatal(p.kind))
+}
+
+/// The same in words, each thing once and by its cause.
+#[must_use]
+pub fn mistakes(survey: &Survey) -> Vec<String> {
     // That a schedule was never read follows from its failing read, which says why and what to do.
     let why = |p: &Problem| {
         let mut failing = survey
@@ -142,6 +149,6 @@ pub fn mistakes(survey: &Survey) -> Vec<String> {
         }
     };
     let mut said = BTreeSet::new();
-    let mistakes = survey.problems.iter().filter(|p| fatal(p.kind)).map(why);
+    let mistakes = mistaken(survey).map(why);
     mistakes.filter(|mistake| said.insert(mistake.clone())).collect()
 }

@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
+use crate::layout::wrap;
 use crate::ledger::{AccessRow, HoldRow};
 use crate::model::{Cause, EntitlementId, Interval, Person};
 use crate::policy::{Policy, Project, Rule, Trigger};
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use crate::text::{cause, clean, instant, span};
 
 /// The whole answer.
@@ -44,7 +45,7 @@ pub struct Answer {
     pub causes: Vec<Cause>,
     /// Every rule that could earn it, with the state of each key.
     pub rules: Vec<RuleState>,
-    /// What keeps it from being in force.
+    /// What keeps it from being in force or, where it is held, what keeps it from ending.
     pub obstacles: Vec<String>,
     /// The next time at which the person is due to hold it.
     pub next: Option<Cause>,
@@ -189,7 +190,10 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
             obstacles.push("no rule grants it to anybody".to_owned());
         }
         let here = |p: &&Problem| p.entitlement.as_ref().is_none_or(|e| e == id) && p.person.as_ref() == Some(person);
-        let nameless = |p: &&Problem| p.entitlement.as_ref() == Some(id) && p.person.is_none() && p.holds_at(at);
+        let nameless = |p: &&Problem| {
+            let about_all = p.entitlement.as_ref() == Some(id) || p.kind == ProblemKind::AwsUnavailable;
+            about_all && p.person.is_none() && p.holds_at(at)
+        };
         // The last pass recorded much of what the timeline shows, with other times in the words.
         let known: BTreeSet<_> = timeline.problems.iter().map(Problem::subject).collect();
         let recorded = sources
@@ -227,6 +231,14 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
                 "no confirmed grant is on record; the daemon's next pass makes it (is it running?)".to_owned()
             });
         }
+    }
+    let pending = |p: &&Problem| {
+        let tried = matches!(p.kind, ProblemKind::ChangeUnsettled | ProblemKind::ChangeFailed) || p.kind.is_overdue();
+        tried && p.entitlement.as_ref() == Some(id) && p.person.as_ref() == Some(person)
+    };
+    if holds {
+        let pending = sources.problems.iter().filter(pending);
+        obstacles.extend(pending.map(ToString::to_string));
     }
     Answer {
         entitlement: id.clone(),
@@ -314,12 +326,12 @@ impl Explanation {
         self.entitlements.iter().any(|a| a.holds)
     }
 
-    /// As text.
+    /// As text for a terminal of that width.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn text(&self, width: Option<usize>) -> String {
         let mut out = String::new();
         self.write(&mut out).unwrap_or_default();
-        out
+        wrap(&out, width)
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
@@ -386,7 +398,8 @@ impl Explanation {
                 }
             }
             for obstacle in &answer.obstacles {
-                writeln!(out, "  obstacle  {}", clean(obstacle))?;
+                let word = if answer.holds { "pending " } else { "obstacle" };
+                writeln!(out, "  {word}  {}", clean(obstacle))?;
             }
             if let Some(next) = &answer.next {
                 writeln!(

@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::layout::{group, list, wrap};
 use crate::ledger::{AccessRow, Bar, Board, HoldRow, StoredSnapshots};
 use crate::model::ScheduleKey;
+use crate::plan::render::problem_lines;
+use crate::problem::{Problem, ProblemKind};
 use crate::text::{cause, clean, instant, span};
 
 /// What `status` shows.
@@ -16,6 +19,8 @@ pub struct Status {
     pub at: Timestamp,
     /// Grants of ours that stand, by entitlement and person.
     pub access: Vec<AccessRow>,
+    /// What was asked of AWS and is not in force.
+    pub not_in_force: Vec<Problem>,
     /// Who holds nothing by a person's order.
     pub bars: Vec<Bar>,
     /// What guards hold.
@@ -37,6 +42,8 @@ pub struct ScheduleStatus {
     pub failing_since: Option<Timestamp>,
     /// Why not.
     pub failure: Option<String>,
+    /// How long the last complete read serves in place of newer ones: `max_staleness` after it.
+    pub stands_in_until: Option<Timestamp>,
 }
 
 impl Status {
@@ -45,35 +52,56 @@ impl Status {
     pub fn new(
         at: Timestamp,
         mut access: Vec<AccessRow>,
+        mut not_in_force: Vec<Problem>,
         bars: Vec<Bar>,
         held: Vec<HoldRow>,
-        stored: &StoredSnapshots,
-        schedules: &std::collections::BTreeSet<ScheduleKey>,
-        last_pass: Option<Board>,
+        schedules: Vec<ScheduleStatus>,
+        mut last_pass: Option<Board>,
     ) -> Self {
         access.retain(|a| a.revoked_at.is_none());
+        if let Some(board) = &mut last_pass {
+            // The record is newer than what the last pass saw, and nothing is told twice.
+            let failing = |p: &Problem| {
+                let schedule = p.schedule.as_ref().map(ToString::to_string);
+                let mut here = schedules.iter().filter(|s| s.failure.is_some());
+                p.kind == ProblemKind::ScheduleFailing && here.any(|s| Some(&s.schedule) == schedule.as_ref())
+            };
+            board.problems.retain(|p| !failing(p));
+            let newer: Vec<_> = not_in_force.iter().map(Problem::subject).collect();
+            board.problems.retain(|p| !newer.contains(&p.subject()));
+            board.problems.retain(|p| p.kind != ProblemKind::ChangeUnsettled);
+            // What waits for another change was not asked of AWS, so only the pass knows of it.
+            let waits = |p: &mut Problem| p.kind == ProblemKind::ChangeFailed;
+            not_in_force.extend(board.problems.extract_if(.., waits));
+        }
         access.sort_by(|a, b| (&a.entitlement, &a.person).cmp(&(&b.entitlement, &b.person)));
         Self {
             at,
             access,
+            not_in_force,
             bars,
             held,
-            schedules: schedule_status(stored, schedules),
+            schedules,
             last_pass,
         }
     }
 
-    /// As text.
+    /// As text for a terminal of that width.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn text(&self, width: Option<usize>) -> String {
         let mut out = String::new();
-        self.write(&mut out).unwrap_or_default();
-        out
+        self.write(&mut out, width).unwrap_or_default();
+        wrap(&out, width)
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
+    fn write(&self, out: &mut String, width: Option<usize>) -> std::fmt::Result {
         let mode = self.last_pass.as_ref().map_or("unknown", |b| b.mode.as_str());
         writeln!(out, "Status at {}   mode {mode}", instant(self.at))?;
+        let last_seen = self.last_pass.iter().flat_map(|board| &board.problems);
+        for problem in last_seen.filter(|p| is_out_of_sight(p)) {
+            let text = clean(&problem.to_string());
+            writeln!(out, "{}: {text}; what follows is as last seen", problem.kind.as_str())?;
+        }
         writeln!(out, "\nHeld now ({})", self.access.len())?;
         let mut entitlement = None;
         for access in &self.access {
@@ -96,6 +124,7 @@ impl Status {
                 writeln!(out, "      {}", cause(&recorded.cause))?;
             }
         }
+        write_problems(out, "Not in force", self.not_in_force.iter(), width)?;
         if !self.bars.is_empty() {
             writeln!(out, "\nHolding nothing by order ({})", self.bars.len())?;
             for bar in &self.bars {
@@ -111,19 +140,30 @@ impl Status {
         }
         if !self.held.is_empty() {
             writeln!(out, "\nHeld back by guards ({})", self.held.len())?;
-            for hold in &self.held {
-                let held = &hold.held;
-                writeln!(
-                    out,
-                    "  {} {} of {} ({}, since {})\n    {}\n    released by {}",
-                    held.who,
-                    crate::apply::kind_word(held.kind),
-                    held.entitlement,
+            let held = self.held.iter().map(|HoldRow { since, held }| {
+                let since = instant(*since);
+                let key = (
+                    &held.entitlement,
+                    held.kind,
                     held.guard,
-                    instant(hold.since),
-                    clean(&held.reason),
-                    clean(&held.release)
-                )?;
+                    since,
+                    &held.reason,
+                    &held.release,
+                );
+                (key, clean(&held.who))
+            });
+            for ((entitlement, kind, guard, since, reason, release), who) in group(held) {
+                let kind = crate::apply::kind_word(kind);
+                match &who[..] {
+                    [one] => writeln!(out, "  {one} {kind} of {entitlement} ({guard}, since {since})")?,
+                    many => writeln!(
+                        out,
+                        "  {} {kind}s of {entitlement} ({guard}, since {since})\n    {}",
+                        many.len(),
+                        list(many, 4, width)
+                    )?,
+                }
+                writeln!(out, "    {}\n    released by {}", clean(reason), clean(release))?;
             }
         }
         writeln!(out, "\nSchedules ({})", self.schedules.len())?;
@@ -134,9 +174,18 @@ impl Status {
             );
             match (&schedule.failure, schedule.failing_since) {
                 (Some(why), Some(since)) => {
+                    let stored = match (schedule.read_at, schedule.stands_in_until) {
+                        (Some(read_at), Some(until)) => format!(
+                            "the snapshot read at {} {} in until {}",
+                            instant(read_at),
+                            if until < self.at { "stood" } else { "stands" },
+                            instant(until)
+                        ),
+                        _ => "it was never read, and nothing stands in".to_owned(),
+                    };
                     writeln!(
                         out,
-                        "  {}  FAILING since {}: {}; {age}",
+                        "  {}  FAILING since {}: {}; {stored}",
                         schedule.schedule,
                         instant(since),
                         clean(why)
@@ -154,12 +203,12 @@ impl Status {
                 writeln!(out, "  {} holds {}", clean(&drift.holder), drift.entitlement)?;
             }
         }
-        if !board.problems.is_empty() {
-            writeln!(out, "\nProblems ({})", board.problems.len())?;
-            for problem in &board.problems {
-                writeln!(out, "  {}: {}", problem.kind.as_str(), clean(&problem.to_string()))?;
-            }
-        }
+        write_problems(
+            out,
+            "Problems",
+            board.problems.iter().filter(|p| !is_out_of_sight(p)),
+            width,
+        )?;
         match board.next_boundary {
             Some(next) => writeln!(
                 out,
@@ -172,11 +221,31 @@ impl Status {
     }
 }
 
+/// Everything below is as last seen, so this is said above it.
+fn is_out_of_sight(problem: &Problem) -> bool {
+    problem.kind == ProblemKind::AwsUnavailable
+}
+
+fn write_problems<'a>(
+    out: &mut String,
+    title: &str,
+    problems: impl Iterator<Item = &'a Problem> + Clone,
+    width: Option<usize>,
+) -> std::fmt::Result {
+    let count = problems.clone().count();
+    if 0 < count {
+        writeln!(out, "\n{title} ({count})")?;
+    }
+    out.push_str(&problem_lines(problems, |kind| kind.as_str().to_owned(), width));
+    Ok(())
+}
+
 /// How current each of these schedules is.
 #[must_use]
 pub fn schedule_status(
     stored: &StoredSnapshots,
     schedules: &std::collections::BTreeSet<ScheduleKey>,
+    max_staleness: SignedDuration,
 ) -> Vec<ScheduleStatus> {
     let newest = stored.newest(schedules);
     let status = |key: &ScheduleKey| {
@@ -186,6 +255,9 @@ pub fn schedule_status(
             read_at: newest.get(key).map(|s| s.read_at),
             failing_since: failure.map(|f| f.since),
             failure: failure.map(|f| f.message.clone()),
+            stands_in_until: newest
+                .get(key)
+                .and_then(|s| s.read_at.saturating_add(max_staleness).ok()),
         }
     };
     schedules.iter().map(status).collect()

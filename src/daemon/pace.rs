@@ -17,7 +17,12 @@ pub struct Pace {
 impl Pace {
     /// When the pass after one that ended at `ended` is due at the latest.
     pub fn passed(&mut self, pass: &Pass, timing: &Timing, ended: Timestamp) -> Timestamp {
-        let failing = |kind| matches!(kind, ProblemKind::ChangeFailed | ProblemKind::TargetUnresolved);
+        let failing = |kind| {
+            matches!(
+                kind,
+                ProblemKind::ChangeFailed | ProblemKind::ChangeUnsettled | ProblemKind::TargetUnresolved
+            )
+        };
         let trouble =
             pass.survey.problems.iter().any(|p| failing(p.kind)) || pass.ended.iter().any(|a| a.end != End::Confirmed);
         self.failures = if trouble { self.failures.saturating_add(1) } else { 0 };

@@ -41,6 +41,8 @@ pub(super) struct Failure {
     pub(super) never_sent: bool,
     /// Whether the time limit ended it.
     timed_out: bool,
+    /// What the transport met in the end, without the layers around it.
+    innermost: Option<String>,
     /// How often the request was sent.
     pub(super) tries: u32,
     /// What an answer of 200 said that the SDK could not read.
@@ -64,6 +66,7 @@ impl Failure {
             outcome_unknown: false,
             never_sent: false,
             timed_out: false,
+            innermost: None,
             tries: 1,
             unread: Value::Null,
             took,
@@ -85,6 +88,7 @@ impl Failure {
                 // The outermost message only says "dispatch failure".
                 if let Some(connector) = dispatch.as_connector_error() {
                     failure.words = sanitise(&chain(connector));
+                    failure.innermost = Some(sanitise(&innermost(connector)));
                 }
                 failure.not_dispatched(dispatch.is_other());
             }
@@ -149,6 +153,13 @@ impl Failure {
             self.outcome_unknown = false;
             self.retry = true;
         }
+        if let Some(cause) = &self.innermost {
+            self.words = if self.never_sent {
+                format!("no connection came about ({cause})")
+            } else {
+                format!("the connection broke off before the answer was whole ({cause})")
+            };
+        }
     }
 
     /// No whole answer came. A look is simply repeated; a change may have been made and is left to be settled.
@@ -203,7 +214,12 @@ impl Failure {
         match self.kind {
             AwsErrorKind::Denied => self.denied_hint(),
             AwsErrorKind::Unreachable => {
-                format!("check that this host reaches {place} and that identity_center.region is right")
+                let limit = if self.timed_out {
+                    ", or raise identity_center.call_timeout"
+                } else {
+                    ""
+                };
+                format!("check that this host reaches {place} and that identity_center.region is right{limit}")
             }
             AwsErrorKind::Server => format!("AWS or {place} failed; the next pass tries again"),
             AwsErrorKind::Throttled => {
@@ -236,7 +252,8 @@ impl Failure {
                 } else {
                     ""
                 };
-                let pitfall = pitfall(&self.words);
+                // Only a change can fail for what a delegated administrator may not touch.
+                let pitfall = if self.call.changes() { pitfall(&self.words) } else { "" };
                 format!(
                     "the credentials need {}{kms}; `dutybound iam-policy` prints the policy to attach{pitfall}",
                     self.call.iam_action()
@@ -321,6 +338,14 @@ fn chain(error: &dyn Error) -> String {
         source = inner.source();
     }
     text
+}
+
+fn innermost(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 /// Foreign text made safe to show: no control characters, no invisible or direction-changing ones, 300 characters.

@@ -99,6 +99,9 @@ pub struct Board {
     pub drift: Vec<DriftSummary>,
     /// When the next known boundary is.
     pub next_boundary: Option<Timestamp>,
+    /// Since when passes cannot see AWS; what is here besides is as last seen.
+    #[serde(default)]
+    pub unseen_since: Option<Timestamp>,
 }
 
 /// Drift, for showing.

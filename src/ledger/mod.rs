@@ -16,11 +16,13 @@ use crate::plan::{Change, Kept, Key, Owned};
 pub mod history;
 pub mod orders;
 pub mod snapshots;
+pub mod tries;
 mod trouble;
 
 pub use history::{AccessRow, Board, HoldRow};
 pub use orders::{Approval, Bar};
 pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};
+pub use tries::{FailedTry, LastTry};
 pub use trouble::Trouble;
 
 /// How long a write waits for its turn among our own: some thirty changes at once, on a very slow disk.

@@ -191,7 +191,11 @@ impl Metrics {
             PassError::Ledger(_) => "ledger_error",
         };
         self.passes.with_label_values(&[outcome]).inc();
-        self.state().last_attempt = Some(now);
+        let mut state = self.state();
+        state.last_attempt = Some(now);
+        if let (PassError::Aws(_), Some(seen)) = (error, &mut state.pass) {
+            seen.problems.insert(ProblemKind::AwsUnavailable, 1);
+        }
     }
 
     /// A change ended. [`Self::pass_ended`] does this for the changes that a pass hands over.

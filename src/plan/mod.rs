@@ -69,8 +69,9 @@ pub struct Inputs<'a> {
     pub owned: &'a BTreeMap<Key, Owned>,
     /// Grants that we asked for and whose outcome was never learnt; ours if they turn up.
     pub unknown_outcomes: &'a BTreeSet<Key>,
-    /// Since when a standing grant has been without a cause, for those that lost theirs before its recorded end.
-    pub surplus_since: &'a BTreeMap<Key, Timestamp>,
+    /// When each change that is still to be made was first planned: since then a grant that lost its cause before its
+    /// recorded end is due to be taken back.
+    pub planned_since: &'a BTreeMap<Key, Timestamp>,
     /// People who hold nothing until a person lifts it.
     pub bars: &'a [Bar],
     /// Changes that are under way; nothing is planned for them.
@@ -331,7 +332,7 @@ impl Draft<'_> {
                 Foresight::Predicted
             };
             let recorded_end = owned.causes.iter().map(|c| c.held.end()).max();
-            let lost_its_cause = inputs.surplus_since.get(key).copied().unwrap_or(inputs.at);
+            let lost_its_cause = inputs.planned_since.get(key).copied().unwrap_or(inputs.at);
             self.changes.push(Change {
                 kind: ChangeKind::Revoke,
                 entitlement: owned.entitlement.clone(),
@@ -393,7 +394,7 @@ impl Draft<'_> {
                     principal: principal.clone(),
                     causes: Vec::new(),
                     rests_on: rests_on(inputs.policy, entitlement, &[]),
-                    due: inputs.surplus_since.get(&key).copied().unwrap_or(inputs.at),
+                    due: inputs.planned_since.get(&key).copied().unwrap_or(inputs.at),
                     foresight: Foresight::Surprising(why.to_owned()),
                     context: context(inputs.policy, entitlement),
                 });

@@ -10,11 +10,12 @@ use serde::Serialize;
 use super::{Change, Drift, Foresight};
 use crate::guard::{Guard, Held};
 use crate::identity_center::ChangeKind;
+use crate::layout::{group, list, wrap};
 use crate::model::{EntitlementId, ResolvedTarget};
 use crate::policy::Policy;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use crate::survey::Survey;
-use crate::text::{cause, clean, instant, span};
+use crate::text::{cause, clean, former_cause, instant, span};
 
 /// How a schedule was read, for the head of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,6 +26,8 @@ pub struct SourceLine {
     pub read_at: Option<jiff::Timestamp>,
     /// Why the last read failed, if it did.
     pub failure: Option<String>,
+    /// Since when reads fail.
+    pub failing_since: Option<jiff::Timestamp>,
 }
 
 /// Everything that is shown of a plan.
@@ -52,6 +55,8 @@ pub struct View {
     pub problems: Vec<Problem>,
     /// How many grants stay as they are.
     pub unchanged: usize,
+    /// How many changes of earlier passes AWS has not ended.
+    pub unsettled: usize,
     /// About how long AWS will take to confirm the changes.
     pub converges_in_seconds: i64,
 }
@@ -88,54 +93,67 @@ impl View {
             drift: survey.plan.drift.clone(),
             problems: survey.problems.clone(),
             unchanged: survey.plan.kept.len(),
+            unsettled: survey
+                .problems
+                .iter()
+                .filter(|p| p.kind == ProblemKind::ChangeUnsettled)
+                .map(|p| 1 + p.more)
+                .sum(),
         }
     }
 
-    /// As text, styled; the caller's stream drops the styles where they do not belong.
+    /// As text, styled; the caller's stream drops the styles where they do not belong. `width` is the terminal's.
     #[must_use]
-    pub fn text(&self, policy: &Policy) -> String {
+    pub fn text(&self, policy: &Policy, width: Option<usize>) -> String {
         let mut out = String::new();
-        self.write(&mut out, policy).unwrap_or_default();
-        out
+        self.write(&mut out, policy, width).unwrap_or_default();
+        wrap(&out, width)
     }
 
-    fn write(&self, out: &mut String, policy: &Policy) -> std::fmt::Result {
+    fn write(&self, out: &mut String, policy: &Policy, width: Option<usize>) -> std::fmt::Result {
         writeln!(out, "Plan {}   mode {}   {}", self.digest, self.mode, instant(self.at))?;
         for line in &self.schedules {
             let age = line.read_at.map_or_else(
                 || "never read".to_owned(),
                 |t| format!("read {} before", span(t.duration_until(self.at))),
             );
-            match &line.failure {
-                None => writeln!(out, "  {}  {age}", line.schedule)?,
-                Some(why) => writeln!(
-                    out,
-                    "  {}  {}; {age}",
-                    line.schedule,
-                    styled(RED, &format!("FAILED: {}", clean(why)))
-                )?,
-            }
+            // Why it fails stands among the problems.
+            let failed = line
+                .failing_since
+                .map(|t| styled(RED, &format!("FAILED since {}", instant(t))) + "; ");
+            writeln!(out, "  {}  {}{age}", line.schedule, failed.unwrap_or_default())?;
         }
         let mut blocks: BTreeMap<&EntitlementId, Vec<String>> = BTreeMap::new();
-        for change in &self.changes {
-            blocks.entry(&change.entitlement).or_default().push(change_line(change));
+        let changes = self.changes.iter().map(|change| {
+            let key = (&change.entitlement, change.kind, change_details(change, self.at));
+            (key, clean(&change.who()))
+        });
+        for ((entitlement, kind, details), who) in group(changes) {
+            let lines = change_lines(kind, &who, &details, width);
+            blocks.entry(entitlement).or_default().push(lines);
         }
-        for held in &self.held {
-            let change = &held.change;
-            blocks.entry(&change.entitlement).or_default().push(format!(
-                "{}\n      {}\n      released by {}",
-                styled(
-                    YELLOW,
-                    &format!(
-                        "  = {}  HELD ({}): {} waits",
-                        change.who(),
-                        held.guard,
-                        word(change.kind)
-                    )
+        let held = self.held.iter().map(|held| {
+            let key = (
+                &held.change.entitlement,
+                held.change.kind,
+                held.guard,
+                &held.reason,
+                &held.release,
+            );
+            (key, clean(&held.change.who()))
+        });
+        for ((entitlement, kind, guard, reason, release), who) in group(held) {
+            let kind = word(kind);
+            let head = match &who[..] {
+                [one] => styled(YELLOW, &format!("  = {one}  HELD ({guard}): {kind} waits")),
+                many => format!(
+                    "{}\n      {}",
+                    styled(YELLOW, &format!("  = HELD ({guard}): {} {kind}s wait", many.len())),
+                    list(many, 6, width)
                 ),
-                clean(&held.reason),
-                held.release
-            ));
+            };
+            let lines = format!("{head}\n      {}\n      released by {}", clean(reason), clean(release));
+            blocks.entry(entitlement).or_default().push(lines);
         }
         for drift in &self.drift {
             let who = drift
@@ -167,24 +185,22 @@ impl View {
         }
         if !self.problems.is_empty() {
             writeln!(out, "\n{}", styled(BOLD, "Problems"))?;
-            for problem in &self.problems {
-                writeln!(
-                    out,
-                    "  {} {}",
-                    styled(YELLOW, &format!("{}:", problem.kind.as_str())),
-                    clean(&problem.to_string())
-                )?;
-            }
+            let line = |kind: ProblemKind| styled(YELLOW, kind.as_str());
+            out.push_str(&problem_lines(self.problems.iter(), line, width));
         }
         let count = |kind| self.changes.iter().filter(|c| c.kind == kind).count();
         writeln!(
             out,
-            "\nPlan: {} to grant, {} to revoke, {} held, {} not ours, {} unchanged.",
+            "\nPlan: {} to grant, {} to revoke, {} held, {} not ours, {} unchanged{}.",
             count(ChangeKind::Grant),
             count(ChangeKind::Revoke),
             self.held.len(),
             self.drift.len(),
-            self.unchanged
+            self.unchanged,
+            match self.unsettled {
+                0 => String::new(),
+                open => format!(", {open} not confirmed by AWS"),
+            }
         )?;
         if !self.changes.is_empty() {
             let soon = SignedDuration::from_secs(self.converges_in_seconds.max(1));
@@ -230,24 +246,67 @@ fn word(kind: ChangeKind) -> &'static str {
     crate::apply::kind_word(kind)
 }
 
-fn change_line(change: &Change) -> String {
-    let (sign, color) = match change.kind {
+fn change_lines(kind: ChangeKind, who: &[String], details: &[String], width: Option<usize>) -> String {
+    let (sign, color) = match kind {
         ChangeKind::Grant => ('+', AnsiColor::Green),
         ChangeKind::Revoke => ('-', AnsiColor::Red),
     };
-    let mut line = styled(color, &format!("  {sign} {}", clean(&change.who())));
-    if change.causes.is_empty() {
-        line.push_str("  no cause on record");
+    let mut lines = styled(color, &format!("  {sign} {}", list(who, 4, width)));
+    for detail in details {
+        lines.push_str("\n      ");
+        lines.push_str(detail);
     }
-    for cause_of in &change.causes {
-        let was = if change.kind == ChangeKind::Revoke { "was " } else { "" };
-        line.push_str(&format!("\n      {was}{}", cause(cause_of)));
+    lines
+}
+
+/// Why, one line each.
+fn change_details(change: &Change, at: jiff::Timestamp) -> Vec<String> {
+    let why = |c| match change.kind {
+        ChangeKind::Grant => cause(c),
+        ChangeKind::Revoke => former_cause(c, at),
+    };
+    let mut details: Vec<String> = change.causes.iter().map(why).collect();
+    if details.is_empty() {
+        details.push("no cause on record".to_owned());
     }
     match &change.foresight {
         Foresight::Predicted => {}
-        Foresight::Disentitled => line.push_str("\n      the policy no longer allows it"),
-        Foresight::Surprising(why) => line.push_str(&format!("\n      surprising: {}", clean(why))),
-        Foresight::Ordered(why) => line.push_str(&format!("\n      ordered: {}", clean(why))),
+        Foresight::Disentitled => details.push("the policy no longer allows it".to_owned()),
+        Foresight::Surprising(why) => details.push(format!("surprising: {}", clean(why))),
+        Foresight::Ordered(why) => details.push(format!("ordered: {}", clean(why))),
     }
-    line
+    details
+}
+
+/// Problems, one line each; those that say the same of several people become one, with the people below it.
+pub fn problem_lines<'a>(
+    problems: impl Iterator<Item = &'a Problem>,
+    kind: impl Fn(ProblemKind) -> String,
+    width: Option<usize>,
+) -> String {
+    let said = problems.map(|problem| {
+        let person = problem.person.as_ref().map(|p| clean(p.as_str()));
+        let text = clean(&problem.to_string());
+        // A message that does not name its person stands for itself alone.
+        let nameless = person.as_ref().map(|who| text.replace(who, "…")).filter(|n| *n != text);
+        let key = (problem.kind, nameless.unwrap_or_else(|| text.clone()));
+        (key, (person, text))
+    });
+    let mut out = String::new();
+    for ((of, nameless), each) in group(said) {
+        let many: Vec<String> = each.iter().filter_map(|(person, _)| person.clone()).collect();
+        if 1 < many.len() && many.len() == each.len() {
+            let people = list(&many, 6, width);
+            out.push_str(&format!(
+                "  {} ({} people): {nameless}\n      {people}\n",
+                kind(of),
+                many.len()
+            ));
+        } else {
+            for (_, text) in each {
+                out.push_str(&format!("  {}: {text}\n", kind(of)));
+            }
+        }
+    }
+    out
 }

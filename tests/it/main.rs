@@ -18,3 +18,4 @@ mod planning;
 mod readme;
 mod review;
 mod scenarios;
+mod seen;

@@ -106,7 +106,7 @@ struct World {
     mode: Mode,
     paused: bool,
     unknown: BTreeSet<Key>,
-    surplus_since: BTreeMap<Key, Timestamp>,
+    planned_since: BTreeMap<Key, Timestamp>,
     bars: Vec<Bar>,
     min_holders: u32,
 }
@@ -154,7 +154,7 @@ impl World {
             mode: Mode::Sync,
             paused: false,
             unknown: BTreeSet::new(),
-            surplus_since: BTreeMap::new(),
+            planned_since: BTreeMap::new(),
             bars: vec![],
             min_holders: 0,
         }
@@ -177,7 +177,7 @@ impl World {
             live: &self.live,
             owned: &self.owned,
             unknown_outcomes: &self.unknown,
-            surplus_since: &self.surplus_since,
+            planned_since: &self.planned_since,
             bars: &self.bars,
             in_flight: &BTreeSet::new(),
         })
@@ -796,7 +796,7 @@ fn patience_ends_for_a_cause_that_vanished_early_too() {
     world.people.insert(person("cat"), Ok(Resolution::Unknown));
     let plan = world.plan(t(9));
     assert_eq!(world.guard(&plan, None).held[0].guard, Guard::MakeBeforeBreak);
-    world.surplus_since = BTreeMap::from([(plan.changes[0].key(), t(9))]);
+    world.planned_since = BTreeMap::from([(plan.changes[0].key(), t(9))]);
     assert_eq!(
         world
             .guard(&world.plan(t(9) + minutes(11)), None)

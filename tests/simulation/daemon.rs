@@ -223,7 +223,7 @@ impl Run {
             snapshots,
             applier: Some(Arc::clone(&applier)),
             live: LiveCache::default(),
-            surplus_since: BTreeMap::new(),
+            planned_since: BTreeMap::new(),
         });
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;

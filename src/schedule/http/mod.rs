@@ -82,6 +82,8 @@ impl Reading {
 pub(super) struct Transport {
     client: Client,
     base_url: Url,
+    /// For one whole answer.
+    timeout: Duration,
     service: SourceName,
     credential: Credential,
     calls: ApiCalls,
@@ -141,6 +143,7 @@ impl Transport {
         Ok(Self {
             client,
             base_url: config.base_url.clone(),
+            timeout: config.timeout,
             state: Mutex::new(State {
                 pace: Pace::new(config.requests_per_minute),
                 token: None,
@@ -161,6 +164,16 @@ impl Transport {
     /// Waits for its turn and as the provider says, within the read's budget; a cut connection and a 5xx are
     /// tried twice more; a 401 earns one new token where tokens are used.
     pub(super) async fn get<T>(
+        &self,
+        reading: &mut Reading,
+        call: &Call<'_>,
+        decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T, Failure> {
+        let answer = self.ask(reading, call, decode).await;
+        answer.map_err(|failure| failure.naming(call.operation, call.path))
+    }
+
+    async fn ask<T>(
         &self,
         reading: &mut Reading,
         call: &Call<'_>,

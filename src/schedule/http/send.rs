@@ -9,7 +9,7 @@ use reqwest::{
     header::{HeaderMap, LOCATION},
 };
 
-use super::{Answer, Failure, Reading, State, Transport, outcome, pace};
+use super::{Answer, CONNECT_TIMEOUT, Failure, Reading, State, Transport, outcome, pace};
 use crate::schedule::ReadErrorKind;
 use crate::schedule::wire::DecodeError;
 use crate::telemetry::CallOutcome;
@@ -113,9 +113,21 @@ impl Transport {
         operation: &'static str,
         request: RequestBuilder,
     ) -> Result<(Answer, HeaderMap), Failure> {
-        let cut = |error| Failure::transport(operation, error);
+        // Known beforehand, because the error of a body does not say where it came from.
+        let request = request
+            .build()
+            .map_err(|error| Failure::transport(operation, error, "the provider", self.timeout))?;
+        let host = request.url().host_str().unwrap_or("the provider").to_owned();
+        let cut = |error: reqwest::Error| {
+            let limit = if error.is_connect() {
+                CONNECT_TIMEOUT.min(self.timeout)
+            } else {
+                self.timeout
+            };
+            Failure::transport(operation, error, &host, limit)
+        };
         let before = self.clock.now();
-        let mut response = request.send().await.map_err(cut)?;
+        let mut response = self.client.execute(request).await.map_err(&cut)?;
         let after = self.clock.now();
         let headers = response.headers().clone();
         reading.offsets_ms.extend(clock_offset_ms(before, after, &headers));
@@ -127,7 +139,7 @@ impl Transport {
             return Err(Failure::redirected(operation, status, host));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(cut)? {
+        while let Some(chunk) = response.chunk().await.map_err(&cut)? {
             if body.len() + chunk.len() > LONGEST_BODY {
                 let error = DecodeError::new(&format!("more than {} MiB", LONGEST_BODY / 1024 / 1024));
                 return Err(Failure::malformed(operation, &error));

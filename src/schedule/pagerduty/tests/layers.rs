@@ -185,7 +185,7 @@ async fn case_45_a_user_who_cannot_be_read_fails_the_read() {
     assert!(
         error
             .to_string()
-            .starts_with("cannot read src/PA: GET /users/{id} was answered with 500"),
+            .starts_with("cannot read src/PA: GET /users/PU was answered with 500"),
         "{error}"
     );
 }

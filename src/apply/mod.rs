@@ -8,33 +8,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::guard::{ApprovedPlan, Step};
-
-use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read, SlotGuard, Slots, Started, Write};
-use crate::ledger::{Ledger, LedgerError, Outcome};
-use crate::model::ResolvedTarget;
+use crate::guard::ApprovedPlan;
+use crate::identity_center::{ChangeKind, Read, Slots, Write};
+use crate::ledger::{FailedTry, LastTry, Ledger};
 use crate::plan::{Change, Key};
-use crate::text::clean;
+use carry_out::Unfinished;
 
-/// How long to wait before asking AWS again how an operation stands: it takes seconds as a rule, minutes at times.
-const POLL_SECONDS: [u64; 6] = [1, 1, 2, 3, 5, 5];
+mod carry_out;
+mod end;
+
+pub use end::{Applied, End, kind_word};
 
 /// While changes end one after the other, a pass is called for about this often.
 const CALL_EVERY: SignedDuration = SignedDuration::from_secs(1);
 
 /// Group memberships changed at once; each waits for the limiter anyway.
 const GROUP_CHANGES: usize = 16;
-
-/// What a change occupies while it runs.
-enum Place<'a> {
-    Assignment(#[expect(dead_code, reason = "held until the change ends")] SlotGuard),
-    Group(#[expect(dead_code, reason = "held until the change ends")] SemaphorePermit<'a>),
-}
 
 /// Runs changes and knows which are in flight.
 pub struct Applier {
@@ -80,35 +74,9 @@ struct Queued {
 /// What AWS last said to a change that is not in force, and when to try it again.
 #[derive(Debug, Clone)]
 struct Failure {
-    message: String,
+    last: LastTry,
     tries: u32,
     not_before: Timestamp,
-}
-
-/// How one change ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// The change.
-    pub change: Change,
-    /// When it ended.
-    pub at: Timestamp,
-    /// How.
-    pub end: End,
-}
-
-/// How a change can end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// AWS confirmed it.
-    Confirmed,
-    /// AWS refused it, for this reason.
-    Failed(String),
-    /// No answer came; the next pass looks at live state.
-    Unsettled(String),
-    /// A revoke that stays for now because the incoming grant did not come.
-    Deferred(String),
-    /// It never began, because a newer plan decides.
-    Superseded,
 }
 
 impl State {
@@ -129,7 +97,10 @@ impl State {
                 let tries = self.failures.get(&key).map_or(0, |f| f.tries);
                 let pause = SignedDuration::from_secs(5 << tries.min(6));
                 let failure = Failure {
-                    message: message.clone(),
+                    last: LastTry {
+                        at: now,
+                        why: message.clone(),
+                    },
                     tries: tries.saturating_add(1),
                     not_before: now.saturating_add(pause).unwrap_or(now),
                 };
@@ -240,14 +211,27 @@ impl Applier {
         self.state().in_flight.clone()
     }
 
-    /// What AWS last said to changes that it refused or did not confirm.
+    /// How the last try ended of changes that AWS refused or did not confirm.
     #[must_use]
-    pub fn failures(&self) -> BTreeMap<Key, String> {
+    pub fn failures(&self) -> BTreeMap<Key, LastTry> {
         self.state()
             .failures
             .iter()
-            .map(|(key, f)| (key.clone(), f.message.clone()))
+            .map(|(key, f)| (key.clone(), f.last.clone()))
             .collect()
+    }
+
+    /// Takes over from the record what an earlier process tried in vain. Nothing waits for it: it is tried again at once.
+    pub fn recall(&self, failed: Vec<FailedTry>) {
+        let mut state = self.state();
+        for FailedTry { change, last } in failed {
+            let failure = Failure {
+                not_before: last.at,
+                last,
+                tries: 0,
+            };
+            state.failures.insert(change.key(), failure);
+        }
     }
 
     /// The first instant at which a change that failed may be tried again.
@@ -304,7 +288,7 @@ impl Applier {
     }
 
     fn finish(&self, change: Change, end: End) {
-        say(&change, &end);
+        end::say(&change, &end);
         let now = self.clock.now();
         let mut state = self.state();
         state.unfinished = state.unfinished.saturating_sub(1);
@@ -338,166 +322,5 @@ impl Applier {
         state.queued.remove(&key);
         state.in_flight.insert(key, change.kind);
         true
-    }
-
-    async fn step(&self, step: Step, waits: Vec<watch::Receiver<Option<bool>>>, revision: &str, ticket: u64) -> End {
-        if let Some(reason) = self.wait_for_grants(&step, waits).await {
-            return End::Deferred(reason);
-        }
-        let change = &step.change;
-        let _place = match &change.target {
-            ResolvedTarget::Assignment { account, .. } => Place::Assignment(self.slots.acquire(account).await),
-            ResolvedTarget::Group { .. } => match self.group_changes.acquire().await {
-                Ok(permit) => Place::Group(permit),
-                Err(_) => return End::Superseded,
-            },
-        };
-        if !self.begin(change, ticket) {
-            return End::Superseded;
-        }
-        match self.carry_out(change, revision).await {
-            Ok(end) => end,
-            Err(error) => End::Unsettled(format!("the ledger could not be written: {}", crate::chain(&error))),
-        }
-    }
-
-    /// Make before break. Returns why the revoke must stay for now, if it must.
-    async fn wait_for_grants(&self, step: &Step, waits: Vec<watch::Receiver<Option<bool>>>) -> Option<String> {
-        for mut confirmation in waits {
-            let left = self.clock.now().duration_until(step.patience_ends);
-            let patience = Duration::try_from(left.max(SignedDuration::ZERO)).unwrap_or_default();
-            let confirmed = tokio::select! {
-                biased;
-                ended = confirmation.wait_for(Option::is_some) => ended.is_ok_and(|c| *c == Some(true)),
-                () = self.clock.sleep(patience) => return None,
-                () = self.stop.cancelled() => return Some("the daemon is stopping".to_owned()),
-            };
-            if !confirmed && self.clock.now() < step.patience_ends {
-                return Some(format!(
-                    "the incoming grant was not confirmed; waiting until {}",
-                    step.patience_ends
-                ));
-            }
-        }
-        None
-    }
-
-    async fn carry_out(&self, change: &Change, revision: &str) -> Result<End, LedgerError> {
-        let intent = self.ledger.open_intent(change, revision, self.clock.now()).await?;
-        let started = self.writer.start(change.kind, &change.target, &change.principal).await;
-        match started {
-            Ok(Started::Done { reference }) => {
-                if let Some(reference) = reference {
-                    self.ledger.note_reference(intent, &reference).await?;
-                }
-                self.complete(intent, change, End::Confirmed).await
-            }
-            Ok(Started::Pending(operation)) => {
-                self.ledger.note_reference(intent, &operation.request_id).await?;
-                match self.follow(&operation).await {
-                    Ok(None) => Ok(End::Unsettled("AWS has not finished the operation yet".to_owned())),
-                    Ok(Some(end)) => self.complete(intent, change, end).await,
-                    Err(error) => Ok(End::Unsettled(error.to_string())),
-                }
-            }
-            Err(error) if error.outcome_unknown => Ok(End::Unsettled(error.to_string())),
-            Err(error) => self.complete(intent, change, End::Failed(error.to_string())).await,
-        }
-    }
-
-    async fn complete(&self, intent: i64, change: &Change, end: End) -> Result<End, LedgerError> {
-        let (outcome, detail) = match &end {
-            End::Confirmed => (Outcome::Succeeded, None),
-            End::Failed(message) | End::Unsettled(message) | End::Deferred(message) => {
-                (Outcome::Failed, Some(message.as_str()))
-            }
-            End::Superseded => (Outcome::Failed, None),
-        };
-        let now = self.clock.now();
-        self.ledger.complete(intent, change, outcome, detail, now, now).await?;
-        Ok(end)
-    }
-
-    /// Asks until AWS has decided; `None` when it has not within the time limit.
-    async fn follow(&self, operation: &Operation) -> Result<Option<End>, AwsError> {
-        let began = self.clock.now();
-        let mut waits = POLL_SECONDS
-            .iter()
-            .chain(std::iter::repeat(&POLL_SECONDS[POLL_SECONDS.len() - 1]));
-        loop {
-            let wait = Duration::from_secs(*waits.next().unwrap_or(&5));
-            tokio::select! {
-                biased;
-                () = self.clock.sleep(wait) => {}
-                () = self.stop.cancelled() => return Ok(None),
-            }
-            let failed = match self.reader.operation(operation).await {
-                Ok(Progress::InProgress) => None,
-                Ok(Progress::Succeeded) => return Ok(Some(End::Confirmed)),
-                Ok(Progress::Failed(reason)) => return Ok(Some(End::Failed(reason))),
-                Ok(Progress::Forgotten) => return Ok(None),
-                Err(error) => Some(error),
-            };
-            let waited = Duration::try_from(began.duration_until(self.clock.now())).unwrap_or_default();
-            if self.operation_timeout < waited {
-                return failed.map_or(Ok(None), Err);
-            }
-        }
-    }
-}
-
-/// A step that has been started. If it breaks off, the change counts as unsettled and not as in flight for ever.
-struct Unfinished {
-    applier: Arc<Applier>,
-    change: Change,
-    confirmed: Option<watch::Sender<Option<bool>>>,
-    ended: bool,
-}
-
-impl Unfinished {
-    fn end(mut self, end: End) {
-        self.settle(end);
-    }
-
-    fn settle(&mut self, end: End) {
-        self.ended = true;
-        if let Some(sender) = self.confirmed.take() {
-            sender.send_replace(Some(end == End::Confirmed));
-        }
-        self.applier.finish(self.change.clone(), end);
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.settle(End::Unsettled("it broke off".to_owned()));
-        }
-    }
-}
-
-fn say(change: &Change, end: &End) {
-    let (word, entitlement, principal) = (kind_word(change.kind), &change.entitlement, &change.principal);
-    match end {
-        End::Confirmed => tracing::info!(change = word, %entitlement, %principal, "confirmed"),
-        End::Failed(message) => {
-            tracing::error!(change = word, %entitlement, %principal, reason = %clean(message), "refused; it is tried again");
-        }
-        End::Unsettled(message) => {
-            tracing::warn!(change = word, %entitlement, %principal, reason = %clean(message), "not confirmed; the next pass looks at the live state");
-        }
-        End::Deferred(message) => {
-            tracing::warn!(change = word, %entitlement, %principal, reason = %clean(message), "deferred");
-        }
-        End::Superseded => tracing::debug!(change = word, %entitlement, %principal, "a newer plan decides"),
-    }
-}
-
-/// `grant` or `revoke`, for logs and labels.
-#[must_use]
-pub fn kind_word(kind: ChangeKind) -> &'static str {
-    match kind {
-        ChangeKind::Grant => "grant",
-        ChangeKind::Revoke => "revoke",
     }
 }

@@ -1,0 +1,90 @@
+//! `run`: the daemon with its listener.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tokio::sync::watch;
+
+use super::{build_sources, context, load_config, log_warnings, reconciler, show_report_of_mistakes, system_clock};
+use crate::cli::exit;
+use crate::config;
+use crate::daemon::files::{Files, ReadConfig};
+use crate::daemon::{Daemon, in_force::InForce};
+use crate::http::{self, Health, Site};
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::secret::{ProcessEnv, Secrets};
+use crate::telemetry::ApiCalls;
+use crate::text::clean;
+
+pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
+    let clock = system_clock();
+    let config = load_config(path, Secrets::Read)?;
+    let (in_force, warnings) = match InForce::load(config.policy_dir.clone(), context(&config, clock.now())) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            show_report_of_mistakes(&report);
+            bail!("the policy in {} cannot be used", config.policy_dir.display())
+        }
+    };
+    log_warnings(&warnings);
+    let calls = ApiCalls::new()?;
+    let metrics = Arc::new(Metrics::new(&calls, env!("CARGO_PKG_VERSION"), config.mode)?);
+    metrics.policy_loaded(true, &in_force.policy().revision, clock.now());
+    let sources = build_sources(&config, &calls, &clock)?;
+    let ledger = Ledger::open(&config.ledger, &config.owner_id, clock.now()).await?;
+    let reconciler = reconciler(&config, calls, &clock, ledger).await?;
+    let (policy_shown, policy_seen) = watch::channel(Arc::clone(in_force.policy()));
+    let health = Arc::new(Health::new(
+        sources.keys().cloned(),
+        config.timing.poll,
+        config.identity_center.operation_timeout,
+        clock.now(),
+    ));
+    if let Some(address) = config.http {
+        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address}; change `listen` under [http], or stop what uses the port")
+        })?;
+        tracing::info!(address = %listener.local_addr()?, "serving /metrics, /healthz and /readyz");
+        let site = Site {
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            ledger: Ledger::open_read_only(&config.ledger, &config.owner_id).await?,
+            policy: policy_seen,
+            clock: Arc::clone(&clock),
+        };
+        tokio::spawn(http::serve(listener, site, std::future::pending()));
+    }
+    let policy = Arc::clone(in_force.policy());
+    let files = Files::watch(in_force, path.to_owned(), reader_of(path.to_owned()))
+        .context("cannot start the thread that watches the files")?;
+    let daemon = Daemon {
+        clock,
+        config,
+        policy,
+        files,
+        reconciler,
+        sources,
+        metrics,
+        health,
+        policy_shown,
+    };
+    daemon.run().await?;
+    Ok(exit::OK)
+}
+
+fn reader_of(path: PathBuf) -> ReadConfig {
+    Box::new(move || match config::load(&path, &ProcessEnv, Secrets::Read) {
+        Ok((config, warnings)) => {
+            log_warnings(&warnings);
+            Some(config)
+        }
+        Err(report) => {
+            for mistake in report.diagnostics() {
+                tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "configuration refused; the one in force stays");
+            }
+            None
+        }
+    })
+}

@@ -1,0 +1,240 @@
+//! Commands that look and write nothing: `diff`, `status`, `explain`, `report`, `iam-policy`.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, system_clock,
+    width,
+};
+use crate::cli::{self, DiffFormat, Format, exit};
+use crate::commands::{diff as look, explain, report as hours, status as standing};
+use crate::config::Config;
+use crate::desired::{Snapshots, Timeline};
+use crate::iam_policy::{Place, iam_policy as policy_for};
+use crate::identity_center::Client;
+use crate::ledger::{AccessRow, Board, Ledger, LedgerError};
+use crate::model::{EntitlementId, Interval, Person};
+use crate::plan::Key;
+use crate::policy::Policy;
+use crate::problem::Problem;
+use crate::reconcile::UNKNOWN_IS_OURS;
+use crate::secret::Secrets;
+use crate::telemetry::ApiCalls;
+use crate::text::clean;
+use crate::unfinished::{self, Unsettled};
+
+pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
+    if let Some(base) = &args.base {
+        return outlook::comparison(path, base, args).await;
+    }
+    let clock = system_clock();
+    let config = load_config(path, Secrets::Read)?;
+    let policy = load_policy(&config, clock.now())?;
+    let calls = ApiCalls::new()?;
+    let sources = build_sources(&config, &calls, &clock)?;
+    let reader = Client::connect(&config.identity_center, calls, Arc::clone(&clock))
+        .await
+        .reader();
+    let ledger = open_if_there(&config).await?;
+    let (survey, stored) = look::look(
+        &config,
+        &policy,
+        &sources,
+        &reader,
+        ledger.as_ref(),
+        clock.now(),
+        args.at,
+    )
+    .await?;
+    let view = look::view(&survey, &config, &policy, &stored);
+    match args.format {
+        DiffFormat::Text => print(view.text(&policy, width()))?,
+        DiffFormat::Json => print_json(&view)?,
+        DiffFormat::Markdown => bail!("--format markdown goes with --base; a plan is shown as text or json"),
+    };
+    let mistakes: BTreeSet<_> = look::mistaken(&survey).map(|p| p.kind.as_str()).collect();
+    if !mistakes.is_empty() {
+        let kinds: Vec<_> = mistakes.into_iter().collect();
+        bail!(
+            "the plan is not complete; its problems say why and what to do: {}",
+            kinds.join(", ")
+        );
+    }
+    // What AWS has not ended is not in force, and this plan does nothing about it: like what a guard holds.
+    Ok(
+        match (view.held.is_empty() && view.unsettled == 0, view.changes.is_empty()) {
+            (false, _) => exit::HELD,
+            (true, false) => exit::CHANGES,
+            (true, true) => exit::OK,
+        },
+    )
+}
+
+pub(super) async fn status(path: &Path, format: Format) -> anyhow::Result<u8> {
+    let now = system_clock().now();
+    let config = load_config(path, Secrets::Skip)?;
+    let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
+    let stored = ledger.load_snapshots().await?;
+    let policy = load_policy(&config, now)?;
+    let access = ledger.access_in(around(now)).await?;
+    let snapshots = stored.newest(&policy.schedules());
+    let not_in_force = not_in_force(&ledger, &config, &policy, &snapshots, &access, now).await?;
+    let status = standing::Status::new(
+        now,
+        access,
+        not_in_force,
+        ledger.bars().await?,
+        ledger.holds().await?,
+        standing::schedule_status(&stored, &policy.schedules(), config.timing.max_staleness),
+        ledger.board().await?,
+    );
+    match format {
+        Format::Text => print(status.text(width())),
+        Format::Json => print_json(&status),
+    }
+}
+
+/// What the record knows to be asked for and not in force now.
+async fn not_in_force(
+    ledger: &Ledger,
+    config: &Config,
+    policy: &Policy,
+    snapshots: &Snapshots,
+    access: &[AccessRow],
+    now: Timestamp,
+) -> Result<Vec<Problem>, LedgerError> {
+    let open: Vec<_> = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
+    let tries = ledger
+        .failed_tries(now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN))
+        .await?;
+    let bars = ledger.bars().await?;
+    let desired = Timeline::build(policy, snapshots, &config.identities, around(now)).at(now);
+    let wanted = |id: &EntitlementId, person: &Person| {
+        desired.calls_for(id, person) && !bars.iter().any(|bar| bar.concerns(person))
+    };
+    let standing = |key: &Key| {
+        let mut open = access.iter().filter(|row| row.revoked_at.is_none());
+        open.any(|row| row.target == key.0 && row.principal == key.1)
+    };
+    Ok(unfinished::from_record(&open, &tries, wanted, standing, now))
+}
+
+/// The instant, as the shortest interval that the ledger can tell apart.
+fn around(t: Timestamp) -> Interval {
+    let end = t
+        .saturating_add(SignedDuration::from_millis(1))
+        .unwrap_or(Timestamp::MAX);
+    Interval::new(t, end).unwrap_or(Interval::ALWAYS)
+}
+
+pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8> {
+    let now = system_clock().now();
+    let config = load_config(path, Secrets::Skip)?;
+    let policy = load_policy(&config, now)?;
+    let person = Person::parse(&args.person)?;
+    let entitlement = args
+        .entitlement
+        .clone()
+        .map(EntitlementId::try_from)
+        .transpose()
+        .map_err(|why| anyhow::anyhow!("{why}"))?;
+    let at = args.at.unwrap_or(now);
+    let mut snapshots = Snapshots::default();
+    let (mut access, mut holds, mut board) = (Vec::new(), Vec::new(), Board::default());
+    if let Some(ledger) = open_if_there(&config).await? {
+        snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
+        access = ledger.access_in(around(at)).await?;
+        holds = ledger.holds().await?;
+        board = ledger.board().await?.unwrap_or_default();
+        if args.at.is_none() {
+            let unfinished = not_in_force(&ledger, &config, &policy, &snapshots, &access, now).await?;
+            let newer: Vec<_> = unfinished.iter().map(Problem::subject).collect();
+            board.problems.retain(|p| !newer.contains(&p.subject()));
+            board.problems.extend(unfinished);
+        }
+    } else {
+        tracing::warn!("there is no ledger yet, so nothing is known of schedules and of what was granted");
+    }
+    let sources = explain::Sources {
+        config: &config,
+        policy: &policy,
+        snapshots: &snapshots,
+        access: &access,
+        holds: &holds,
+        problems: &board.problems,
+        now,
+    };
+    let explanation = explain::explain(&sources, &person, entitlement.as_ref(), at);
+    match args.format {
+        Format::Text => print(explanation.text(width()))?,
+        Format::Json => print_json(&explanation)?,
+    };
+    Ok(if explanation.holds() { exit::OK } else { exit::CHANGES })
+}
+
+pub(super) async fn iam_policy(path: &Path, args: &cli::IamPolicy) -> anyhow::Result<u8> {
+    let clock = system_clock();
+    let config = load_config(path, Secrets::Skip)?;
+    let policy = load_policy(&config, clock.now())?;
+    let mut targets: Vec<_> = policy.entitlements().map(|e| (e.target.clone(), None)).collect();
+    let mut instance = None;
+    if args.resolve {
+        let reader = Client::connect(&config.identity_center, ApiCalls::new()?, clock)
+            .await
+            .reader();
+        instance = Some(reader.instance().await?);
+        for (target, resolved) in &mut targets {
+            *resolved = Some(reader.resolve_target(target).await?);
+        }
+    }
+    let place = Place {
+        region: &config.identity_center.region,
+        owner_account_id: &config.identity_center.expected_account_id,
+        instance_arn: instance
+            .as_ref()
+            .map(|i| i.arn.as_str())
+            .or(config.identity_center.instance_arn.as_deref()),
+        identity_store_id: instance.as_ref().map(|i| i.identity_store_id.as_str()),
+    };
+    let answer = policy_for(&place, &targets);
+    for note in &answer.notes {
+        // Beside the document on stdout; nobody is left to tell when stderr is gone.
+        drop(writeln!(anstream::stderr(), "note: {}", clean(note)));
+    }
+    print_json(&answer.document)
+}
+
+pub(super) async fn report(path: &Path, args: &cli::Report) -> anyhow::Result<u8> {
+    let now = system_clock().now();
+    let config = load_config(path, Secrets::Skip)?;
+    let policy = load_policy(&config, now)?;
+    let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
+    let to = args.to.unwrap_or(now);
+    let from = args
+        .from
+        .map_or_else(|| to.checked_sub(SignedDuration::from_hours(7 * 24)), Ok)?;
+    let period =
+        Interval::new(from, to).with_context(|| format!("the period must end after it starts: {from} .. {to}"))?;
+    let rows = ledger.access_in(period).await?;
+    let snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
+    let request = hours::Request {
+        period,
+        now,
+        group_by: args.by,
+        format: args.format,
+    };
+    let baseline = hours::Baseline {
+        policy: &policy,
+        snapshots: &snapshots,
+        identities: &config.identities,
+    };
+    let mut out = Vec::new();
+    hours::report(&rows, Some(baseline), &request, &mut out)?;
+    print_bytes(&out)
+}

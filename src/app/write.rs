@@ -1,0 +1,163 @@
+//! Commands that write once, to AWS or to the ledger: `apply`, `revoke`, `backup`.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use super::{build_sources, context, load_config, load_policy, print, print_json, reconciler, system_clock, width};
+use crate::apply::End;
+use crate::cli::{self, Format, exit};
+use crate::commands::apply::ApplyError;
+use crate::commands::{apply, diff, revoke};
+use crate::config::Mode;
+use crate::layout::wrap;
+use crate::ledger::{Ledger, LedgerError};
+use crate::model::Person;
+use crate::policy;
+use crate::problem::ProblemKind;
+use crate::secret::Secrets;
+use crate::telemetry::ApiCalls;
+use crate::text::clean;
+
+fn operator() -> String {
+    std::env::var("SUDO_USER")
+        .or_else(|_| std::env::var("USER"))
+        .unwrap_or_else(|_| "unknown".to_owned())
+}
+
+pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result<u8> {
+    let clock = system_clock();
+    let config = load_config(path, Secrets::Read)?;
+    let policy = load_policy(&config, clock.now())?;
+    let by = operator();
+    let ledger = match (
+        Ledger::open(&config.ledger, &config.owner_id, clock.now()).await,
+        &args.approve,
+    ) {
+        (Err(LedgerError::Locked { .. }), Some(digest)) => {
+            let beside = Ledger::open_beside(&config.ledger, &config.owner_id).await?;
+            beside.record_approval(digest, &by, clock.now()).await?;
+            let held = beside.holds().await?;
+            return print(if held.iter().any(|hold| hold.held.release.contains(digest.as_str())) {
+                "The daemon is running: the approval is recorded, and its next pass releases exactly that plan.\n"
+            } else {
+                "The daemon is running: the approval is recorded for an hour, but the daemon holds no plan of that name at \
+                 present. `dutybound status` shows what it holds and what releases it.\n"
+            });
+        }
+        (ledger, _) => ledger?,
+    };
+    let calls = ApiCalls::new()?;
+    let sources = build_sources(&config, &calls, &clock)?;
+    let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
+    let approve = args.approve.as_deref().map(|digest| (digest, by.as_str()));
+    let mut view = None;
+    let pass = apply::run(&mut reconciler, &config, &policy, &sources, approve, |look, stored| {
+        let shown = diff::view(&look.survey, &config, &policy, stored);
+        if args.format == Format::Text {
+            // A broken pipe must not keep access from being granted.
+            drop(print(shown.text(&policy, width())));
+        }
+        view = Some(shown);
+    })
+    .await;
+    if let Err(ApplyError::Mistakes(mistakes)) = &pass
+        && 1 < mistakes.len()
+    {
+        for mistake in mistakes {
+            // Nobody is left to tell when stderr is gone.
+            drop(writeln!(anstream::stderr(), "error: {}", clean(mistake)));
+        }
+        bail!(
+            "nothing was written, because the policy cannot be carried out as things are; the {} errors above say why",
+            mistakes.len()
+        );
+    }
+    let outcome = pass?;
+    let problems = &outcome.look.survey.problems;
+    let failed = problems.iter().any(|p| p.kind == ProblemKind::ChangeUnsettled)
+        || outcome
+            .applied
+            .iter()
+            .any(|a| matches!(a.end, End::Failed(_) | End::Unsettled(_)));
+    match args.format {
+        Format::Text => {
+            let lines: String = outcome.applied.iter().map(|a| apply::line(a) + "\n").collect();
+            print(wrap(&lines, width()))?;
+            if config.mode == Mode::Observe {
+                print("mode is observe: nothing was written.\n")?;
+            }
+        }
+        Format::Json => {
+            let ended: Vec<_> = outcome.applied.iter().map(apply::line).collect();
+            print_json(&serde_json::json!({ "plan": view, "outcome": ended }))?;
+        }
+    }
+    Ok(if failed {
+        exit::ERROR
+    } else if outcome.look.survey.verdict.held.is_empty() && outcome.applied.iter().all(|a| a.end == End::Confirmed) {
+        exit::OK
+    } else {
+        exit::HELD
+    })
+}
+
+pub(super) async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Result<u8> {
+    let clock = system_clock();
+    // No provider is asked, so no provider's secret is needed.
+    let config = load_config(path, Secrets::Skip)?;
+    let person = args.person.as_deref().map(Person::parse).transpose()?;
+    let whom = person
+        .as_ref()
+        .map_or_else(|| "everybody".to_owned(), ToString::to_string);
+    let by = operator();
+    let (ledger, is_writer) = match Ledger::open(&config.ledger, &config.owner_id, clock.now()).await {
+        Err(LedgerError::Locked { .. }) => (Ledger::open_beside(&config.ledger, &config.owner_id).await?, false),
+        ledger => (ledger?, true),
+    };
+    if args.lift {
+        if !ledger.lift(person.as_ref(), &by, clock.now()).await? {
+            bail!("no order is in force against {whom}; `dutybound status` lists those that are");
+        }
+        return print(format!(
+            "Lifted: from the next pass on, duty earns access again for {whom}.\n"
+        ));
+    }
+    ledger.bar(person.as_ref(), &args.reason, &by, clock.now()).await?;
+    print(format!(
+        "Recorded: {whom} holds nothing until `dutybound revoke --lift` says otherwise.\n"
+    ))?;
+    let left = if is_writer {
+        let config = revoke::with_a_writer(&config);
+        let policy = policy::load(&config.policy_dir, &context(&config, clock.now()))
+            .map(|(policy, _)| policy)
+            .ok();
+        let mut reconciler = reconciler(&config, ApiCalls::new()?, &clock, ledger.clone()).await?;
+        let applied = revoke::carry_out(&mut reconciler, &config, policy.as_ref()).await?;
+        print(applied.iter().map(|a| apply::line(a) + "\n").collect::<String>())?;
+        revoke::left(&ledger, person.as_ref()).await?
+    } else {
+        print("The daemon carries it out ...\n")?;
+        revoke::watch(&ledger, &clock, person.as_ref()).await?
+    };
+    if 0 < left {
+        bail!("{left} grants still stand; `dutybound status` shows why, and every further pass tries again");
+    }
+    print(format!(
+        "Nothing granted by dutybound is left to {whom}. Role sessions that are open live on for the permission set's session duration.\n"
+    ))
+}
+
+pub(super) async fn backup(path: &Path, to: &Path) -> anyhow::Result<u8> {
+    let config = load_config(path, Secrets::Skip)?;
+    let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
+    ledger
+        .backup(to)
+        .await
+        .with_context(|| format!("cannot write the copy {}", to.display()))?;
+    print(format!(
+        "The ledger is copied to {}. To restore it: stop the daemon, put the copy in the ledger's place, start it.\n",
+        to.display()
+    ))
+}

@@ -1,0 +1,59 @@
+//! How changes end: what is said of it, and what is remembered until they are in force.
+
+use jiff::Timestamp;
+
+use crate::identity_center::ChangeKind;
+use crate::plan::Change;
+use crate::text::clean;
+
+/// How one change ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The change.
+    pub change: Change,
+    /// When it ended.
+    pub at: Timestamp,
+    /// How.
+    pub end: End,
+}
+
+/// How a change can end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// AWS confirmed it.
+    Confirmed,
+    /// AWS refused it, for this reason.
+    Failed(String),
+    /// No answer came; the next pass looks at live state.
+    Unsettled(String),
+    /// A revoke that stays for now because the incoming grant did not come.
+    Deferred(String),
+    /// It never began, because a newer plan decides.
+    Superseded,
+}
+
+pub(super) fn say(change: &Change, end: &End) {
+    let (word, entitlement, principal) = (kind_word(change.kind), &change.entitlement, &change.principal);
+    match end {
+        End::Confirmed => tracing::info!(change = word, %entitlement, %principal, "confirmed"),
+        End::Failed(message) => {
+            tracing::error!(change = word, %entitlement, %principal, reason = %clean(message), "refused; it is tried again");
+        }
+        End::Unsettled(message) => {
+            tracing::warn!(change = word, %entitlement, %principal, reason = %clean(message), "not confirmed; the next pass looks at the live state");
+        }
+        End::Deferred(message) => {
+            tracing::warn!(change = word, %entitlement, %principal, reason = %clean(message), "deferred");
+        }
+        End::Superseded => tracing::debug!(change = word, %entitlement, %principal, "a newer plan decides"),
+    }
+}
+
+/// `grant` or `revoke`, for logs and labels.
+#[must_use]
+pub fn kind_word(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Grant => "grant",
+        ChangeKind::Revoke => "revoke",
+    }
+}

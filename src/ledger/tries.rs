@@ -1,0 +1,66 @@
+//! Reads of the record for what was tried in vain.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use sqlx::Row;
+
+use super::{Ledger, LedgerError, instant, read_json};
+use crate::plan::{Change, Key};
+
+/// How the last try at a change ended that is not in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastTry {
+    /// When.
+    pub at: Timestamp,
+    /// Why, and what to do.
+    pub why: String,
+}
+
+/// A change whose last try did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedTry {
+    /// What was asked for.
+    pub change: Change,
+    /// When and why it did not come about.
+    pub last: LastTry,
+}
+
+impl Ledger {
+    /// Changes since `since` whose last try is over and did not succeed, the oldest first. Whether anybody still wants
+    /// them is not known here.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn failed_tries(&self, since: Timestamp) -> Result<Vec<FailedTry>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT i.id, i.change, i.completed_at, i.detail FROM intent i WHERE i.completed_at >= ? AND i.outcome <> 'succeeded' \
+             AND NOT EXISTS (SELECT 1 FROM intent j WHERE j.target = i.target AND j.principal = i.principal AND j.id > i.id) \
+             ORDER BY i.completed_at, i.id",
+        )
+        .bind(since.as_millisecond())
+        .fetch_all(&self.pool)
+        .await?;
+        let mut tries = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let what = || format!("intent {id}");
+            tries.push(FailedTry {
+                change: read_json(row.try_get(1)?, what)?,
+                last: LastTry {
+                    at: instant(row.try_get(2)?, what)?,
+                    why: row
+                        .try_get::<Option<String>, _>(3)?
+                        .unwrap_or_else(|| "the record does not say why".to_owned()),
+                },
+            });
+        }
+        Ok(tries)
+    }
+}
+
+/// By what they are about.
+#[must_use]
+pub fn by_key(tries: Vec<FailedTry>) -> BTreeMap<Key, LastTry> {
+    tries.into_iter().map(|t| (t.change.key(), t.last)).collect()
+}
