@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::model::{EntitlementId, Interval, Person};
 use crate::policy::{self, Policy, PolicyContext};
 use crate::poll::Sources;
+use crate::problem::{Problem, ProblemKind};
 use crate::reconcile::Reconciler;
 use crate::schedule;
 use crate::schema;
@@ -196,10 +197,20 @@ async fn show_diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
 
 async fn open_if_there(config: &Config) -> Result<Option<Ledger>, LedgerError> {
     match Ledger::open_read_only(&config.ledger, &config.owner_id).await {
-        Ok(ledger) => Ok(Some(ledger)),
+        Ok(ledger) => {
+            warn_of_older_copy(&ledger, config).await?;
+            Ok(Some(ledger))
+        }
         Err(LedgerError::Missing { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+async fn warn_of_older_copy(ledger: &Ledger, config: &Config) -> Result<(), LedgerError> {
+    if let Some(older) = ledger.older_copy(&config.ledger, system_clock().now()).await? {
+        tracing::warn!(detail = %clean(&older), "the ledger is not up to date");
+    }
+    Ok(())
 }
 
 /// Builds what makes passes. In mode `observe` no writer comes into being.
@@ -351,12 +362,17 @@ async fn backup(path: &Path, to: &Path) -> anyhow::Result<u8> {
     let config = load_config(path, Secrets::Skip)?;
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
     ledger
-        .backup(to)
+        .backup(to, system_clock().now())
         .await
         .with_context(|| format!("cannot write the copy {}", to.display()))?;
     print(format!(
-        "The ledger is copied to {}. To restore it: stop the daemon, put the copy in the ledger's place, start it.\n",
-        to.display()
+        "The ledger is copied to {copy}.\n\
+         To restore it: stop the daemon; move {ledger}, {ledger}-wal and {ledger}-shm away, but leave {ledger}.redo where it is; copy {copy} \
+         to {ledger}; start the daemon.\n\
+         It then brings the copy up to date from {ledger}.redo. Where that is lost, it finds out from schedules and AWS what it granted since, \
+         and `dutybound status` says what cannot be known.\n",
+        copy = to.display(),
+        ledger = config.ledger.display()
     ))
 }
 
@@ -366,6 +382,11 @@ async fn show_status(path: &Path, format: Format) -> anyhow::Result<u8> {
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
     let stored = ledger.load_snapshots().await?;
     let policy = load_policy(&config, now)?;
+    let mut board = ledger.board().await?;
+    if let Some(older) = ledger.older_copy(&config.ledger, now).await? {
+        let problem = Problem::new(ProblemKind::LedgerRestored, older);
+        board.get_or_insert_default().problems.insert(0, problem);
+    }
     let status = status::Status::new(
         now,
         ledger.access_in(around(now)).await?,
@@ -373,7 +394,7 @@ async fn show_status(path: &Path, format: Format) -> anyhow::Result<u8> {
         ledger.holds().await?,
         &stored,
         &policy.schedules(),
-        ledger.board().await?,
+        board,
     );
     match format {
         Format::Text => print(status.text()),
@@ -401,12 +422,13 @@ async fn show_explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8
         .transpose()
         .map_err(|why| anyhow::anyhow!("{why}"))?;
     let at = args.at.unwrap_or(now);
-    let (mut snapshots, mut access, mut holds, mut board) = Default::default();
+    let (mut snapshots, mut access, mut holds, mut board, mut restorations) = Default::default();
     if let Some(ledger) = open_if_there(&config).await? {
         snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
         access = ledger.access_in(around(at)).await?;
         holds = ledger.holds().await?;
         board = ledger.board().await?.unwrap_or_default();
+        restorations = ledger.restorations().await?;
     } else {
         tracing::warn!("there is no ledger yet, so nothing is known of schedules and of what was granted");
     }
@@ -417,6 +439,7 @@ async fn show_explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8
         access: &access,
         holds: &holds,
         problems: &board.problems,
+        restorations: &restorations,
         now,
     };
     let explanation = explain::explain(&sources, &person, entitlement.as_ref(), at);
@@ -470,7 +493,9 @@ async fn show_report(path: &Path, args: &cli::Report) -> anyhow::Result<u8> {
         .map_or_else(|| to.checked_sub(SignedDuration::from_hours(7 * 24)), Ok)?;
     let period =
         Interval::new(from, to).with_context(|| format!("the period must end after it starts: {from} .. {to}"))?;
+    warn_of_older_copy(&ledger, &config).await?;
     let rows = ledger.access_in(period).await?;
+    let restorations = ledger.restorations().await?;
     let snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
     let request = report::Request {
         period,
@@ -484,7 +509,7 @@ async fn show_report(path: &Path, args: &cli::Report) -> anyhow::Result<u8> {
         identities: &config.identities,
     };
     let mut out = Vec::new();
-    report::report(&rows, Some(baseline), &request, &mut out)?;
+    report::report(&rows, &restorations, Some(baseline), &request, &mut out)?;
     print_bytes(&out)
 }
 

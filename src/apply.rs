@@ -388,12 +388,14 @@ impl Applier {
         match started {
             Ok(Started::Done { reference }) => {
                 if let Some(reference) = reference {
-                    self.ledger.note_reference(intent, &reference).await?;
+                    self.ledger.note_reference(intent, &reference, self.clock.now()).await?;
                 }
                 self.complete(intent, change, End::Confirmed).await
             }
             Ok(Started::Pending(operation)) => {
-                self.ledger.note_reference(intent, &operation.request_id).await?;
+                self.ledger
+                    .note_reference(intent, &operation.request_id, self.clock.now())
+                    .await?;
                 match self.follow(&operation).await {
                     Ok(None) => Ok(End::Unsettled("AWS has not finished the operation yet".to_owned())),
                     Ok(Some(end)) => self.complete(intent, change, end).await,

@@ -14,6 +14,8 @@ use crate::ledger::{Board, Ledger, LedgerError, OpenIntent, Outcome, StoredSnaps
 use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
 use crate::plan::{Change, Key};
 use crate::policy::Policy;
+use crate::problem::collapse;
+use crate::restore::Finder;
 use crate::survey::{Record, Survey, When, survey};
 use crate::text::clean;
 
@@ -82,10 +84,20 @@ impl Reconciler {
         }
         self.reader.instance().await?;
         let unsettled = self.settle().await?;
-        let record = self.record(&unsettled, self.clock.now()).await?;
+        self.ledger.keep_orders(self.clock.now()).await?;
         let stored = self.snapshots.lock().await.clone();
+        let finder = Finder {
+            reader: &self.reader,
+            ledger: &self.ledger,
+            stored: &stored,
+            config,
+            policy,
+            now: self.clock.now(),
+        };
+        let restored = finder.find_out().await?;
+        let record = self.record(&unsettled, self.clock.now()).await?;
         let when = When::Now(&*self.clock);
-        let survey = survey(
+        let mut survey = survey(
             &self.reader,
             &mut self.live,
             config,
@@ -97,6 +109,8 @@ impl Reconciler {
             approved_digest,
         )
         .await?;
+        survey.problems.extend(restored);
+        survey.problems = collapse(std::mem::take(&mut survey.problems));
         let before = std::mem::take(&mut self.surplus_since);
         for key in survey.plan.changes.iter().map(Change::key) {
             let since = before.get(&key).copied().unwrap_or(survey.at);

@@ -321,7 +321,8 @@ fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Vec<Problem> 
     problems
 }
 
-async fn resolve_targets(
+/// What every entitlement of the policy is in AWS, or why that is not known.
+pub(crate) async fn resolve_targets(
     reader: &Arc<dyn Read>,
     policy: &Policy,
 ) -> BTreeMap<EntitlementId, Result<ResolvedTarget, String>> {
@@ -358,7 +359,8 @@ fn people_of(timeline: &Timeline, foreseen: &Timeline, at: Timestamp) -> BTreeSe
         .collect()
 }
 
-async fn resolve_people(
+/// Who these people are in the identity store, or why that is not known.
+pub(crate) async fn resolve_people(
     reader: &Arc<dyn Read>,
     config: &Config,
     people: BTreeSet<Person>,

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use sqlx::Row;
+use sqlx::{Row, SqliteConnection};
 
+use super::redo::Entry;
 use super::{Ledger, LedgerError, parse, read_json, write_json};
 use crate::model::{Cause, PrincipalId};
 use crate::plan::{Kept, Key, Owned};
@@ -49,9 +50,25 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn close_lost(&self, key: &Key, now: Timestamp) -> Result<(), LedgerError> {
+        let reason = "removed by somebody else";
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        end_access(&mut tx, key, None, "removed by somebody else", now).await?;
+        let grant: Option<i64> = sqlx::query_scalar(
+            "SELECT grant_intent FROM access WHERE target = ? AND principal = ? AND revoked_at IS NULL",
+        )
+        .bind(write_json(&key.0))
+        .bind(&key.1.0)
+        .fetch_optional(&mut *tx)
+        .await?;
+        end_access(&mut tx, key, None, reason, now).await?;
         tx.commit().await?;
+        if let Some(grant) = grant {
+            self.note(|| Entry::Gone {
+                grant,
+                reason: reason.to_owned(),
+                effective: now,
+                at: now,
+            });
+        }
         Ok(())
     }
 
@@ -75,35 +92,84 @@ impl Ledger {
         if news.is_empty() {
             return Ok(());
         }
+        let mut lines = Vec::with_capacity(news.len());
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         for (kept, old, new) in news {
-            if kept.renamed {
-                sqlx::query("UPDATE access SET entitlement = ?, person = ? WHERE id = ?")
-                    .bind(kept.entitlement.to_string())
-                    .bind(kept.person.as_str())
-                    .bind(kept.access_id)
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            for cause in old.difference(&new) {
-                sqlx::query("UPDATE cause SET ended_at = ? WHERE access_id = ? AND body = ? AND ended_at IS NULL")
-                    .bind(now.as_millisecond())
-                    .bind(kept.access_id)
-                    .bind(write_json(cause))
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            for cause in new.difference(&old) {
-                insert_cause(&mut tx, kept.access_id, cause, now).await?;
-            }
+            let grant: i64 = sqlx::query_scalar("SELECT grant_intent FROM access WHERE id = ?")
+                .bind(kept.access_id)
+                .fetch_one(&mut *tx)
+                .await?;
+            let line = Entry::Kept {
+                grant,
+                entitlement: kept.entitlement.clone(),
+                person: kept.person.clone(),
+                ended: old.difference(&new).map(|cause| (*cause).clone()).collect(),
+                begun: new.difference(&old).map(|cause| (*cause).clone()).collect(),
+                at: now,
+            };
+            change_kept(&mut tx, &line).await?;
+            lines.push(line);
         }
         tx.commit().await?;
+        for line in lines {
+            self.note(|| line);
+        }
         Ok(())
     }
 }
 
+/// Changes the causes and the names of standing access, as a [`Entry::Kept`] says. Doing it again changes nothing.
+pub(super) async fn change_kept(tx: &mut SqliteConnection, kept: &Entry) -> Result<(), LedgerError> {
+    let Entry::Kept {
+        grant,
+        entitlement,
+        person,
+        ended,
+        begun,
+        at,
+    } = kept
+    else {
+        return Ok(());
+    };
+    let access: Option<i64> = sqlx::query_scalar("SELECT id FROM access WHERE grant_intent = ? AND revoked_at IS NULL")
+        .bind(grant)
+        .fetch_optional(&mut *tx)
+        .await?;
+    let Some(access) = access else { return Ok(()) };
+    sqlx::query(
+        "UPDATE access SET entitlement = ?1, person = ?2 WHERE id = ?3 AND (entitlement <> ?1 OR person <> ?2)",
+    )
+    .bind(entitlement.to_string())
+    .bind(person.as_str())
+    .bind(access)
+    .execute(&mut *tx)
+    .await?;
+    for cause in ended {
+        sqlx::query("UPDATE cause SET ended_at = ?1 WHERE access_id = ?2 AND body = ?3 AND recorded_at <= ?1 AND ended_at IS NULL")
+            .bind(at.as_millisecond())
+            .bind(access)
+            .bind(write_json(cause))
+            .execute(&mut *tx)
+            .await?;
+    }
+    for cause in begun {
+        let known: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM cause WHERE access_id = ? AND body = ? AND recorded_at = ?)",
+        )
+        .bind(access)
+        .bind(write_json(cause))
+        .bind(at.as_millisecond())
+        .fetch_one(&mut *tx)
+        .await?;
+        if !known {
+            insert_cause(tx, access, cause, *at).await?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn insert_cause(
-    tx: &mut sqlx::SqliteConnection,
+    tx: &mut SqliteConnection,
     access: i64,
     cause: &Cause,
     now: Timestamp,
@@ -118,7 +184,7 @@ pub(super) async fn insert_cause(
 }
 
 pub(super) async fn end_access(
-    tx: &mut sqlx::SqliteConnection,
+    tx: &mut SqliteConnection,
     key: &Key,
     intent: Option<i64>,
     reason: &str,

@@ -42,6 +42,32 @@ pub enum LedgerError {
         #[source]
         source: std::io::Error,
     },
+    /// The ledger is not the one that the redo log beside it is about.
+    #[error(
+        "the ledger {path} and the redo log {redo} beside it do not belong together: {why}. Put the right ledger, or a copy made by \
+         `dutybound backup`, in its place; or move the log away to go on with this ledger, or to begin a new one, for which all \
+         access that stands in AWS is somebody else's and stays. Nothing is changed in AWS until then"
+    )]
+    Replaced {
+        /// The ledger.
+        path: PathBuf,
+        /// The log.
+        redo: PathBuf,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// The redo log cannot be read or written.
+    #[error(
+        "the redo log of the ledger, {path}, cannot be used; free some space on its disk and make it and its directory writable for \
+         this user. Nothing is changed in AWS without it"
+    )]
+    Redo {
+        /// The log.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// SQLite refused.
     #[error("{trouble}")]
     Database {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use sqlx::Row;
+use sqlx::{Row, SqliteConnection};
 
 use super::access::{end_access, insert_cause};
+use super::redo::Entry;
 use super::{Ledger, LedgerError, instant, read_json, write_json};
 use crate::identity_center::ChangeKind;
 use crate::model::{Person, PrincipalId};
@@ -58,38 +59,35 @@ impl Ledger {
         policy_revision: &str,
         now: Timestamp,
     ) -> Result<i64, LedgerError> {
-        let kind = match change.kind {
-            ChangeKind::Grant => "grant",
-            ChangeKind::Revoke => "revoke",
-        };
-        let done = sqlx::query(
-            "INSERT INTO intent (kind, entitlement, target, principal, person, change, policy, due_at, created_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(kind)
-        .bind(change.entitlement.to_string())
-        .bind(write_json(&change.target))
-        .bind(&change.principal.0)
-        .bind(change.person.as_ref().map(Person::as_str))
-        .bind(write_json(change))
-        .bind(policy_revision)
-        .bind(change.due.as_millisecond())
-        .bind(now.as_millisecond())
-        .execute(&self.pool)
-        .await?;
-        Ok(done.last_insert_rowid())
+        let mut connection = self.pool.acquire().await?;
+        let id = insert_intent(&mut connection, None, change, policy_revision, now).await?;
+        drop(connection);
+        if let Some(redo) = &self.redo {
+            redo.insist(&Entry::Asked {
+                id,
+                change: Box::new(change.clone()),
+                policy: policy_revision.to_owned(),
+                at: now,
+            })?;
+        }
+        Ok(id)
     }
 
     /// Keeps AWS's request id, so that a restart can ask how the operation stands.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn note_reference(&self, intent: i64, reference: &str) -> Result<(), LedgerError> {
+    pub async fn note_reference(&self, intent: i64, reference: &str, now: Timestamp) -> Result<(), LedgerError> {
         sqlx::query("UPDATE intent SET reference = ? WHERE id = ? AND completed_at IS NULL")
             .bind(reference)
             .bind(intent)
             .execute(&self.pool)
             .await?;
+        self.note(|| Entry::Answered {
+            id: intent,
+            reference: reference.to_owned(),
+            at: now,
+        });
         Ok(())
     }
 
@@ -108,45 +106,23 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<(), LedgerError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let done = sqlx::query(
-            "UPDATE intent SET completed_at = ?, outcome = ?, detail = ? WHERE id = ? AND completed_at IS NULL",
-        )
-        .bind(now.as_millisecond())
-        .bind(outcome.as_str())
-        .bind(detail)
-        .bind(intent)
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() == 1 && outcome == Outcome::Succeeded {
-            match (change.kind, &change.person) {
-                (ChangeKind::Grant, Some(person)) => {
-                    let begun = sqlx::query(
-                        "INSERT INTO access (entitlement, target, principal, person, granted_at, grant_intent) VALUES (?, ?, ?, ?, ?, ?) \
-                         ON CONFLICT (target, principal) WHERE revoked_at IS NULL DO NOTHING",
-                    )
-                    .bind(change.entitlement.to_string())
-                    .bind(write_json(&change.target))
-                    .bind(&change.principal.0)
-                    .bind(person.as_str())
-                    .bind(effective.as_millisecond())
-                    .bind(intent)
-                    .execute(&mut *tx)
-                    .await?;
-                    if begun.rows_affected() == 1 {
-                        let access = begun.last_insert_rowid();
-                        for cause in &change.causes {
-                            insert_cause(&mut tx, access, cause, now).await?;
-                        }
-                    }
-                }
-                (ChangeKind::Grant, None) => {}
-                (ChangeKind::Revoke, _) => {
-                    end_access(&mut tx, &change.key(), Some(intent), "revoked", effective).await?;
-                }
-            }
-        }
+        complete_intent(&mut tx, intent, change, outcome.as_str(), detail, effective, now).await?;
         tx.commit().await?;
+        self.note(|| Entry::Ended {
+            id: intent,
+            outcome: outcome.as_str().to_owned(),
+            detail: detail.map(str::to_owned),
+            effective,
+            at: now,
+        });
         Ok(())
+    }
+
+    /// Adds a line to the redo log, where this is the writer.
+    pub(super) fn note(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(redo) = &self.redo {
+            redo.note(&entry());
+        }
     }
 
     /// Intents without an outcome, oldest first.
@@ -221,4 +197,85 @@ impl Ledger {
         }
         Ok(confirmed)
     }
+}
+
+/// Writes an intent with the next id, or with the one that it has in the redo log.
+pub(super) async fn insert_intent(
+    tx: &mut SqliteConnection,
+    id: Option<i64>,
+    change: &Change,
+    policy_revision: &str,
+    at: Timestamp,
+) -> Result<i64, LedgerError> {
+    let kind = match change.kind {
+        ChangeKind::Grant => "grant",
+        ChangeKind::Revoke => "revoke",
+    };
+    let done = sqlx::query(
+        "INSERT INTO intent (id, kind, entitlement, target, principal, person, change, policy, due_at, created_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(id)
+    .bind(kind)
+    .bind(change.entitlement.to_string())
+    .bind(write_json(&change.target))
+    .bind(&change.principal.0)
+    .bind(change.person.as_ref().map(Person::as_str))
+    .bind(write_json(change))
+    .bind(policy_revision)
+    .bind(change.due.as_millisecond())
+    .bind(at.as_millisecond())
+    .execute(tx)
+    .await?;
+    Ok(done.last_insert_rowid())
+}
+
+/// Completes an intent that is open and, where it succeeded, begins or ends the interval of access.
+pub(super) async fn complete_intent(
+    tx: &mut SqliteConnection,
+    intent: i64,
+    change: &Change,
+    outcome: &str,
+    detail: Option<&str>,
+    effective: Timestamp,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
+    let done = sqlx::query(
+        "UPDATE intent SET completed_at = ?, outcome = ?, detail = ? WHERE id = ? AND completed_at IS NULL",
+    )
+    .bind(now.as_millisecond())
+    .bind(outcome)
+    .bind(detail)
+    .bind(intent)
+    .execute(&mut *tx)
+    .await?;
+    if done.rows_affected() == 1 && outcome == Outcome::Succeeded.as_str() {
+        match (change.kind, &change.person) {
+            (ChangeKind::Grant, Some(person)) => {
+                let begun = sqlx::query(
+                    "INSERT INTO access (entitlement, target, principal, person, granted_at, grant_intent) VALUES (?, ?, ?, ?, ?, ?) \
+                     ON CONFLICT (target, principal) WHERE revoked_at IS NULL DO NOTHING",
+                )
+                .bind(change.entitlement.to_string())
+                .bind(write_json(&change.target))
+                .bind(&change.principal.0)
+                .bind(person.as_str())
+                .bind(effective.as_millisecond())
+                .bind(intent)
+                .execute(&mut *tx)
+                .await?;
+                if begun.rows_affected() == 1 {
+                    let access = begun.last_insert_rowid();
+                    for cause in &change.causes {
+                        insert_cause(tx, access, cause, now).await?;
+                    }
+                }
+            }
+            (ChangeKind::Grant, None) => {}
+            (ChangeKind::Revoke, _) => {
+                end_access(tx, &change.key(), Some(intent), "revoked", effective).await?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The record of what was read, decided and confirmed: a SQLite file with one writer and any number of readers.
 
 use std::fs::File;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use sqlx::SqlitePool;
@@ -11,6 +12,9 @@ pub mod history;
 mod intents;
 mod open;
 pub mod orders;
+mod redo;
+mod replay;
+pub mod restored;
 pub mod snapshots;
 mod trouble;
 
@@ -18,6 +22,7 @@ pub use error::LedgerError;
 pub use history::{AccessRow, Board, HoldRow};
 pub use intents::{OpenIntent, Outcome};
 pub use orders::{Approval, Bar};
+pub use restored::{Adopted, Gone, Outstanding, Restoration};
 pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};
 pub use trouble::Trouble;
 
@@ -26,7 +31,11 @@ pub use trouble::Trouble;
 pub struct Ledger {
     pool: SqlitePool,
     /// Held for as long as the writer lives: the promise of one writer.
-    _lock: Option<std::sync::Arc<File>>,
+    _lock: Option<Arc<File>>,
+    /// Every change once more; only the writer has it open.
+    redo: Option<Arc<redo::Redo>>,
+    /// See [`Ledger::reads_back_to`].
+    reads_back_to: Arc<Mutex<Option<Timestamp>>>,
 }
 
 /// Our own types always serialise; a failure would be a bug and yields a text that does not read back.

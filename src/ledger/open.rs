@@ -2,12 +2,14 @@
 
 use std::fs::{OpenOptions, TryLockError};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqlitePool};
 
+use super::replay::refuse_gone;
 use super::{Ledger, LedgerError};
 
 /// How long a write waits for its turn among our own: some thirty changes at once, on a very slow disk.
@@ -16,6 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Ledger {
+    fn with(pool: SqlitePool) -> Self {
+        Self {
+            pool,
+            _lock: None,
+            redo: None,
+            reads_back_to: Arc::default(),
+        }
+    }
+
     /// Opens or creates the ledger as its one writer.
     ///
     /// # Errors
@@ -38,13 +49,13 @@ impl Ledger {
             Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
+        refuse_gone(path)?;
         restrict(path).map_err(io)?;
         let pool = prepare(path, owner_id, now).await.map_err(|error| error.at(path))?;
-        let ledger = Self {
-            pool,
-            _lock: Some(std::sync::Arc::new(lock)),
-        };
+        let mut ledger = Self::with(pool);
+        ledger._lock = Some(Arc::new(lock));
         ledger.check_owner(path, owner_id).await?;
+        ledger.join_redo(path, now).await.map_err(|error| error.at(path))?;
         Ok(ledger)
     }
 
@@ -57,6 +68,7 @@ impl Ledger {
             path: path.to_owned(),
             source,
         })? {
+            refuse_gone(path)?;
             return Err(LedgerError::Missing { path: path.to_owned() });
         }
         let options = SqliteConnectOptions::new()
@@ -70,7 +82,7 @@ impl Ledger {
             .connect_with(options)
             .await
             .map_err(|error| LedgerError::from(error).at(path))?;
-        let ledger = Self { pool, _lock: None };
+        let ledger = Self::with(pool);
         ledger.check_owner(path, owner_id).await?;
         Ok(ledger)
     }
@@ -90,16 +102,29 @@ impl Ledger {
             .connect_with(options)
             .await
             .map_err(|error| LedgerError::from(error).at(path))?;
-        let ledger = Self { pool, _lock: None };
+        let ledger = Self::with(pool);
         ledger.check_owner(path, owner_id).await?;
         Ok(ledger)
     }
 
-    /// Writes a consistent copy to a file that does not exist yet, beside whoever writes the ledger.
+    /// Whether this ledger, opened for reading, turns out to be an older copy or another one, in words for people.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn older_copy(&self, path: &Path, now: Timestamp) -> Result<Option<String>, LedgerError> {
+        if self.knows_restorations().await? {
+            self.doubt(path, now).await
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Writes a consistent copy to a file that does not exist yet, beside whoever writes the ledger. The copy says of
+    /// itself that it is one, so that it is known for what it is wherever it is put in the ledger's place.
     ///
     /// # Errors
     /// [`LedgerError`], also when the file exists.
-    pub async fn backup(&self, to: &Path) -> Result<(), LedgerError> {
+    pub async fn backup(&self, to: &Path, now: Timestamp) -> Result<(), LedgerError> {
         if to.exists() {
             return Err(LedgerError::Io {
                 path: to.to_owned(),
@@ -114,6 +139,17 @@ impl Ledger {
             .bind(to.to_string_lossy().into_owned())
             .execute(&self.pool)
             .await?;
+        let copy = SqliteConnectOptions::new()
+            .filename(to)
+            .synchronous(SqliteSynchronous::Full);
+        let mut copy = copy.connect().await?;
+        if self.knows_restorations().await? {
+            sqlx::query("UPDATE installation SET copied_at = ?")
+                .bind(now.as_millisecond())
+                .execute(&mut copy)
+                .await?;
+        }
+        copy.close().await?;
         Ok(())
     }
 
