@@ -172,14 +172,16 @@ impl Ledger {
         Ok(keys)
     }
 
-    /// What AWS confirmed since `since`, the last word for each key. Reads that AWS answers from a lagging copy may
-    /// not show it yet.
+    /// What AWS confirmed since `since`, the last word for each key, except what was found gone since. Reads that AWS
+    /// answers from a lagging copy may not show it yet.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub async fn confirmed_since(&self, since: Timestamp) -> Result<BTreeMap<Key, ChangeKind>, LedgerError> {
         let rows = sqlx::query(
-            "SELECT id, kind, target, principal FROM intent WHERE outcome = 'succeeded' AND completed_at >= ? ORDER BY completed_at, id",
+            "SELECT id, kind, target, principal FROM intent i WHERE outcome = 'succeeded' AND completed_at >= ? \
+             AND NOT EXISTS (SELECT 1 FROM access a WHERE a.grant_intent = i.id AND a.revoked_at IS NOT NULL AND a.revoke_intent IS NULL) \
+             ORDER BY completed_at, id",
         )
         .bind(since.as_millisecond())
         .fetch_all(&self.pool)

@@ -64,11 +64,11 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]; `Missing` when there is none yet.
     pub async fn open_read_only(path: &Path, owner_id: &str) -> Result<Self, LedgerError> {
+        refuse_gone(path)?;
         if !path.try_exists().map_err(|source| LedgerError::Io {
             path: path.to_owned(),
             source,
         })? {
-            refuse_gone(path)?;
             return Err(LedgerError::Missing { path: path.to_owned() });
         }
         let options = SqliteConnectOptions::new()

@@ -13,4 +13,5 @@ mod ledger_faults;
 mod one_shot;
 mod planning;
 mod readme;
+mod restored;
 mod scenarios;
