@@ -1,6 +1,7 @@
 //! Opening, closing and copying the file.
 
-use std::fs::{OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,7 @@ impl Ledger {
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
         refuse_gone(path)?;
+        put_strange_log_aside(path).map_err(io)?;
         restrict(path).map_err(io)?;
         let pool = prepare(path, owner_id, now).await.map_err(|error| error.at(path))?;
         let mut ledger = Self::with(pool);
@@ -216,5 +218,31 @@ fn restrict(path: &Path) -> std::io::Result<()> {
         .write(true)
         .mode(0o600)
         .open(path)?;
+    Ok(())
+}
+
+/// SQLite applies a write-ahead log to whatever file lies beside it, and would mix a copy that was put in the ledger's
+/// place with what is left of the ledger before it. A copy made by `backup` says in bytes 18 and 19 of its header that it
+/// has no such log, <https://www.sqlite.org/fileformat.html#file_format_version_numbers>; the ledger itself says
+/// otherwise from before its first one is written.
+fn put_strange_log_aside(path: &Path) -> std::io::Result<()> {
+    let mut header = [0; 20];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    if read.is_err() || header[18..] != [1, 1] {
+        return Ok(());
+    }
+    for suffix in ["-wal", "-shm"] {
+        let mut strange = path.as_os_str().to_owned();
+        strange.push(suffix);
+        let mut aside = strange.clone();
+        aside.push(".before");
+        match std::fs::rename(&strange, &aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Ok(()) => {
+                tracing::warn!(from = %strange.display(), to = %aside.display(), "put aside what belongs to the ledger before this copy")
+            }
+            Err(_) => {}
+        }
+    }
     Ok(())
 }

@@ -124,7 +124,12 @@ impl Ledger {
         tx: &mut SqliteConnection,
         found: &Found<'_>,
     ) -> Result<(), LedgerError> {
-        for forget in ["DELETE FROM snapshot", "DELETE FROM read_failure"] {
+        for forget in [
+            "DELETE FROM snapshot",
+            "DELETE FROM read_failure",
+            // Whether it was used since is not known.
+            "UPDATE approval SET used_at = approved_at, released = 0 WHERE used_at IS NULL",
+        ] {
             sqlx::query(forget).execute(&mut *tx).await?;
         }
         let outstanding = found.replayed.is_none().then(Outstanding::default);

@@ -151,6 +151,32 @@ async fn a_copy_is_brought_up_to_date_from_the_redo_log() {
 
 const CAROL_HOLDS: &str = "holds payments/prod-admin";
 
+/// Whoever restores in a hurry leaves the log of SQLite lying there, which is the killed daemon's.
+#[tokio::test]
+async fn a_copy_is_not_mixed_with_what_is_left_of_the_ledger_before_it() {
+    let site = Site::payments().await;
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    eventually("both grants are on record", async || site.intervals().await.len() == 2).await;
+    back_up(&site).await;
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.until_admin(ALICE, false).await;
+    eventually("the hand-off is on record", async || {
+        site.intervals()
+            .await
+            .iter()
+            .filter(|row| row.revoked_at.is_some())
+            .count()
+            == 2
+    })
+    .await;
+    let rows = site.intervals().await;
+    daemon.kill();
+    assert!(0 < fs::metadata(site.path("ledger.db-wal")).unwrap().len());
+    fs::copy(site.path("copy.db"), site.path("ledger.db")).unwrap();
+    is_settled_with(&site, &rows).await;
+}
+
 /// A pass after the restoration leaves the record and AWS as they were.
 async fn is_settled_with(site: &Site, rows: &[AccessRow]) {
     site.sandbox.clear_journal();
