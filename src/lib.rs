@@ -73,6 +73,7 @@ pub mod apply;
 pub mod ledger;
 pub mod poll;
 pub mod reconcile;
+pub mod restore;
 pub mod survey;
 
 // What people see and run.

@@ -26,8 +26,11 @@ pub type Sources = BTreeMap<SourceName, Arc<dyn Source>>;
 /// The span that a read at `at` asks about: whole days, so that a schedule's content changes once a day by the passing
 /// of time and otherwise only by edits. It begins the day before, because access lingers for up to 24 hours after a turn
 /// that has ended.
+///
+/// It begins at `back_to` where that is earlier, to learn of a time that is not on record:
+/// [`Ledger::reads_back_to`].
 #[must_use]
-pub fn window(at: Timestamp, horizon: SignedDuration) -> Interval {
+pub fn window(at: Timestamp, horizon: SignedDuration, back_to: Option<Timestamp>) -> Interval {
     let day = SignedDuration::from_hours(24);
     let midnight = at
         .to_zoned(TimeZone::UTC)
@@ -38,6 +41,7 @@ pub fn window(at: Timestamp, horizon: SignedDuration) -> Interval {
         .and_then(|t| t.checked_add(day))
         .unwrap_or(Timestamp::MAX);
     let start = midnight.checked_sub(day).unwrap_or(Timestamp::MIN);
+    let start = back_to.map_or(start, |back_to| start.min(back_to));
     Interval::new(start, end).unwrap_or(Interval::ALWAYS)
 }
 
@@ -133,7 +137,9 @@ impl Poller {
             let now = self.clock.now();
             let next = due.iter().min_by_key(|(_, t)| **t).map(|(key, t)| (key.clone(), *t));
             if let Some((key, _)) = next.as_ref().filter(|(_, t)| *t <= now) {
-                let result = source.read(key, window(now, wanted.horizon)).await;
+                let result = source
+                    .read(key, window(now, wanted.horizon, self.ledger.reads_back_to()))
+                    .await;
                 self.take(result, &mut unstored).await;
                 due.insert(key.clone(), self.next_read(key, now, wanted.poll).await);
                 if due.values().all(|t| now < *t) {
@@ -225,7 +231,7 @@ mod tests {
     fn a_read_reaches_back_over_the_longest_linger() {
         let at: Timestamp = "2026-03-02T00:00:05Z".parse().unwrap();
         let horizon = SignedDuration::from_hours(14 * 24);
-        let window = window(at, horizon);
+        let window = window(at, horizon, None);
         assert!(window.start() <= at - SignedDuration::from_hours(24));
         assert!(at + horizon <= window.end());
     }

@@ -41,6 +41,8 @@ pub struct Problem {
 pub enum ProblemKind {
     /// AWS could not be asked, or is not the AWS that the configuration expects.
     AwsUnavailable,
+    /// The ledger was an older copy of itself; says what is lost and what was found out.
+    LedgerRestored,
     /// A permission set, account or group does not exist or could not be looked up.
     TargetUnresolved,
     /// A schedule was never read completely.
@@ -139,6 +141,7 @@ impl ProblemKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AwsUnavailable => "aws_unavailable",
+            Self::LedgerRestored => "ledger_restored",
             Self::TargetUnresolved => "target_unresolved",
             Self::ScheduleUnread => "schedule_unread",
             Self::ScheduleStale => "schedule_stale",
@@ -168,8 +171,9 @@ impl ProblemKind {
     }
 
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::AwsUnavailable,
+        Self::LedgerRestored,
         Self::TargetUnresolved,
         Self::ScheduleUnread,
         Self::ScheduleStale,

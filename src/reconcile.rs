@@ -15,7 +15,8 @@ use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
 use crate::model::ResolvedTarget;
 use crate::plan::{Change, Key};
 use crate::policy::Policy;
-use crate::problem::{Problem, ProblemKind, remember};
+use crate::problem::{Problem, ProblemKind, collapse, remember};
+use crate::restore::Finder;
 use crate::survey::{Record, Survey, When, survey};
 use crate::text::instant;
 use crate::unfinished::{self, Unsettled};
@@ -100,10 +101,20 @@ impl Reconciler {
         self.reader.instance().await?;
         let unsettled = self.settle().await?;
         let open_intents = unsettled.len();
-        let record = self.record(unsettled, self.clock.now()).await?;
+        self.ledger.keep_orders(self.clock.now()).await?;
         let stored = self.snapshots.lock().await.clone();
+        let finder = Finder {
+            reader: &self.reader,
+            ledger: &self.ledger,
+            stored: &stored,
+            config,
+            policy,
+            now: self.clock.now(),
+        };
+        let restored = finder.find_out().await?;
+        let record = self.record(unsettled, self.clock.now()).await?;
         let when = When::Now(&*self.clock);
-        let survey = survey(
+        let mut survey = survey(
             &self.reader,
             &mut self.live,
             config,
@@ -115,6 +126,8 @@ impl Reconciler {
             approved_digest,
         )
         .await?;
+        survey.problems.extend(restored);
+        survey.problems = collapse(std::mem::take(&mut survey.problems));
         let before = std::mem::take(&mut self.planned_since);
         for key in survey.plan.changes.iter().map(Change::key) {
             let since = before.get(&key).copied().unwrap_or(survey.at);

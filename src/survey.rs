@@ -289,7 +289,8 @@ fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Vec<Problem> 
     problems
 }
 
-async fn resolve_targets(
+/// What every entitlement of the policy is in AWS, or why that is not known.
+pub(crate) async fn resolve_targets(
     reader: &Arc<dyn Read>,
     policy: &Policy,
 ) -> BTreeMap<EntitlementId, Result<ResolvedTarget, String>> {

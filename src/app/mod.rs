@@ -170,10 +170,20 @@ fn check(path: &Path, format: Format) -> anyhow::Result<u8> {
 
 async fn open_if_there(config: &Config) -> Result<Option<Ledger>, LedgerError> {
     match Ledger::open_read_only(&config.ledger, &config.owner_id).await {
-        Ok(ledger) => Ok(Some(ledger)),
+        Ok(ledger) => {
+            warn_of_older_copy(&ledger, config).await?;
+            Ok(Some(ledger))
+        }
         Err(LedgerError::Missing { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+async fn warn_of_older_copy(ledger: &Ledger, config: &Config) -> Result<(), LedgerError> {
+    if let Some(older) = ledger.older_copy(&config.ledger, system_clock().now()).await? {
+        tracing::warn!(detail = %clean(&older), "the ledger is not up to date");
+    }
+    Ok(())
 }
 
 /// Builds what makes passes. In mode `observe` no writer comes into being.

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, system_clock,
-    width,
+    warn_of_older_copy, width,
 };
 use crate::cli::{self, DiffFormat, Format, exit};
 use crate::commands::{diff as look, explain, report as hours, status as standing};
@@ -22,7 +22,7 @@ use crate::ledger::{AccessRow, Board, Ledger, LedgerError};
 use crate::model::{EntitlementId, Interval, Person};
 use crate::plan::Key;
 use crate::policy::Policy;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use crate::reconcile::UNKNOWN_IS_OURS;
 use crate::secret::Secrets;
 use crate::telemetry::ApiCalls;
@@ -85,6 +85,11 @@ pub(super) async fn status(path: &Path, format: Format) -> anyhow::Result<u8> {
     let access = ledger.access_in(around(now)).await?;
     let snapshots = stored.newest(&policy.schedules());
     let not_in_force = not_in_force(&ledger, &config, &policy, &snapshots, &access, now).await?;
+    let mut board = ledger.board().await?;
+    if let Some(older) = ledger.older_copy(&config.ledger, now).await? {
+        let problem = Problem::new(ProblemKind::LedgerRestored, older);
+        board.get_or_insert_default().problems.insert(0, problem);
+    }
     let status = standing::Status::new(
         now,
         access,
@@ -92,7 +97,7 @@ pub(super) async fn status(path: &Path, format: Format) -> anyhow::Result<u8> {
         ledger.bars().await?,
         ledger.holds().await?,
         standing::schedule_status(&stored, &policy.schedules(), config.timing.max_staleness),
-        ledger.board().await?,
+        board,
     );
     match format {
         Format::Text => print(status.text(width())),
@@ -147,11 +152,13 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
     let at = args.at.unwrap_or(now);
     let mut snapshots = Snapshots::default();
     let (mut access, mut holds, mut board) = (Vec::new(), Vec::new(), Board::default());
+    let mut restorations = Vec::new();
     if let Some(ledger) = open_if_there(&config).await? {
         snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
         access = ledger.access_in(around(at)).await?;
         holds = ledger.holds().await?;
         board = ledger.board().await?.unwrap_or_default();
+        restorations = ledger.restorations().await?;
         if args.at.is_none() {
             let unfinished = not_in_force(&ledger, &config, &policy, &snapshots, &access, now).await?;
             let newer: Vec<_> = unfinished.iter().map(Problem::subject).collect();
@@ -168,6 +175,7 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         access: &access,
         holds: &holds,
         problems: &board.problems,
+        restorations: &restorations,
         now,
     };
     let explanation = explain::explain(&sources, &person, entitlement.as_ref(), at);
@@ -221,7 +229,9 @@ pub(super) async fn report(path: &Path, args: &cli::Report) -> anyhow::Result<u8
         .map_or_else(|| to.checked_sub(SignedDuration::from_hours(7 * 24)), Ok)?;
     let period =
         Interval::new(from, to).with_context(|| format!("the period must end after it starts: {from} .. {to}"))?;
+    warn_of_older_copy(&ledger, &config).await?;
     let rows = ledger.access_in(period).await?;
+    let restorations = ledger.restorations().await?;
     let snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
     let request = hours::Request {
         period,
@@ -235,6 +245,6 @@ pub(super) async fn report(path: &Path, args: &cli::Report) -> anyhow::Result<u8
         identities: &config.identities,
     };
     let mut out = Vec::new();
-    hours::report(&rows, Some(baseline), &request, &mut out)?;
+    hours::report(&rows, &restorations, Some(baseline), &request, &mut out)?;
     print_bytes(&out)
 }

@@ -153,11 +153,16 @@ pub(super) async fn backup(path: &Path, to: &Path) -> anyhow::Result<u8> {
     let config = load_config(path, Secrets::Skip)?;
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
     ledger
-        .backup(to)
+        .backup(to, system_clock().now())
         .await
         .with_context(|| format!("cannot write the copy {}", to.display()))?;
     print(format!(
-        "The ledger is copied to {}. To restore it: stop the daemon, put the copy in the ledger's place, start it.\n",
-        to.display()
+        "The ledger is copied to {copy}.\n\
+         To restore it: stop the daemon; move {ledger}, {ledger}-wal and {ledger}-shm away, but leave {ledger}.redo where it is; copy {copy} \
+         to {ledger}; start the daemon.\n\
+         It then brings the copy up to date from {ledger}.redo. Where that is lost, it finds out from schedules and AWS what it granted since, \
+         and `dutybound status` says what cannot be known.\n",
+        copy = to.display(),
+        ledger = config.ledger.display()
     ))
 }

@@ -78,12 +78,14 @@ impl Applier {
         match started {
             Ok(Started::Done { reference }) => {
                 if let Some(reference) = reference {
-                    self.ledger.note_reference(intent, &reference).await?;
+                    self.ledger.note_reference(intent, &reference, self.clock.now()).await?;
                 }
                 self.complete(intent, change, End::Confirmed).await
             }
             Ok(Started::Pending(operation)) => {
-                self.ledger.note_reference(intent, &operation.request_id).await?;
+                self.ledger
+                    .note_reference(intent, &operation.request_id, self.clock.now())
+                    .await?;
                 match self.follow(&operation).await {
                     Ok(end @ End::Unsettled(_)) => Ok(end),
                     Ok(end) => self.complete(intent, change, end).await,

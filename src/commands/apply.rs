@@ -60,8 +60,8 @@ pub async fn run(
     show: impl FnOnce(&Pass, &crate::ledger::StoredSnapshots),
 ) -> Result<Outcome, ApplyError> {
     let now = reconciler.clock.now();
-    let window = poll::window(now, config.timing.horizon);
     let ledger: Ledger = reconciler.ledger.clone();
+    let window = poll::window(now, config.timing.horizon, ledger.reads_back_to());
     let stored = Arc::clone(&reconciler.snapshots);
     for read in poll::read_all(sources, &policy.schedules(), window).await {
         let mut stored = stored.lock().await;

@@ -58,7 +58,7 @@ pub async fn read(
 ) -> (Snapshots, Vec<String>) {
     let schedules: BTreeSet<_> = policies.iter().flat_map(|policy| policy.schedules()).collect();
     let (mut stored, mut notes) = (StoredSnapshots::default(), Vec::new());
-    let window = poll::window(period.start(), period.duration());
+    let window = poll::window(period.start(), period.duration(), None);
     for read in poll::read_all(sources, &schedules, window).await {
         match read {
             Ok(snapshot) => {

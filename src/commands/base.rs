@@ -118,7 +118,7 @@ pub async fn look(
     schedules.extend(after.schedules());
     let mut notes = Vec::new();
     if let Some(sources) = sources {
-        let window = poll::window(now, period.duration());
+        let window = poll::window(now, period.duration(), None);
         for read in poll::read_all(sources, &schedules, window).await {
             match read {
                 Ok(snapshot) => {

@@ -91,7 +91,7 @@ pub async fn look(
             .horizon
             .max(ahead.saturating_add(SignedDuration::from_hours(24)));
     }
-    let window = poll::window(now, config.timing.horizon);
+    let window = poll::window(now, config.timing.horizon, None);
     for read in poll::read_all(sources, &policy.schedules(), window).await {
         match read {
             Ok(snapshot) => {

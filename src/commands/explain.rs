@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
 use crate::layout::wrap;
-use crate::ledger::{AccessRow, HoldRow};
+use crate::ledger::{AccessRow, HoldRow, Restoration};
 use crate::model::{Cause, EntitlementId, Interval, Person};
 use crate::policy::{Policy, Project, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind};
@@ -22,6 +22,9 @@ pub struct Explanation {
     pub person: Person,
     /// The instant asked about.
     pub at: Timestamp,
+    /// Said where the record of that instant is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_lost: Option<String>,
     /// One answer for each entitlement, sorted.
     pub entitlements: Vec<Answer>,
 }
@@ -85,6 +88,8 @@ pub struct Sources<'a> {
     pub holds: &'a [HoldRow],
     /// Problems that the last pass saw.
     pub problems: &'a [Problem],
+    /// The times that the ledger turned out to be an older copy.
+    pub restorations: &'a [Restoration],
     /// The time now.
     pub now: Timestamp,
 }
@@ -106,6 +111,7 @@ pub fn explain(sources: &Sources<'_>, person: &Person, only: Option<&Entitlement
     Explanation {
         person: person.clone(),
         at,
+        record_lost: sources.restorations.iter().find_map(|r| r.lost_at(at)),
         entitlements,
     }
 }
@@ -335,6 +341,9 @@ impl Explanation {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
+        if let Some(lost) = &self.record_lost {
+            writeln!(out, "NOTE  {}", clean(lost))?;
+        }
         if self.entitlements.is_empty() {
             return writeln!(
                 out,

@@ -36,7 +36,7 @@ pub async fn look(
     period: Interval,
 ) -> (Forecast, Vec<String>) {
     let now = period.start();
-    let window = poll::window(now, now.duration_until(period.end()));
+    let window = poll::window(now, now.duration_until(period.end()), None);
     let schedules = policy.schedules();
     let mut notes = Vec::new();
     for read in poll::read_all(sources, &schedules, window).await {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::accounting::{Figures, Phase, account, standing};
 use crate::config::Identity;
 use crate::desired::Snapshots;
-use crate::ledger::AccessRow;
+use crate::ledger::{AccessRow, Restoration};
 use crate::model::{EntitlementId, Interval, Person};
 use crate::policy::Policy;
 use crate::text::instant;
@@ -83,17 +83,22 @@ pub struct Baseline<'a> {
     pub identities: &'a [Identity],
 }
 
-/// Writes the report. `rows` are the ledger's intervals that overlap the period, [`crate::ledger::Ledger::access_in`].
+/// Writes the report. `rows` are the ledger's intervals that overlap the period, [`crate::ledger::Ledger::access_in`],
+/// `restorations` tell which parts of the record are lost.
 ///
 /// # Errors
 /// When `out` cannot be written.
 pub fn report(
     rows: &[AccessRow],
+    restorations: &[Restoration],
     baseline: Option<Baseline<'_>>,
     request: &Request,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let report = Report::new(rows, baseline, request);
+    let mut report = Report::new(rows, baseline, request);
+    let touches =
+        |r: &&Restoration| r.is_gap() && r.lost_from < request.period.end() && request.period.start() < r.found_at;
+    report.record_lost = restorations.iter().filter(touches).map(Restoration::loss).collect();
     match request.format {
         Format::Text => report.text(request, out),
         Format::Json => {
@@ -109,6 +114,9 @@ struct Report {
     period: Interval,
     counted_to: Timestamp,
     group_by: GroupBy,
+    /// Which parts of the record are lost, so that the figures may be too small.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    record_lost: Vec<String>,
     rows: Vec<Line>,
     total: Line,
 }
@@ -164,6 +172,7 @@ impl Report {
             period,
             counted_to: counted.map_or(period.start(), |c| c.end()),
             group_by: request.group_by,
+            record_lost: Vec::new(),
             total: Line::new(None, account.total(), standing_of(Some(&total))),
             rows: held
                 .into_iter()
@@ -216,6 +225,9 @@ impl Report {
             instant(self.period.start()),
             instant(self.counted_to)
         )?;
+        for lost in &self.record_lost {
+            writeln!(out, "NOTE  {}", printable(lost))?;
+        }
         writeln!(out)?;
         for line in table.lines() {
             writeln!(out, "{}", line.trim_end())?;

@@ -35,7 +35,7 @@ pub async fn look(
     let now = period.end();
     let mut notes = Vec::new();
     let ahead = Interval::new(now, now.saturating_add(AHEAD).unwrap_or(Timestamp::MAX)).unwrap_or(period);
-    let window = poll::window(period.start(), period.start().duration_until(ahead.end()));
+    let window = poll::window(period.start(), period.start().duration_until(ahead.end()), None);
     let mut stored = StoredSnapshots::default();
     for read in poll::read_all(sources, &policy.schedules(), window).await {
         match read {

@@ -1,14 +1,14 @@
 //! What people ordered beside the schedule: releases of held plans, and bars on people.
 
 use jiff::Timestamp;
-use serde::Serialize;
-use sqlx::Row;
+use serde::{Deserialize, Serialize};
+use sqlx::{Row, SqliteConnection};
 
 use super::{Ledger, LedgerError, instant, parse};
 use crate::model::Person;
 
 /// Somebody, or everybody, who holds nothing until the bar is lifted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bar {
     /// Whom; `None` is everybody.
     pub person: Option<Person>,
@@ -106,7 +106,7 @@ impl Ledger {
         .bind(reason)
         .execute(&self.pool)
         .await?;
-        Ok(())
+        self.keep_orders(now).await
     }
 
     /// Lifts the bar on a person, or the one on everybody. Returns whether there was one.
@@ -120,7 +120,20 @@ impl Ledger {
             .bind(person.map(Person::as_str))
             .execute(&self.pool)
             .await?;
+        self.keep_orders(now).await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// Has the orders in force in the redo log as well: no schedule and no look at AWS would bring them back. Orders
+    /// given beside the writer come there with its next pass.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn keep_orders(&self, now: Timestamp) -> Result<(), LedgerError> {
+        match &self.redo {
+            Some(redo) => redo.keep_orders(&self.bars().await?, now),
+            None => Ok(()),
+        }
     }
 
     /// The bars in force, oldest first.
@@ -162,4 +175,19 @@ impl Ledger {
         .await?;
         Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
     }
+}
+
+/// Brings back an order that the ledger has never heard of.
+pub(super) async fn insert_bar(tx: &mut SqliteConnection, bar: &Bar) -> Result<(), LedgerError> {
+    sqlx::query(
+        "INSERT INTO bar (person, since, ordered_by, reason) SELECT ?1, ?2, ?3, ?4 \
+         WHERE NOT EXISTS (SELECT 1 FROM bar WHERE person IS ?1 AND (since = ?2 OR lifted_at IS NULL))",
+    )
+    .bind(bar.person.as_ref().map(Person::as_str))
+    .bind(bar.since.as_millisecond())
+    .bind(&bar.ordered_by)
+    .bind(&bar.reason)
+    .execute(tx)
+    .await?;
+    Ok(())
 }

@@ -48,8 +48,9 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self {
             Self::Damaged => {
-                "the ledger is damaged; stop dutybound, move the file away together with those beside it that begin with \
-                 its name, put the latest copy made by `dutybound backup` in its place, and start again"
+                "the ledger is damaged; stop dutybound, move the file away together with those beside it whose names end in \
+                 -wal and -shm, but not the one in .redo, put the latest copy made by `dutybound backup` in its place, and start again: it \
+                 brings the copy up to date from the redo log"
             }
             Self::Full => "the disk of the ledger is full; free some space there, and the next try goes on by itself",
             Self::ReadOnly => {

@@ -324,6 +324,8 @@ impl Draft<'_> {
             let bar = inputs.bars.iter().find(|bar| bar.concerns(&owned.person));
             let foresight = if let Some(bar) = bar {
                 Foresight::Ordered(format!("barred by {}: {}", bar.ordered_by, bar.reason))
+            } else if inputs.unknown_outcomes.contains(key) {
+                Foresight::Surprising("it is ours only by the schedule, because its record was lost".to_owned())
             } else if !inputs.policy.could_hold(&owned.entitlement, &owned.person, inputs.at) {
                 Foresight::Disentitled
             } else if self.predicted.contains_key(key) {

@@ -34,6 +34,8 @@ struct State {
     ledger: Vec<u8>,
     /// Committed but not yet moved into the file.
     wal: Vec<u8>,
+    /// The redo log.
+    redo: Vec<u8>,
 }
 
 /// One pass and what happens before it.
@@ -92,6 +94,7 @@ impl State {
             at: Timestamp::now(),
             age: 0,
             world,
+            redo: fs::read(folder.path().join("ledger.db.redo")).unwrap(),
             ledger: fs::read(path).unwrap(),
             wal: Vec::new(),
         }
@@ -107,6 +110,7 @@ impl State {
         site.sandbox.clear_faults();
         fs::write(site.path("ledger.db"), &self.ledger).unwrap();
         fs::write(site.path("ledger.db-wal"), &self.wal).unwrap();
+        fs::write(site.path("ledger.db.redo"), &self.redo).unwrap();
         site
     }
 
@@ -118,6 +122,7 @@ impl State {
             world: site.sandbox.edit(|world| world.clone()),
             ledger: fs::read(site.path("ledger.db")).unwrap(),
             wal: content(&site.path("ledger.db-wal")).unwrap_or_default(),
+            redo: fs::read(site.path("ledger.db.redo")).unwrap(),
         }
     }
 }
@@ -182,6 +187,7 @@ async fn settle(state: &State, step: &Step, what: &str) -> (State, Vec<AccessRow
         let ledger = Ledger::open_read_only(&site.path("ledger.db"), "test").await.unwrap();
         let open = ledger.open_intents().await.unwrap().len();
         let rows = ledger.access_in(Interval::ALWAYS).await.unwrap();
+        assert_eq!(ledger.restorations().await.unwrap(), [], "a kill is no restoration");
         ledger.close().await;
         if apply.code == Some(0) && site.written().is_empty() && open == 0 {
             apply.says(&["0 to grant, 0 to revoke, 0 held, 0 not ours"]);

@@ -16,6 +16,7 @@ mod ledger_faults;
 mod one_shot;
 mod planning;
 mod readme;
+mod restored;
 mod review;
 mod scenarios;
 mod seen;

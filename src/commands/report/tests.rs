@@ -25,7 +25,7 @@ fn written(rows: &[AccessRow], with_policy: bool, period: Interval, group_by: Gr
         format,
     };
     let mut out = Vec::new();
-    report(rows, baseline, &request, &mut out).unwrap();
+    report(rows, &[], baseline, &request, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 

@@ -1,0 +1,215 @@
+//! Standing access that we caused, and its causes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use sqlx::{Row, SqliteConnection};
+
+use super::redo::Entry;
+use super::{Ledger, LedgerError, parse, read_json, write_json};
+use crate::model::{Cause, PrincipalId};
+use crate::plan::{Kept, Key, Owned};
+
+impl Ledger {
+    /// Everything that we granted and did not revoke.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn owned(&self) -> Result<BTreeMap<Key, Owned>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, c.body \
+             FROM access a LEFT JOIN cause c ON c.access_id = a.id AND c.ended_at IS NULL \
+             WHERE a.revoked_at IS NULL ORDER BY a.id, c.id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut owned: BTreeMap<Key, Owned> = BTreeMap::new();
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let what = || format!("access {id}");
+            let key = (read_json(row.try_get(2)?, what)?, PrincipalId(row.try_get(3)?));
+            let entry = owned.entry(key);
+            let owned = match entry {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Owned {
+                    access_id: id,
+                    entitlement: parse(row.try_get::<String, _>(1)?, what)?,
+                    person: parse(row.try_get::<String, _>(4)?, what)?,
+                    causes: Vec::new(),
+                }),
+            };
+            if let Some(body) = row.try_get::<Option<&str>, _>(6)? {
+                owned.causes.push(read_json(body, what)?);
+            }
+        }
+        Ok(owned)
+    }
+
+    /// Ends the record of access that somebody else took away.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn close_lost(&self, key: &Key, now: Timestamp) -> Result<(), LedgerError> {
+        let reason = "removed by somebody else";
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let grant: Option<i64> = sqlx::query_scalar(
+            "SELECT grant_intent FROM access WHERE target = ? AND principal = ? AND revoked_at IS NULL",
+        )
+        .bind(write_json(&key.0))
+        .bind(&key.1.0)
+        .fetch_optional(&mut *tx)
+        .await?;
+        end_access(&mut tx, key, None, reason, now).await?;
+        tx.commit().await?;
+        if let Some(grant) = grant {
+            self.note(|| Entry::Gone {
+                grant,
+                reason: reason.to_owned(),
+                effective: now,
+                at: now,
+            });
+        }
+        Ok(())
+    }
+
+    /// Brings the record of standing grants up to date, all in one transaction: causes that hold no longer end, new ones
+    /// begin, and a renamed entitlement or person is noted.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn update_kept(&self, kept: &[Kept], now: Timestamp) -> Result<(), LedgerError> {
+        let news: Vec<_> = kept
+            .iter()
+            .map(|k| {
+                (
+                    k,
+                    k.recorded.iter().collect::<BTreeSet<_>>(),
+                    k.causes.iter().collect::<BTreeSet<_>>(),
+                )
+            })
+            .filter(|(kept, old, new)| kept.renamed || old != new)
+            .collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        let mut lines = Vec::with_capacity(news.len());
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for (kept, old, new) in news {
+            let grant: i64 = sqlx::query_scalar("SELECT grant_intent FROM access WHERE id = ?")
+                .bind(kept.access_id)
+                .fetch_one(&mut *tx)
+                .await?;
+            let line = Entry::Kept {
+                grant,
+                entitlement: kept.entitlement.clone(),
+                person: kept.person.clone(),
+                ended: old.difference(&new).map(|cause| (*cause).clone()).collect(),
+                begun: new.difference(&old).map(|cause| (*cause).clone()).collect(),
+                at: now,
+            };
+            change_kept(&mut tx, &line).await?;
+            lines.push(line);
+        }
+        tx.commit().await?;
+        for line in lines {
+            self.note(|| line);
+        }
+        Ok(())
+    }
+}
+
+/// Changes the causes and the names of standing access, as a [`Entry::Kept`] says. Doing it again changes nothing.
+pub(super) async fn change_kept(tx: &mut SqliteConnection, kept: &Entry) -> Result<(), LedgerError> {
+    let Entry::Kept {
+        grant,
+        entitlement,
+        person,
+        ended,
+        begun,
+        at,
+    } = kept
+    else {
+        return Ok(());
+    };
+    let access: Option<i64> = sqlx::query_scalar("SELECT id FROM access WHERE grant_intent = ? AND revoked_at IS NULL")
+        .bind(grant)
+        .fetch_optional(&mut *tx)
+        .await?;
+    let Some(access) = access else { return Ok(()) };
+    sqlx::query(
+        "UPDATE access SET entitlement = ?1, person = ?2 WHERE id = ?3 AND (entitlement <> ?1 OR person <> ?2)",
+    )
+    .bind(entitlement.to_string())
+    .bind(person.as_str())
+    .bind(access)
+    .execute(&mut *tx)
+    .await?;
+    for cause in ended {
+        sqlx::query("UPDATE cause SET ended_at = ?1 WHERE access_id = ?2 AND body = ?3 AND recorded_at <= ?1 AND ended_at IS NULL")
+            .bind(at.as_millisecond())
+            .bind(access)
+            .bind(write_json(cause))
+            .execute(&mut *tx)
+            .await?;
+    }
+    for cause in begun {
+        let known: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM cause WHERE access_id = ? AND body = ? AND recorded_at = ?)",
+        )
+        .bind(access)
+        .bind(write_json(cause))
+        .bind(at.as_millisecond())
+        .fetch_one(&mut *tx)
+        .await?;
+        if !known {
+            insert_cause(tx, access, cause, *at).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn insert_cause(
+    tx: &mut SqliteConnection,
+    access: i64,
+    cause: &Cause,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO cause (access_id, body, recorded_at) VALUES (?, ?, ?)")
+        .bind(access)
+        .bind(write_json(cause))
+        .bind(now.as_millisecond())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn end_access(
+    tx: &mut SqliteConnection,
+    key: &Key,
+    intent: Option<i64>,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let target = write_json(&key.0);
+    sqlx::query(
+        "UPDATE cause SET ended_at = ?1 WHERE ended_at IS NULL AND access_id IN \
+         (SELECT id FROM access WHERE target = ?2 AND principal = ?3 AND revoked_at IS NULL)",
+    )
+    .bind(now.as_millisecond())
+    .bind(&target)
+    .bind(&key.1.0)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "UPDATE access SET revoked_at = MAX(granted_at, ?), revoke_intent = ?, end_reason = ? \
+         WHERE target = ? AND principal = ? AND revoked_at IS NULL",
+    )
+    .bind(now.as_millisecond())
+    .bind(intent)
+    .bind(reason)
+    .bind(&target)
+    .bind(&key.1.0)
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
