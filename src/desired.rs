@@ -200,25 +200,12 @@ impl Timeline {
                     ),
                 );
             }
-            if let Some(until) = member.until {
-                match Interval::new(Timestamp::MIN, until).and_then(|valid| valid.intersect(&limit)) {
-                    Some(valid) => limit = valid,
-                    None => return,
-                }
-                if until < held.end() && turn.basis_is_on_call() {
-                    let rest = Interval::new(until.max(held.start()), held.end()).unwrap_or(held);
-                    self.lacks(
-                        rule,
-                        person,
-                        rest,
-                        range,
-                        ProblemKind::MembershipEnds,
-                        format!(
-                            "{person}'s membership of {} ends at {until}, before their duty for {} does ({})",
-                            project.name, rule.entitlement, member.origin
-                        ),
-                    );
-                }
+            if turn.basis_is_on_call() {
+                self.outside_membership(project, rule, member, held, range);
+            }
+            match member.valid().and_then(|valid| valid.intersect(&limit)) {
+                Some(valid) => limit = valid,
+                None => return,
             }
         }
         let whole = held;
@@ -241,6 +228,29 @@ impl Timeline {
                 .filter(|_| rule.member || !rule.trainings.is_empty())
                 .map(member_ref),
         });
+    }
+
+    /// The parts of on-call duty that the membership does not cover.
+    fn outside_membership(&mut self, project: &Project, rule: &Rule, member: &Member, held: Interval, range: Interval) {
+        let (person, name, origin) = (&member.person, &project.name, &member.origin);
+        if let Some(since) = member.since
+            && let Some(before) = Interval::new(held.start(), held.end().min(since))
+        {
+            let message = format!(
+                "{person}'s membership of {name} begins at {since}, after their duty for {} does ({origin})",
+                rule.entitlement
+            );
+            self.lacks(rule, person, before, range, ProblemKind::NotAMember, message);
+        }
+        if let Some(until) = member.until
+            && let Some(rest) = Interval::new(until.max(held.start()), held.end())
+        {
+            let message = format!(
+                "{person}'s membership of {name} ends at {until}, before their duty for {} does ({origin})",
+                rule.entitlement
+            );
+            self.lacks(rule, person, rest, range, ProblemKind::MembershipEnds, message);
+        }
     }
 
     fn lacks(

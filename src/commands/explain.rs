@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
 use crate::ledger::{AccessRow, HoldRow};
-use crate::model::{Cause, EntitlementId, Interval, Person};
+use crate::model::{Cause, EntitlementId, Interval, Person, ProjectName};
 use crate::policy::{Policy, Project, Rule, Trigger};
 use crate::problem::Problem;
 use crate::text::{cause, clean, instant, span};
@@ -36,6 +36,8 @@ pub struct Answer {
     pub holds: bool,
     /// Who consents to it.
     pub owners: Vec<Person>,
+    /// The owners of the projects above, the nearest first, who own it too.
+    pub owners_above: Vec<(ProjectName, Vec<Person>)>,
     /// The owner's warning.
     pub context: Option<String>,
     /// The interval of access on record.
@@ -233,6 +235,12 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         target: entitlement.map(|e| e.target.to_string()).unwrap_or_default(),
         holds,
         owners: project.map(|p| p.owners.clone()).unwrap_or_default(),
+        owners_above: sources
+            .policy
+            .lineage(&id.project)
+            .skip(1)
+            .map(|p| (p.name.clone(), p.owners.clone()))
+            .collect(),
         context: project.and_then(|p| p.context.clone()),
         access,
         causes,
@@ -258,6 +266,21 @@ fn state(project: &Project, rule: &Rule, causes: &[Cause], person: &Person, at: 
         Trigger::Members { during: None } => format!("being a member of {}", project.name),
         Trigger::Members { during: Some(_) } => format!("being a member of {} inside the rule's window", project.name),
     };
+    if let Some(delegation) = &rule.delegation {
+        let until = delegation
+            .until
+            .map(|u| format!(" until {}", instant(u)))
+            .unwrap_or_default();
+        keys.push(KeyState {
+            key: format!(
+                "delegated to {} for {}{until} ({})",
+                delegation.project,
+                delegation.scope(),
+                delegation.origin
+            ),
+            met: delegation.until.is_none_or(|until| at < until),
+        });
+    }
     // Whether duty itself is there shows in the causes only when every other key is met as well.
     if let Some(cause_found) = by_this_rule {
         keys.push(KeyState {
@@ -269,19 +292,22 @@ fn state(project: &Project, rule: &Rule, causes: &[Cause], person: &Person, at: 
         let (key, met) = match member {
             None => (format!("not a member of {}", project.name), false),
             Some(member) => {
-                let ended = member.until.is_some_and(|until| until <= at);
                 let by = member
                     .added_by
                     .as_ref()
                     .map(|p| format!(", added by {p}"))
+                    .unwrap_or_default();
+                let since = member
+                    .since
+                    .map(|s| format!(", since {}", instant(s)))
                     .unwrap_or_default();
                 let until = member
                     .until
                     .map(|u| format!(", until {}", instant(u)))
                     .unwrap_or_default();
                 (
-                    format!("member of {} ({}{by}{until})", project.name, member.origin),
-                    !ended,
+                    format!("member of {} ({}{by}{since}{until})", project.name, member.origin),
+                    member.holds_at(at),
                 )
             }
         };
@@ -354,6 +380,14 @@ impl Explanation {
                     owners.join(", "),
                     answer.entitlement.project
                 )?;
+            }
+            if !answer.owners_above.is_empty() {
+                let above: Vec<_> = answer
+                    .owners_above
+                    .iter()
+                    .flat_map(|(project, owners)| owners.iter().map(move |owner| format!("{owner} ({project})")))
+                    .collect();
+                writeln!(out, "  above     {}", above.join(", "))?;
             }
             if let Some(access) = &answer.access {
                 let reference = access

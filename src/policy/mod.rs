@@ -16,11 +16,16 @@ use crate::{
 };
 
 mod check;
+mod delegation;
 mod directory;
 pub mod file;
+mod limits;
 mod lower;
+mod query;
 pub mod window;
 
+pub use delegation::{Delegation, RuleKind};
+pub use limits::{Excluded, Limits, Pattern};
 pub use window::CronWindow;
 
 /// Everything under `access.d/`, checked. Only a policy without a single error exists as a value of this type.
@@ -37,12 +42,14 @@ pub struct Policy {
 pub struct Project {
     /// Unique in the policy.
     pub name: ProjectName,
-    /// The parent, whose owners can justify transitively.
+    /// The parent, whose owners own everything below it too.
     pub parent: Option<ProjectName>,
     /// Who consents; never empty.
     pub owners: Vec<Person>,
     /// The owner's warning, shown wherever an entitlement of the project is shown.
     pub context: Option<String>,
+    /// What the projects below may own and grant.
+    pub children: Option<Limits>,
     /// By name within the project.
     pub entitlements: BTreeMap<String, Entitlement>,
     /// By person.
@@ -64,8 +71,8 @@ pub struct Entitlement {
     pub exclusive: bool,
     /// No revoke takes it below this many holders.
     pub min_holders: u32,
-    /// Projects whose rules may name it.
-    pub delegate_to: BTreeSet<ProjectName>,
+    /// Consent that rules of other projects name it, in file order.
+    pub delegate_to: Vec<Delegation>,
     /// Where it stands.
     pub origin: Origin,
 }
@@ -79,6 +86,8 @@ pub struct Member {
     pub added_by: Option<Person>,
     /// Why, in the words of who added them.
     pub reason: Option<String>,
+    /// The first instant at which the membership holds; `None` is always. A date in the file means the start of that day.
+    pub since: Option<Timestamp>,
     /// The first instant at which the membership no longer holds; a date in the file means through the end of that day in UTC.
     pub until: Option<Timestamp>,
     /// Trainings and other prerequisites met.
@@ -102,8 +111,10 @@ pub struct Rule {
     pub lead: SignedDuration,
     /// Kept this long after duty ends.
     pub linger: SignedDuration,
-    /// The first instant at which the rule no longer holds.
+    /// The first instant at which the rule no longer holds, by its own `until` or because its delegation ends.
     pub until: Option<Timestamp>,
+    /// What a rule for another project's entitlement rests on; `None` for the project's own.
+    pub delegation: Option<Delegation>,
     /// Where it stands.
     pub origin: Origin,
 }
@@ -239,6 +250,7 @@ fn assemble(revision: String, drafts: Vec<lower::Draft>) -> Option<Policy> {
             parent: section.parent.map(|parent| ProjectName(parent.value)),
             owners: draft.owners,
             context: section.context.map(|context| context.value),
+            children: draft.children,
             entitlements: entitlements?.into_iter().map(|e| (e.id.name.clone(), e)).collect(),
             members: members?.into_iter().map(|m| (m.person.clone(), m)).collect(),
             rules: rules?,
@@ -246,50 +258,32 @@ fn assemble(revision: String, drafts: Vec<lower::Draft>) -> Option<Policy> {
         };
         projects.insert(draft.name, project);
     }
-    Some(Policy { revision, projects })
+    let mut policy = Policy { revision, projects };
+    rest_on_delegations(&mut policy)?;
+    Some(policy)
 }
 
-impl Policy {
-    /// The entitlement with this id.
-    #[must_use]
-    pub fn entitlement(&self, id: &EntitlementId) -> Option<&Entitlement> {
-        self.projects.get(&id.project)?.entitlements.get(&id.name)
-    }
-
-    /// All entitlements, sorted by id.
-    pub fn entitlements(&self) -> impl Iterator<Item = &Entitlement> {
-        self.projects.values().flat_map(|p| p.entitlements.values())
-    }
-
-    /// Whether any rule could let the person hold the entitlement at `at`, whoever is on call: its membership key is
-    /// there, its trainings are done, and neither it nor the membership has ended.
-    #[must_use]
-    pub fn could_hold(&self, id: &EntitlementId, person: &Person, at: Timestamp) -> bool {
-        let ended = |until: Option<Timestamp>| until.is_some_and(|until| until <= at);
-        let allows = |project: &Project, rule: &Rule| {
-            let keys = match project.members.get(person) {
-                Some(member) => !ended(member.until) && rule.trainings.is_subset(&member.completed),
-                None => false,
-            };
-            !ended(rule.until) && (keys || (!rule.member && rule.trainings.is_empty()))
-        };
-        let rules = self.projects.values().flat_map(|p| p.rules.iter().map(move |r| (p, r)));
-        rules
-            .into_iter()
-            .any(|(project, rule)| rule.entitlement == *id && allows(project, rule))
-    }
-
-    /// Every schedule that some rule names, sorted.
-    #[must_use]
-    pub fn schedules(&self) -> BTreeSet<ScheduleKey> {
-        let mut keys = BTreeSet::new();
-        for rule in self.projects.values().flat_map(|p| &p.rules) {
-            if let Trigger::OnCall(on_call) = &rule.trigger {
-                keys.insert(on_call.schedule.clone());
-            }
+/// Gives each rule for another project's entitlement the delegation that lasts longest among those that allow it, and
+/// ends the rule with it. `None` when there is none, which the checks refuse before.
+fn rest_on_delegations(policy: &mut Policy) -> Option<()> {
+    let lent: BTreeMap<EntitlementId, Vec<Delegation>> = policy
+        .entitlements()
+        .filter(|e| !e.delegate_to.is_empty())
+        .map(|e| (e.id.clone(), e.delegate_to.clone()))
+        .collect();
+    for project in policy.projects.values_mut() {
+        for rule in project
+            .rules
+            .iter_mut()
+            .filter(|r| r.entitlement.project != project.name)
+        {
+            let all = lent.get(&rule.entitlement)?;
+            let longest = delegation::longest(all, &project.name, &rule.trigger)?;
+            rule.until = [rule.until, longest.until].into_iter().flatten().min();
+            rule.delegation = Some(longest.clone());
         }
-        keys
     }
+    Some(())
 }
 
 #[cfg(test)]

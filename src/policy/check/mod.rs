@@ -6,8 +6,11 @@ use super::{PolicyContext, Rule, file::RuleEntry, lower::Draft};
 use crate::{
     diagnostics::{Diagnostic, Report},
     document::{At, Entry},
+    model::Person,
 };
 
+mod delegations;
+mod limits;
 mod people;
 mod rules;
 mod tree;
@@ -37,6 +40,11 @@ const CHECKS: &[(&str, Check)] = &[
     ("ended", people::ended),
     ("unknown-entitlement", rules::unknown_entitlement),
     ("no-consent", rules::no_consent),
+    ("outside-delegation", delegations::outside),
+    ("ended", delegations::ended),
+    ("ends-soon", delegations::ends_soon),
+    ("unused-delegation", delegations::unused),
+    ("beyond-limits", limits::beyond),
     ("unknown-source", rules::unknown_source),
     ("no-escalation-policies", rules::no_escalation_policies),
     ("unmet-training", rules::unmet_training),
@@ -60,6 +68,46 @@ pub(super) fn run(drafts: &[Draft], complete: bool, context: &PolicyContext, rep
     };
     for (code, check) in CHECKS {
         check(code, &world, report);
+    }
+}
+
+impl<'a> World<'a> {
+    /// The project and those above it, the nearest first; a circle is walked once.
+    fn lineage(&self, draft: &'a Draft) -> Vec<&'a Draft> {
+        let mut line: Vec<&Draft> = vec![draft];
+        let mut at = draft;
+        while let Some(parent) = at.parent()
+            && let Some(above) = self.by_name.get(parent.value.as_str()).copied()
+            && line.iter().all(|known| !std::ptr::eq(*known, above))
+        {
+            line.push(above);
+            at = above;
+        }
+        line
+    }
+
+    /// The owners of a project, and those of the projects above, who own it too: `mira@… or max@… (or above them cto@…)`.
+    fn whom_to_ask(&self, draft: &'a Draft) -> String {
+        let mut named: Vec<&Person> = Vec::new();
+        let mut texts = Vec::new();
+        for owners in [
+            draft.owners.iter().collect::<Vec<_>>(),
+            self.lineage(draft).iter().skip(1).flat_map(|d| &d.owners).collect(),
+        ] {
+            let mut fresh = Vec::new();
+            for owner in owners {
+                if !named.contains(&owner) {
+                    named.push(owner);
+                    fresh.push(owner.as_str());
+                }
+            }
+            texts.push(fresh.join(" or "));
+        }
+        match texts.as_slice() {
+            [own, above] if !above.is_empty() => format!("{own} (or above them {above})"),
+            [own, ..] => own.clone(),
+            [] => String::new(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Draft, World};
+use super::World;
 use crate::{diagnostics::Report, model::Person};
 
 pub(super) fn duplicate_member(code: &'static str, world: &World<'_>, report: &mut Report) {
@@ -23,28 +23,12 @@ pub(super) fn duplicate_member(code: &'static str, world: &World<'_>, report: &m
     }
 }
 
-/// The owners of a project and of all projects above it.
-fn owners_upwards<'a>(world: &World<'a>, draft: &'a Draft) -> HashSet<&'a Person> {
-    let mut owners: HashSet<&Person> = HashSet::new();
-    let mut seen: HashSet<&str> = HashSet::new();
-    let mut at = Some(draft);
-    while let Some(draft) = at
-        && seen.insert(&draft.name.0)
-    {
-        owners.extend(&draft.owners);
-        at = draft
-            .parent()
-            .and_then(|parent| world.by_name.get(parent.value.as_str()).copied());
-    }
-    owners
-}
-
 pub(super) fn added_by_stranger(code: &'static str, world: &World<'_>, report: &mut Report) {
     if !world.complete {
         return;
     }
     for draft in world.drafts.iter().filter(|d| !d.owners.is_empty()) {
-        let owners = owners_upwards(world, draft);
+        let owners: HashSet<&Person> = world.lineage(draft).iter().flat_map(|d| &d.owners).collect();
         for (entry, member) in draft.file.member.iter().zip(&draft.members) {
             let (Some(member), Some(at)) = (member, &entry.value.added_by) else {
                 continue;

@@ -5,8 +5,8 @@ use super::{
     Lowering,
 };
 use crate::{
-    document::{At, Entry, identity_store_id},
-    model::{EntitlementId, GroupRef, PermissionSetRef, ProjectName, Target},
+    document::{AccountId, At, Entry, identity_store_id},
+    model::{EntitlementId, GroupRef, PermissionSetRef, Target},
 };
 
 impl Lowering<'_> {
@@ -18,16 +18,21 @@ impl Lowering<'_> {
             .required(e.name.as_ref(), at, "[[entitlement]]", "name", "\"prod-admin\"");
         let name = name.and_then(|name| self.found.name(&name.value, name.span()));
         let target = self.target(entry);
-        let delegate_to = e.delegate_to.iter().flat_map(|list| &list.value);
+        let id = EntitlementId {
+            project: self.project.clone(),
+            name: name.unwrap_or_default().to_owned(),
+        };
+        let mut delegate_to = Vec::new();
+        for value in e.delegate_to.iter().flat_map(|list| &list.value) {
+            delegate_to.extend(self.delegation(&id, value));
+        }
+        name?;
         Some(Entitlement {
-            id: EntitlementId {
-                project: self.project.clone(),
-                name: name?.to_owned(),
-            },
+            id,
             target: target?,
             exclusive: e.exclusive.as_ref().is_some_and(|exclusive| exclusive.value),
             min_holders: e.min_holders.as_ref().map_or(0, |floor| floor.value),
-            delegate_to: delegate_to.map(|project| ProjectName(project.value.clone())).collect(),
+            delegate_to,
             origin: self.origin(at),
         })
     }
@@ -35,15 +40,7 @@ impl Lowering<'_> {
     fn target(&mut self, entry: &Entry<EntitlementEntry>) -> Option<Target> {
         let at = entry.span();
         let e = &entry.value;
-        let account = e.account.as_ref().and_then(|account| {
-            let valid = account.value.is_valid();
-            if !valid {
-                let hint = "an account id is twelve digits, with its leading zeros";
-                self.found
-                    .error("bad-account", account.span(), "this is not an AWS account id", hint);
-            }
-            valid.then(|| account.value.0.clone())
-        });
+        let account = e.account.as_ref().and_then(|account| self.account(account));
         let permission_set = e.permission_set.as_ref().and_then(|set| self.permission_set(set));
         let group = e.group.as_ref().and_then(|group| self.group(group));
         match (&e.group, &e.account, &e.permission_set) {
@@ -92,6 +89,16 @@ impl Lowering<'_> {
                 None
             }
         }
+    }
+
+    pub(super) fn account(&mut self, account: &At<AccountId>) -> Option<String> {
+        let valid = account.value.is_valid();
+        if !valid {
+            let hint = "an account id is twelve digits, with its leading zeros";
+            self.found
+                .error("bad-account", account.span(), "this is not an AWS account id", hint);
+        }
+        valid.then(|| account.value.0.clone())
     }
 
     fn permission_set(&mut self, set: &At<String>) -> Option<PermissionSetRef> {

@@ -18,7 +18,18 @@ impl Lowering<'_> {
         let person = email.and_then(|email| self.found.person(email));
         let added_by = m.added_by.as_ref().and_then(|email| self.found.person(email));
         let reason = self.text(m.reason.as_ref());
+        let since = m
+            .since
+            .as_ref()
+            .and_then(|since| self.date(since.span(), since.value.instant()));
         let until = self.until(m.until.as_ref());
+        if let (Some(at), Some(since), Some(until)) = (&m.since, since, until)
+            && until <= since
+        {
+            let message = "this membership ends before it begins";
+            self.found
+                .error("bad-date", at.span(), message, "put `since` before `until`");
+        }
         let mut completed = BTreeSet::new();
         for training in m.completed.iter().flat_map(|list| &list.value) {
             if training.value == MEMBER {
@@ -31,6 +42,7 @@ impl Lowering<'_> {
             person: person?,
             added_by,
             reason,
+            since,
             until,
             completed,
             origin: self.origin(at),

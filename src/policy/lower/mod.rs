@@ -4,19 +4,19 @@ use std::{ops::Range, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{
-    CronWindow, Entitlement, Member, Rule,
-    file::PolicyFile,
-};
+use super::{CronWindow, Delegation, Entitlement, Limits, Member, Rule, file::PolicyFile};
 use crate::{
     diagnostics::{Report, SourceFile},
     document::{At, Entry, Findings, Holes, Parsed, Until, unprintable},
     model::{EntitlementId, Origin, Person, ProjectName, ScheduleKey},
 };
 
+mod delegation;
 mod entitlement;
 mod member;
+mod project;
 mod rule;
+mod window;
 
 /// One file: as written, and as far as its values make sense. The lists run parallel to those in `file`.
 pub(super) struct Draft {
@@ -26,6 +26,7 @@ pub(super) struct Draft {
     /// Empty while the file names no project; then there is an error and no policy.
     pub(super) name: ProjectName,
     pub(super) owners: Vec<Person>,
+    pub(super) children: Option<Limits>,
     pub(super) entitlements: Vec<Option<Entitlement>>,
     pub(super) members: Vec<Option<Member>>,
     pub(super) rules: Vec<Option<Rule>>,
@@ -51,6 +52,15 @@ pub(super) struct Mentions {
     pub(super) windows: Vec<WindowMention>,
     /// The trainings that rules require.
     pub(super) trainings: Vec<(Range<usize>, String)>,
+    pub(super) delegations: Vec<DelegationMention>,
+}
+
+/// A delegation with its place and that of its end.
+pub(super) struct DelegationMention {
+    pub(super) span: Range<usize>,
+    pub(super) until: Range<usize>,
+    pub(super) entitlement: EntitlementId,
+    pub(super) delegation: Delegation,
 }
 
 /// What `requires` calls membership.
@@ -71,6 +81,9 @@ pub(super) fn lower(parsed: Parsed<PolicyFile>, origin_file: String, report: &mu
         mentions: Mentions::default(),
     };
     let owners = lowering.project(&value);
+    let children = project
+        .and_then(|p| p.value.children.as_ref())
+        .map(|c| lowering.children(c));
     let entitlements = value.entitlement.iter().map(|e| lowering.entitlement(e)).collect();
     let members = value.member.iter().map(|m| lowering.member(m)).collect();
     let rules = value.rule.iter().map(|r| lowering.rule(r)).collect();
@@ -83,6 +96,7 @@ pub(super) fn lower(parsed: Parsed<PolicyFile>, origin_file: String, report: &mu
         holes,
         name,
         owners,
+        children,
         entitlements,
         members,
         rules,
@@ -122,55 +136,14 @@ impl Lowering<'_> {
     }
 
     fn until(&mut self, until: Option<&At<Until>>) -> Option<Timestamp> {
-        let until = until?;
-        let instant = until.value.instant();
-        if let Err(message) = instant {
-            self.found.error("bad-date", until.span(), message, "");
-        }
-        instant.ok()
+        until.and_then(|until| self.date(until.span(), until.value.instant()))
     }
 
-    fn project(&mut self, file: &PolicyFile) -> Vec<Person> {
-        let example = "a policy file begins with [project], name = \"payments\" and owners = [\"mira@example.com\"]";
-        let Some(section) = &file.project else {
-            if !self.found.holes.explain(&(0..0), "project") {
-                self.found
-                    .error("missing-key", &(0..0), "the file has no [project]", example);
-            }
-            return Vec::new();
-        };
-        let at = section.span().clone();
-        let project = &section.value;
-        if let Some(name) = self
-            .found
-            .required(project.name.as_ref(), &at, "[project]", "name", "\"payments\"")
-        {
-            self.found.name(&name.value, name.span());
+    fn date(&mut self, at: &Range<usize>, instant: Result<Timestamp, &'static str>) -> Option<Timestamp> {
+        if let Err(message) = instant {
+            self.found.error("bad-date", at, message, "");
         }
-        self.text(project.context.as_ref());
-        let mut owners = Vec::new();
-        let list = self.found.required(
-            project.owners.as_ref(),
-            &at,
-            "[project]",
-            "owners",
-            "[\"mira@example.com\"]",
-        );
-        if let Some(list) = list {
-            if list.value.is_empty() && !self.found.holes.explain(list.span(), "") {
-                let hint = "name at least one person who consents to what this project grants";
-                self.found
-                    .error("no-owner", list.span(), "a project needs an owner", hint);
-            }
-            for owner in &list.value {
-                if let Some(person) = self.found.person(owner)
-                    && !owners.contains(&person)
-                {
-                    owners.push(person);
-                }
-            }
-        }
-        owners
+        instant.ok()
     }
 
     fn training(&mut self, training: &At<String>) -> Option<String> {

@@ -95,7 +95,11 @@ fn consistent(policy: &Policy) {
                 .entitlement(&rule.entitlement)
                 .expect("a rule names what is there");
             assert!(
-                rule.entitlement.project == *name || owned.delegate_to.contains(name),
+                rule.entitlement.project == *name
+                    || owned
+                        .delegate_to
+                        .iter()
+                        .any(|d| d.project == *name && d.allows(&rule.trigger)),
                 "{name} gives away {} without consent",
                 rule.entitlement
             );
