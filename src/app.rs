@@ -12,18 +12,18 @@ use tokio::sync::{Mutex, watch};
 use crate::apply::{Applier, End};
 use crate::cli::{self, Cli, Command, Format, exit};
 use crate::clock::{Clock, SystemClock};
-use crate::commands::{self, apply, diff, explain, report, revoke, status};
+use crate::commands::{self, apply, codeowners, diff, explain, report, revoke, status, tree};
 use crate::config::{self, Config, Mode};
 use crate::daemon::files::{Files, ReadConfig};
 use crate::daemon::{Daemon, in_force::InForce};
-use crate::diagnostics::{Diagnostic, Report};
+use crate::diagnostics::{Diagnostic, Report, did_you_mean};
 use crate::http::{self, Health, Site};
 use crate::iam_policy::{Place, iam_policy};
 use crate::identity_center::{Client, Slots};
 use crate::ledger::{Ledger, LedgerError};
 use crate::live::LiveCache;
 use crate::metrics::Metrics;
-use crate::model::{EntitlementId, Interval, Person};
+use crate::model::{EntitlementId, Interval, Person, ProjectName};
 use crate::policy::{self, Policy, PolicyContext};
 use crate::poll::Sources;
 use crate::reconcile::Reconciler;
@@ -49,6 +49,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Status(args) => show_status(path, args.format).await,
         Command::Explain(args) => show_explanation(path, &args).await,
         Command::Report(args) => show_report(path, &args).await,
+        Command::Tree(args) => show_tree(path, &args).await,
+        Command::Codeowners { root } => show_codeowners(path, root.as_deref()),
         Command::IamPolicy(args) => show_iam_policy(path, &args).await,
         Command::Schema { file } => print(match file {
             cli::SchemaFile::Config => schema::config(),
@@ -487,6 +489,40 @@ async fn show_report(path: &Path, args: &cli::Report) -> anyhow::Result<u8> {
     let mut out = Vec::new();
     report::report(&rows, Some(baseline), &request, &mut out)?;
     print_bytes(&out)
+}
+
+async fn show_tree(path: &Path, args: &cli::Tree) -> anyhow::Result<u8> {
+    let now = system_clock().now();
+    let config = load_config(path, Secrets::Skip)?;
+    let policy = load_policy(&config, now)?;
+    let only = args.project.clone().map(ProjectName);
+    let (mut access, mut snapshots) = Default::default();
+    let ledger = open_if_there(&config).await?;
+    if let Some(ledger) = &ledger {
+        access = ledger.access_in(tree::week_behind(now)).await?;
+        snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
+    }
+    let record = ledger.is_some().then_some(tree::Record {
+        access: &access,
+        snapshots: &snapshots,
+    });
+    let Some(drawn) = tree::tree(&policy, &config.identities, record, now, only.as_ref()) else {
+        let name = args.project.as_deref().unwrap_or_default();
+        let known = policy.projects.keys().map(|name| name.0.as_str());
+        let hint =
+            did_you_mean(name, known).unwrap_or_else(|| "`dutybound tree` shows those that there are".to_owned());
+        bail!("there is no project `{}`; {hint}", clean(name));
+    };
+    match args.format {
+        Format::Text => print(drawn.text()),
+        Format::Json => print_json(&drawn),
+    }
+}
+
+fn show_codeowners(path: &Path, root: Option<&Path>) -> anyhow::Result<u8> {
+    let config = load_config(path, Secrets::Skip)?;
+    let policy = load_policy(&config, system_clock().now())?;
+    print(codeowners::codeowners(&policy, &config.policy_dir, root)?)
 }
 
 async fn daemon(path: &Path) -> anyhow::Result<u8> {

@@ -2,8 +2,10 @@
 
 pub mod apply;
 pub mod check;
+pub mod codeowners;
 pub mod diff;
 pub mod explain;
 pub mod report;
 pub mod revoke;
 pub mod status;
+pub mod tree;

@@ -14,3 +14,4 @@ mod one_shot;
 mod planning;
 mod readme;
 mod scenarios;
+mod tree;
