@@ -1,6 +1,6 @@
 //! A small world for the tests of everything that counts access time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -98,7 +98,7 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
             reason: None,
             since: None,
             until,
-            completed: BTreeSet::new(),
+            completed: BTreeMap::new(),
             origin: origin(3),
         };
         (member.person.clone(), member)

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Identity;
 use crate::desired::{Snapshots, Timeline};
-use crate::model::{EntitlementId, Interval, Origin, Person};
+use crate::model::{EntitlementId, Interval, Origin, Person, spans::merged};
 use crate::policy::{Policy, Rule, Trigger};
 
 /// Time of standing access: what everybody would have held in `period` who could ever earn an entitlement under the
@@ -48,17 +48,9 @@ pub fn standing(
 
 /// How long at least one of the spans lasts.
 #[must_use]
-pub fn length(mut spans: Vec<Interval>) -> SignedDuration {
-    spans.sort_unstable();
-    let mut sum = SignedDuration::ZERO;
-    let mut counted = Timestamp::MIN;
-    for span in spans {
-        if let Some(fresh) = Interval::new(span.start().max(counted), span.end()) {
-            sum = sum.saturating_add(fresh.duration());
-            counted = fresh.end();
-        }
-    }
-    sum
+pub fn length(spans: Vec<Interval>) -> SignedDuration {
+    let durations = merged(spans).into_iter().map(|span| span.duration());
+    durations.fold(SignedDuration::ZERO, SignedDuration::saturating_add)
 }
 
 fn needs_member(rule: &Rule) -> bool {

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
 use crate::ledger::{AccessRow, HoldRow};
 use crate::model::{Cause, EntitlementId, Interval, Person, ProjectName};
-use crate::policy::{Policy, Project, Rule, Trigger};
+use crate::policy::{Member, Policy, Project, Rule, Trigger};
 use crate::problem::Problem;
 use crate::text::{cause, clean, instant, span};
 
@@ -313,11 +313,7 @@ fn state(project: &Project, rule: &Rule, causes: &[Cause], person: &Person, at: 
         };
         keys.push(KeyState { key, met });
         for training in &rule.trainings {
-            let met = member.is_some_and(|m| m.completed.contains(training));
-            keys.push(KeyState {
-                key: format!("completed {training:?}"),
-                met,
-            });
+            keys.push(trained(member, training, at));
         }
     }
     if by_this_rule.is_none() && keys.iter().all(|k| k.met) {
@@ -330,6 +326,26 @@ fn state(project: &Project, rule: &Rule, causes: &[Cause], person: &Person, at: 
         rule: rule.origin.to_string(),
         earned_by,
         keys,
+    }
+}
+
+/// Whether a training counts at that instant, by the completion that then counts or else the one that lasts longest.
+fn trained(member: Option<&Member>, training: &str, at: Timestamp) -> KeyState {
+    let all = member.and_then(|m| m.completed.get(training)).into_iter().flatten();
+    let best = all.max_by_key(|c| (c.valid.contains(at), c.valid.end()));
+    let Some(best) = best else {
+        let key = format!("completed {training:?}");
+        return KeyState { key, met: false };
+    };
+    let bound = |word: &str, t: Timestamp, open: Timestamp| match t {
+        t if t == open => String::new(),
+        t => format!(", {word} {}", instant(t)),
+    };
+    let since = bound("since", best.valid.start(), Timestamp::MIN);
+    let until = bound("until", best.valid.end(), Timestamp::MAX);
+    KeyState {
+        key: format!("completed {training:?} ({}{since}{until})", best.origin),
+        met: best.valid.contains(at),
     }
 }
 

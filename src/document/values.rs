@@ -192,6 +192,17 @@ fn instant(
 
 macro_rules! dates {
     ($($name:ident),*) => {$(
+        impl $name {
+            /// Reads it from other files than TOML, where it is written the same way.
+            ///
+            /// # Errors
+            /// What to write instead.
+            pub fn parse(text: &str) -> Result<Self, &'static str> {
+                let example = "this is no date; write one such as 2027-03-31, or 2027-03-31T18:00:00+02:00";
+                text.parse().map(Self).map_err(|_| example)
+            }
+        }
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 Datetime::deserialize(deserializer).map(Self)

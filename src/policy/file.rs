@@ -142,8 +142,27 @@ pub struct MemberEntry {
     /// The last day of the membership, in UTC (2027-03-31), or the instant at which it ends
     /// (2027-03-31T18:00:00+02:00). Without quotes.
     pub until: Option<At<Until>>,
-    /// Trainings and other prerequisites that they have met, to be named in a rule's `requires`.
-    pub completed: Option<At<Vec<At<String>>>>,
+    /// Trainings and other prerequisites that they have met, to be named in a rule's `requires`: each by its name, or as
+    /// a table that says when it counts. Those in lists (`*.csv` beside the policy files) count too.
+    pub completed: Option<At<Vec<At<TextOr<CompletedTable>>>>>,
+}
+
+/// A training that counts for some time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompletedTable {
+    /// Its name.
+    #[schemars(required)]
+    pub training: Option<At<String>>,
+    /// The first day on which it counts, in UTC, or the instant. Without quotes.
+    pub since: Option<At<Since>>,
+    /// The last day on which it counts, in UTC, or the instant at which it ends. Without quotes.
+    pub until: Option<At<Until>>,
+}
+
+impl ShortForm for CompletedTable {
+    const EXPECTED: &'static str = "a training's name or a table with `training`";
+    const PATTERN: &'static str = "\\S";
 }
 
 /// Binds an entitlement to the duty that earns it: either `on_call` or `members`.

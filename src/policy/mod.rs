@@ -22,10 +22,12 @@ pub mod file;
 mod limits;
 mod lower;
 mod query;
+mod training;
 pub mod window;
 
 pub use delegation::{Delegation, RuleKind};
 pub use limits::{Excluded, Limits, Pattern};
+pub use training::Completion;
 pub use window::CronWindow;
 
 /// Everything under `access.d/`, checked. Only a policy without a single error exists as a value of this type.
@@ -90,8 +92,8 @@ pub struct Member {
     pub since: Option<Timestamp>,
     /// The first instant at which the membership no longer holds; a date in the file means through the end of that day in UTC.
     pub until: Option<Timestamp>,
-    /// Trainings and other prerequisites met.
-    pub completed: BTreeSet<String>,
+    /// Trainings and other prerequisites met, by name, from the entry itself and from lists; none is empty.
+    pub completed: BTreeMap<String, Vec<Completion>>,
     /// Where it stands.
     pub origin: Origin,
 }
@@ -105,7 +107,7 @@ pub struct Rule {
     pub trigger: Trigger,
     /// The rule demands membership of its own project (the second key). Always true for membership rules.
     pub member: bool,
-    /// Prerequisites that the member entry must list under `completed`.
+    /// Prerequisites that the member must have completed, as long as they count.
     pub trainings: BTreeSet<String>,
     /// Granted this long before duty starts.
     pub lead: SignedDuration,
@@ -157,7 +159,8 @@ pub struct PolicyContext {
     pub now: Option<Timestamp>,
 }
 
-/// Reads and checks every `*.toml` directly in `dir`, as they stood together at one moment.
+/// Reads and checks every `*.toml` directly in `dir`, each a project, and every `*.csv`, each a list of completed
+/// trainings, as they stood together at one moment.
 ///
 /// Returns the policy with the warnings about it.
 ///
@@ -177,8 +180,9 @@ pub fn parse(
     files: Vec<(String, Vec<u8>)>,
     context: &PolicyContext,
 ) -> Result<(Policy, Vec<Diagnostic>), Report> {
-    let raw = |(name, content)| directory::RawFile {
+    let raw = |(name, content): (String, Vec<u8>)| directory::RawFile {
         path: dir.join(&name),
+        kind: directory::Kind::of(Path::new(&name)).unwrap_or(directory::Kind::Project),
         name,
         content: Ok(content),
     };
@@ -196,10 +200,15 @@ fn understand(
         .file_name()
         .map_or_else(|| dir.to_string_lossy(), |name| name.to_string_lossy());
     let mut drafts = Vec::new();
+    let mut trained = training::Completions::new();
     let mut complete = true;
     for file in files {
         let path = file.path.display().to_string();
         match file.content.and_then(|bytes| document::decode(&path, bytes)) {
+            Ok(text) if file.kind == directory::Kind::Trainings => {
+                let origin = format!("{folder}/{}", file.name);
+                training::read(path, &text, &origin, &mut trained, &mut report);
+            }
             Ok(text) => {
                 let source = Arc::new(SourceFile::new(path, &text, &[]));
                 let parsed = document::parse(source, &text, &mut report);
@@ -211,12 +220,12 @@ fn understand(
             }
         }
     }
-    check::run(&drafts, complete, context, &mut report);
+    check::run(&drafts, &trained, complete, context, &mut report);
     report.sort();
     if report.has_errors() {
         return Err(report);
     }
-    match revision.map(|revision| assemble(revision, drafts)) {
+    match revision.map(|revision| assemble(revision, drafts, &trained)) {
         Ok(Some(policy)) => Ok((policy, report.into_diagnostics())),
         Ok(None) => {
             let message = "an entry was not understood, and the reason was lost: this is a defect of dutybound";
@@ -238,12 +247,18 @@ pub fn fingerprint(dir: &Path) -> Result<String, Report> {
 
 /// `None` when an entry has no value. Its reason is in the report; here nothing is left out, because a policy without
 /// one of its members or rules would take access away.
-fn assemble(revision: String, drafts: Vec<lower::Draft>) -> Option<Policy> {
+fn assemble(revision: String, drafts: Vec<lower::Draft>, trained: &training::Completions) -> Option<Policy> {
     let mut projects = BTreeMap::new();
     for draft in drafts {
         let section = draft.file.project?.value;
         let entitlements: Option<Vec<Entitlement>> = draft.entitlements.into_iter().collect();
-        let members: Option<Vec<Member>> = draft.members.into_iter().collect();
+        let mut members: Vec<Member> = draft.members.into_iter().collect::<Option<_>>()?;
+        for member in &mut members {
+            for (training, listed) in trained.get(&member.person).into_iter().flatten() {
+                let completed = member.completed.entry(training.clone()).or_default();
+                completed.extend(listed.iter().cloned());
+            }
+        }
         let rules: Option<Vec<Rule>> = draft.rules.into_iter().collect();
         let project = Project {
             name: draft.name.clone(),
@@ -252,7 +267,7 @@ fn assemble(revision: String, drafts: Vec<lower::Draft>) -> Option<Policy> {
             context: section.context.map(|context| context.value),
             children: draft.children,
             entitlements: entitlements?.into_iter().map(|e| (e.id.name.clone(), e)).collect(),
-            members: members?.into_iter().map(|m| (m.person.clone(), m)).collect(),
+            members: members.into_iter().map(|m| (m.person.clone(), m)).collect(),
             rules: rules?,
             origin: draft.origin,
         };

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{Entitlement, Member, Policy, Project, Rule, Trigger};
-use crate::model::{EntitlementId, Interval, Person, ProjectName, ScheduleKey};
+use crate::model::{
+    EntitlementId, Interval, Person, ProjectName, ScheduleKey,
+    spans::{common, merged},
+};
 
 impl Policy {
     /// The project and those above it, the nearest first.
@@ -32,7 +35,7 @@ impl Policy {
         let ended = |until: Option<Timestamp>| until.is_some_and(|until| until <= at);
         let allows = |project: &Project, rule: &Rule| {
             let keys = match project.members.get(person) {
-                Some(member) => member.holds_at(at) && rule.trainings.is_subset(&member.completed),
+                Some(member) => member.qualified(&rule.trainings).iter().any(|span| span.contains(at)),
                 None => false,
             };
             !ended(rule.until) && (keys || (!rule.member && rule.trainings.is_empty()))
@@ -70,5 +73,21 @@ impl Member {
     #[must_use]
     pub fn holds_at(&self, at: Timestamp) -> bool {
         self.valid().is_some_and(|valid| valid.contains(at))
+    }
+
+    /// When a training of theirs counts, whether or not the membership holds.
+    #[must_use]
+    pub fn trained(&self, training: &str) -> Vec<Interval> {
+        let all = self.completed.get(training).into_iter().flatten();
+        merged(all.map(|completion| completion.valid).collect())
+    }
+
+    /// When the membership holds and all of these trainings count.
+    #[must_use]
+    pub fn qualified<'a>(&self, trainings: impl IntoIterator<Item = &'a String>) -> Vec<Interval> {
+        let valid: Vec<Interval> = self.valid().into_iter().collect();
+        trainings
+            .into_iter()
+            .fold(valid, |spans, training| common(&spans, &self.trained(training)))
     }
 }

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{diagnostics::Severity, model::Person};
 
+mod training;
 mod tree;
 
 const COMMERCE: &str = "[project]\nname = 'commerce'\nowners = ['cto@example.com']\n";

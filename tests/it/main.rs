@@ -14,4 +14,5 @@ mod one_shot;
 mod planning;
 mod readme;
 mod scenarios;
+mod training;
 mod tree;

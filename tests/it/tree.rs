@@ -92,26 +92,26 @@ fn undated(text: &str) -> String {
 async fn the_tree_shows_owners_limits_delegations_and_hours() {
     let site = four_projects().await;
     let text = undated(&site.run(&["tree"]).await.expect(0).stdout);
-    let expected = r#"project                                          members  owns rules standing h  windows h    held h
-acme                                                   0     0     0       0.00       0.00         -
+    let expected = r#"project                                       members  owns rules   standing h  windows h     held h
+acme                                                0     0     0         0.00       0.00          -
 │  owners    ceo@example.com
 │  limits    below it only the account 111122223333; only the permission sets Admin*, ReadOnly;
 │            memberships of at most 180d; on-call rules keep the membership key
 │            (access.d/acme.toml:5)
-└─ shop                                                0     0     0       0.00       0.00         -
+└─ shop                                             0     0     0         0.00       0.00          -
    │  owners    cto@example.com, ceo@example.com
    │  bound by  the limits of acme
-   └─ pay                                              1     1     1       0.00       0.00         -
+   └─ pay                                           1     1     1         0.00       0.00          -
          owners    mira@example.com, o\u{202e}o@example.com
          bound by  the limits of acme
          lends     admin to sre for on-call rules in pagerduty/PABC123 until 2099-04-01T00:00:00Z
                    (access.d/pay.toml:10)
-sre                                                    1     1     2       0.00       0.00         -
+sre                                                 1     1     2         0.00       0.00          -
    owners    sam@example.com
    borrows   pay/admin for on-call rules in pagerduty/PABC123 until 2099-04-01T00:00:00Z
              (access.d/pay.toml:10)
    besides   whoever is on call in pagerduty/PDEF456, member or not: not counted yet
-total                                                  2     2     3       0.00       0.00         -
+total                                               2     2     3         0.00       0.00          -
 
 Hours are person-hours of what a project owns, as of NOW:
   standing  if all who could ever earn it held it all of the coming week
@@ -133,7 +133,7 @@ Hours are person-hours of what a project owns, as of NOW:
     site.policy("sre.toml", begun(SRE));
     let part = site.run(&["tree", "pay"]).await.expect(0);
     part.says(&[
-        "pay                                                    1     1     1     336.00      14.00         -",
+        "pay                                                 1     1     1       336.00      14.00          -",
         "\n   above     shop: cto@example.com, ceo@example.com\n   above     acme: ceo@example.com\n",
         "\n   bound by  acme: only the account 111122223333; only the permission sets Admin*, ReadOnly; on-call\n",
     ]);

@@ -12,7 +12,7 @@ use crate::text::{clean, hours, instant};
 
 const WIDTH: usize = 100;
 /// What the figures leave of a line.
-const NAME: usize = WIDTH - 52;
+const NAME: usize = WIDTH - 55;
 /// The words in front of details.
 const WORD: usize = 10;
 
@@ -192,7 +192,7 @@ fn shown(seconds: Option<i64>) -> String {
 /// A name that leaves no room for the figures stands on a line of its own.
 fn line(name: &str, figures: [String; 6]) -> String {
     let [members, owns, rules, standing, windows, held] = figures;
-    let figures = format!("{members:>8}{owns:>6}{rules:>6}{standing:>11}{windows:>11}{held:>10}\n");
+    let figures = format!("{members:>8} {owns:>5} {rules:>5} {standing:>12} {windows:>10} {held:>10}\n");
     match NAME.checked_sub(name.width()) {
         Some(room) => format!("{name}{}{figures}", " ".repeat(room)),
         None => format!("{name}\n{}{figures}", " ".repeat(NAME)),
@@ -228,6 +228,27 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_is_wider_than_a_hundred_columns() {
+        let mut policy = crate::accounting::fixtures::policy(Vec::new());
+        let mut project = policy.projects.pop_first().map(|(_, project)| project).unwrap();
+        let owner = |n: usize| Person::parse(&format!("{}@例え.example", "w".repeat(1 + 30 * n))).unwrap();
+        project.owners = (0..8).map(owner).collect();
+        let mut parent = None;
+        for depth in 0..10 {
+            project.name = ProjectName(format!("{depth}-{}", "n".repeat(60)));
+            project.parent = parent.replace(project.name.clone());
+            policy.projects.insert(project.name.clone(), project.clone());
+        }
+        let text = super::super::tree(&policy, &[], None, jiff::Timestamp::UNIX_EPOCH, None)
+            .unwrap()
+            .text();
+        for line in text.lines() {
+            assert!(line.width() <= WIDTH, "{} {line}", line.width());
+        }
+        assert!(text.matches("nnn").count() > 10 && text.contains("例え"), "{text}");
+    }
 
     #[test]
     fn text_is_broken_at_spaces_and_words_only_where_they_must() {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{PolicyContext, Rule, file::RuleEntry, lower::Draft};
+use super::{PolicyContext, Rule, file::RuleEntry, lower::Draft, training::Completions};
 use crate::{
     diagnostics::{Diagnostic, Report},
     document::{At, Entry},
@@ -20,6 +20,8 @@ mod windows;
 pub(super) struct World<'a> {
     drafts: &'a [Draft],
     context: &'a PolicyContext,
+    /// What lists say.
+    trained: &'a Completions,
     by_name: HashMap<&'a str, &'a Draft>,
     /// Whether every file tells the name of its project. Otherwise an unknown name may be in one that does not.
     complete: bool,
@@ -55,7 +57,13 @@ const CHECKS: &[(&str, Check)] = &[
 ];
 
 /// Runs every check. `complete` says whether every file of the directory is among the drafts.
-pub(super) fn run(drafts: &[Draft], complete: bool, context: &PolicyContext, report: &mut Report) {
+pub(super) fn run(
+    drafts: &[Draft],
+    trained: &Completions,
+    complete: bool,
+    context: &PolicyContext,
+    report: &mut Report,
+) {
     let mut by_name = HashMap::new();
     for draft in drafts {
         by_name.entry(draft.name.0.as_str()).or_insert(draft);
@@ -63,6 +71,7 @@ pub(super) fn run(drafts: &[Draft], complete: bool, context: &PolicyContext, rep
     let world = World {
         drafts,
         context,
+        trained,
         complete: complete && drafts.iter().all(|d| !d.name.0.is_empty() && !d.holes.broken()),
         by_name,
     };

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::World;
-use crate::{diagnostics::Report, model::Person};
+use crate::{diagnostics::Report, model::Person, policy::file::TextOr};
 
 pub(super) fn duplicate_member(code: &'static str, world: &World<'_>, report: &mut Report) {
     for draft in world.drafts {
@@ -58,6 +58,22 @@ pub(super) fn ended(code: &'static str, world: &World<'_>, report: &mut Report) 
                         .warning(code, at.span(), message)
                         .hint("extend it, or remove the entry"),
                 );
+            }
+        }
+        for value in draft
+            .file
+            .member
+            .iter()
+            .flat_map(|m| &m.value.completed)
+            .flat_map(|list| &list.value)
+        {
+            if let TextOr::Table(table) = &value.value
+                && let (Some(training), Some(at)) = (&table.training, &table.until)
+                && at.value.instant().is_ok_and(|until| until <= now)
+            {
+                let message = format!("the training `{}` has ended", training.value);
+                let warning = draft.warning(code, at.span(), message);
+                report.push(warning.hint("extend it once it is renewed, or remove it"));
             }
         }
         for (entry, rule) in draft.rules() {

@@ -164,14 +164,14 @@ pub(super) fn no_escalation_policies(code: &'static str, world: &World<'_>, repo
 
 pub(super) fn unmet_training(code: &'static str, world: &World<'_>, report: &mut Report) {
     for draft in world.drafts.iter().filter(|d| !d.holes.broken()) {
-        let completed: BTreeSet<&str> = draft
-            .file
-            .member
-            .iter()
-            .flat_map(|m| &m.value.completed)
-            .flat_map(|list| list.value.iter().map(|training| training.value.as_str()))
-            .collect();
-        for (at, training) in &draft.mentions.trainings {
+        let mut completed: BTreeSet<&str> = BTreeSet::new();
+        for member in draft.members.iter().flatten() {
+            let listed = world.trained.get(&member.person);
+            let listed = listed.into_iter().flat_map(|trainings| trainings.keys());
+            completed.extend(member.completed.keys().chain(listed).map(String::as_str));
+        }
+        let undecided = draft.members.iter().any(Option::is_none);
+        for (at, training) in draft.mentions.trainings.iter().filter(|_| !undecided) {
             if !completed.contains(training.as_str()) {
                 let message = format!("no member of {} has completed `{training}`", draft.name);
                 let hint = did_you_mean(training, completed.iter().copied().chain(["member"]))

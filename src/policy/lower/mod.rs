@@ -146,16 +146,12 @@ impl Lowering<'_> {
         instant.ok()
     }
 
-    fn training(&mut self, training: &At<String>) -> Option<String> {
-        let valid = !training.value.trim().is_empty() && !training.value.chars().any(char::is_control);
+    fn training(&mut self, name: &str, at: &Range<usize>) -> Option<String> {
+        let valid = !name.trim().is_empty() && !name.chars().any(char::is_control);
         if !valid {
-            self.found.error(
-                "bad-training",
-                training.span(),
-                "this is not the name of a training",
-                "",
-            );
+            self.found
+                .error("bad-training", at, "this is not the name of a training", "");
         }
-        valid.then(|| training.value.clone())
+        valid.then(|| name.to_owned())
     }
 }

@@ -48,7 +48,7 @@ impl Lowering<'_> {
             // Trainings are recorded on members, so one who completed a training is a member.
             member = true;
             if required.value != MEMBER {
-                let training = self.training(required);
+                let training = self.training(&required.value, required.span());
                 let mention = training.iter().map(|name| (required.span().clone(), name.clone()));
                 self.mentions.trainings.extend(mention);
                 trainings.extend(training);
