@@ -120,6 +120,7 @@ fn context(config: &Config, now: Timestamp) -> PolicyContext {
                 .map(|(name, source)| (name.clone(), Some(source.api.provider())))
                 .collect(),
         ),
+        roots: config.roots.clone(),
         now: Some(now),
     }
 }

@@ -154,6 +154,8 @@ pub struct PolicyContext {
     /// The on-call sources of the configuration, with the API where it is known; `None` when they are not known, which
     /// is no mistake of the policy.
     pub sources: Option<BTreeMap<SourceName, Option<Provider>>>,
+    /// The only projects that may stand without a parent; `None` is any.
+    pub roots: Option<BTreeSet<ProjectName>>,
     /// The present, for warnings about what has ended and about coming changes of clocks. It never decides whether a
     /// policy loads.
     pub now: Option<Timestamp>,

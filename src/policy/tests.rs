@@ -65,6 +65,7 @@ fn context() -> PolicyContext {
                 .map(|(name, provider)| (SourceName(name.to_owned()), Some(provider)))
                 .into(),
         ),
+        roots: None,
         now: Some("2026-06-01T00:00:00Z".parse().unwrap()),
     }
 }

@@ -216,6 +216,24 @@ async fn a_child_beyond_the_limits_refuses_to_load_and_names_whom_to_ask() {
 }
 
 #[tokio::test]
+async fn only_named_roots_stand_without_a_parent() {
+    let site = four_projects().await;
+    let config = fs::read_to_string(site.path("config.toml")).unwrap();
+    let named = |roots: &str| fs::write(site.path("config.toml"), format!("roots = {roots}\n{config}")).unwrap();
+    named("[\"acme\", \"sre\"]");
+    site.run(&["check"]).await.expect(0);
+    // Without its parent no limit would bind it any more.
+    site.policy("shop.toml", SHOP.replace("parent = \"acme\"\n", ""));
+    for command in ["check", "tree"] {
+        site.run(&[command]).await.expect(1).says(&[
+            "error[not-a-root]: shop has no parent and is not one of the `roots` in the configuration",
+            "shop.toml:2:10",
+            "= help: name the project that it stands below as its `parent`, or ask the operator to add it to `roots`",
+        ]);
+    }
+}
+
+#[tokio::test]
 async fn codeowners_ask_the_owners_and_those_above_about_each_file() {
     let site = four_projects().await;
     site.policy("pay.toml", PAY.replace(", \"o\\u202eo@example.com\"", ""));

@@ -33,6 +33,7 @@ type Check = fn(&'static str, &World<'_>, &mut Report);
 const CHECKS: &[(&str, Check)] = &[
     ("duplicate-project", tree::duplicate_project),
     ("unknown-parent", tree::unknown_parent),
+    ("not-a-root", tree::not_a_root),
     ("parent-cycle", tree::parent_cycle),
     ("duplicate-entitlement", tree::duplicate_entitlement),
     ("owned-twice", tree::owned_twice),

@@ -50,6 +50,23 @@ pub(super) fn unknown_parent(code: &'static str, world: &World<'_>, report: &mut
     }
 }
 
+pub(super) fn not_a_root(code: &'static str, world: &World<'_>, report: &mut Report) {
+    let Some(roots) = &world.context.roots else { return };
+    for draft in world.drafts.iter().filter(|d| d.parent().is_none()) {
+        let section = draft.file.project.as_ref();
+        let explained = section.is_none_or(|section| draft.holes.explain(section.span(), "parent"));
+        if !explained && !draft.name.0.is_empty() && !roots.contains(&draft.name) {
+            let message = format!(
+                "{} has no parent and is not one of the `roots` in the configuration",
+                draft.name
+            );
+            let hint =
+                "name the project that it stands below as its `parent`, or ask the operator to add it to `roots`";
+            report.push(draft.error(code, &draft.name_span(), message).hint(hint));
+        }
+    }
+}
+
 pub(super) fn parent_cycle(code: &'static str, world: &World<'_>, report: &mut Report) {
     let mut told: HashSet<&str> = HashSet::new();
     for draft in world.drafts {

@@ -38,6 +38,7 @@ pub(crate) fn policy(input: &[u8]) {
             source("pagerduty", Some(Provider::Pagerduty)),
             source("opsgenie", Some(Provider::Opsgenie)),
         ])),
+        roots: None,
         now: Some(NOW),
     };
     let unknown = PolicyContext::default();
