@@ -233,12 +233,12 @@ impl Timeline {
                 let ended = completed.iter().filter(|c| c.valid.end() <= gap.start());
                 let message = match ended.max_by_key(|c| c.valid.end()) {
                     Some(last) => format!(
-                        "{person} is on duty for {entitlement} but {training:?} ends at {}, before that does ({})",
+                        "{person} is on duty for {entitlement} but {training:?} counts only until {} ({})",
                         last.valid.end(),
                         last.origin
                     ),
                     None => format!(
-                        "{person} is on duty for {entitlement} but {training:?} counts only from {} on ({})",
+                        "{person} is on duty for {entitlement} but {training:?} counts only from {} ({})",
                         gap.end(),
                         member.origin
                     ),

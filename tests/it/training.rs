@@ -91,7 +91,7 @@ fn a_training_that_ends_mid_shift_ends_the_grant_at_that_instant() {
     assert_eq!(
         problems(&ends),
         [
-            "bob@example.com is on duty for payments/admin but \"pci\" ends at 2026-07-02T00:00:00Z, before that does \
+            "bob@example.com is on duty for payments/admin but \"pci\" counts only until 2026-07-02T00:00:00Z \
           (access.d/payments.toml:16)"
         ]
     );
@@ -123,7 +123,7 @@ fn a_training_that_ends_mid_shift_ends_the_grant_at_that_instant() {
     assert_eq!(
         problems(&late),
         [
-            "bob@example.com is on duty for payments/admin but \"pci\" counts only from 2026-07-02T00:00:00Z on \
+            "bob@example.com is on duty for payments/admin but \"pci\" counts only from 2026-07-02T00:00:00Z \
           (access.d/payments.toml:14)"
         ]
     );
