@@ -43,6 +43,19 @@ pub(super) fn beyond(code: &'static str, world: &World<'_>, report: &mut Report)
     }
 }
 
+/// A child's limits are only ever stricter: what they seem to allow beyond those above is pointed out.
+pub(super) fn idle(code: &'static str, world: &World<'_>, report: &mut Report) {
+    for draft in world.drafts {
+        let lineage = world.lineage(draft);
+        let Some(own) = Bound::all(code, world, &lineage[..1]).pop() else {
+            continue;
+        };
+        for above in Bound::all(code, world, &lineage[1..]) {
+            own.wider(&above, report);
+        }
+    }
+}
+
 /// The limits of one project, and the project.
 struct Bound<'a> {
     code: &'static str,
@@ -98,6 +111,45 @@ impl<'a> Bound<'a> {
         // An element that was not understood may be the one that lets it in.
         told.filter(|(.., at)| at.is_none_or(|at| !self.by.holes.explain(at, "")))
             .collect()
+    }
+
+    fn wider(&self, above: &Bound<'_>, report: &mut Report) {
+        let mut tell = |at: &Range<usize>, message: String, hint: String| {
+            report.push(self.by.warning(self.code, at, message).hint(hint));
+        };
+        let by = &above.by.name;
+        for account in self.written.accounts.iter().flat_map(|list| &list.value) {
+            let known = above.limits.accounts.as_ref();
+            if known.is_some_and(|known| !known.contains(&account.value.0)) {
+                let message = format!(
+                    "nothing below can have account {}: {by} does not allow it",
+                    account.value.0
+                );
+                let list = above.written.accounts.as_ref().map(At::span);
+                let hint = format!("remove it, or {}", above.ask("to add it to `accounts`", list));
+                tell(account.span(), message, hint);
+            }
+        }
+        if let (Some(at), Some(own), Some(longest)) = (
+            &self.written.longest_membership,
+            self.limits.longest_membership,
+            above.limits.longest_membership,
+        ) && longest < own
+        {
+            let message = format!("{by} already limits memberships to {}", span(longest));
+            tell(at.span(), message, format!("remove it, or {}", above.ask_longest()));
+        }
+        if let Some(at) = self.written.may_drop_member.as_ref().filter(|may| may.value)
+            && !above.limits.may_drop_member
+        {
+            let place = above.written.may_drop_member.as_ref().map(At::span);
+            let hint = format!("remove it, or {}", above.ask("about `may_drop_member`", place));
+            tell(
+                at.span(),
+                format!("{by} does not let on-call rules drop the membership key"),
+                hint,
+            );
+        }
     }
 
     fn owned(&self, draft: &Draft, report: &mut Report) {

@@ -48,6 +48,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("ends-soon", delegations::ends_soon),
     ("unused-delegation", delegations::unused),
     ("beyond-limits", limits::beyond),
+    ("idle-limit", limits::idle),
     ("unknown-source", rules::unknown_source),
     ("no-escalation-policies", rules::no_escalation_policies),
     ("unmet-training", rules::unmet_training),

@@ -136,6 +136,31 @@ fn limits_are_checked_themselves_and_invent_no_mistakes_below() {
     }
 }
 
+#[test]
+fn a_childs_limits_that_are_wider_say_nothing() {
+    let shop = project(
+        "shop",
+        "acme",
+        "[project.children]\naccounts = ['111111111111', '333333333333']\nlongest_membership = '200d'\nmay_drop_member = true\n",
+    );
+    assert_eq!(
+        said(&[("acme.toml", ROOT), ("shop.toml", &shop)]),
+        [
+            "shop.toml:6:29: warning idle-limit: nothing below can have account 333333333333: acme does not allow it | \
+             remove it, or ask ceo@example.com to add it to `accounts` at access.d/acme.toml:5:12",
+            "shop.toml:7:22: warning idle-limit: acme already limits memberships to 180d | \
+             remove it, or ask ceo@example.com about `longest_membership` at access.d/acme.toml:8:22",
+            "shop.toml:8:19: warning idle-limit: acme does not let on-call rules drop the membership key | \
+             remove it, or ask ceo@example.com about `may_drop_member` at access.d/acme.toml:9:19",
+        ]
+    );
+    let strict = shop
+        .replace(", '333333333333'", "")
+        .replace("200d", "90d")
+        .replace("true", "false");
+    assert_eq!(said(&[("acme.toml", ROOT), ("shop.toml", &strict)]), [""; 0]);
+}
+
 fn lender(delegations: &str) -> String {
     format!(
         "[project]\nname = 'pay'\nparent = 'acme'\nowners = ['mira@example.com']\n\
