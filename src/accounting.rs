@@ -12,17 +12,18 @@
 //! A cause counts until it left the record or its planned end came, whichever was first. What a later pass learns
 //! therefore never takes duty away that was counted before, which lets counters be derived from the record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::Identity;
-use crate::desired::{Snapshots, Timeline};
 use crate::ledger::AccessRow;
 use crate::ledger::history::RecordedCause;
-use crate::model::{Basis, EntitlementId, Interval, Origin, Person};
-use crate::policy::{Policy, Rule, Trigger};
+use crate::model::{Basis, EntitlementId, Interval, Person};
+
+mod standing;
+
+pub use standing::{length, standing};
 
 /// How far back a cause counts that came on record later than it began.
 pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
@@ -298,74 +299,6 @@ fn claims(recorded: &RecordedCause, on_record: Timestamp, whole: Interval) -> Ve
         claims.extend(after.map(|span| (span, Claim::Duty(phase))));
     }
     claims
-}
-
-/// Time of standing access: what everybody would have held in `period` who could ever earn an entitlement under the
-/// policy, had they held it all the time.
-///
-/// For a rule that demands membership, as every membership rule and by default every on-call rule does, these are all
-/// members of the rule's project, whatever trainings, windows or shifts they would need besides; for an on-call rule
-/// without that demand all people whom the snapshots show on its schedule at the levels that count. Standing access ends
-/// with the membership and with the rule, where these have an end. A person whom several rules name counts once.
-#[must_use]
-pub fn standing(
-    policy: &Policy,
-    snapshots: &Snapshots,
-    identities: &[Identity],
-    period: Interval,
-) -> BTreeMap<(EntitlementId, Person), SignedDuration> {
-    let mut until: BTreeMap<(EntitlementId, Person), Timestamp> = BTreeMap::new();
-    let mut could = |entitlement: &EntitlementId, person: &Person, ends: [Option<Timestamp>; 2]| {
-        let end = ends.into_iter().flatten().min().unwrap_or(Timestamp::MAX);
-        let latest = until.entry((entitlement.clone(), person.clone())).or_insert(end);
-        *latest = end.max(*latest);
-    };
-    for project in policy.projects.values() {
-        for rule in project.rules.iter().filter(|rule| needs_member(rule)) {
-            for member in project.members.values() {
-                could(&rule.entitlement, &member.person, [rule.until, member.until]);
-            }
-        }
-    }
-    for (entitlement, person, until) in seen_on_call(policy, snapshots, identities) {
-        could(&entitlement, &person, [until, None]);
-    }
-    until
-        .into_iter()
-        .map(|(cell, until)| {
-            let span = Interval::new(period.start(), period.end().min(until));
-            (cell, span.map_or(SignedDuration::ZERO, |span| span.duration()))
-        })
-        .collect()
-}
-
-fn needs_member(rule: &Rule) -> bool {
-    rule.member || !rule.trainings.is_empty() || matches!(rule.trigger, Trigger::Members { .. })
-}
-
-/// Who is on the schedules of rules that do not demand membership, with the end of the rule. The timeline says who people
-/// are, so that the baseline knows nobody whom a grant would not.
-fn seen_on_call(
-    policy: &Policy,
-    snapshots: &Snapshots,
-    identities: &[Identity],
-) -> BTreeSet<(EntitlementId, Person, Option<Timestamp>)> {
-    let mut open_to_all = policy.clone();
-    let mut ends: BTreeMap<Origin, Option<Timestamp>> = BTreeMap::new();
-    for project in open_to_all.projects.values_mut() {
-        project.rules.retain(|rule| !needs_member(rule));
-        for rule in &mut project.rules {
-            ends.insert(rule.origin.clone(), rule.until.take());
-        }
-    }
-    Timeline::build(&open_to_all, snapshots, identities, Interval::ALWAYS)
-        .causes
-        .into_iter()
-        .map(|cause| {
-            let until = ends.get(&cause.rule).copied().flatten();
-            (cause.entitlement, cause.person, until)
-        })
-        .collect()
 }
 
 #[cfg(test)]

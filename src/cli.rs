@@ -73,6 +73,14 @@ pub enum Command {
     Review(Review),
     /// Show access hours of a period.
     Report(Report),
+    /// Draw the projects: owners, limits, delegations, counts and access hours a week.
+    Tree(Tree),
+    /// Print the CODEOWNERS file that makes Git ask the right owners about each policy file.
+    Codeowners {
+        /// The repository's directory, to which paths are relative; found when left out.
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+    },
     /// Print the minimal IAM policy for the configured entitlements.
     IamPolicy(IamPolicy),
     /// Print a JSON Schema, for editors that complete and validate while you type.
@@ -257,6 +265,16 @@ pub struct Report {
     /// How to show it.
     #[arg(long, default_value = "text")]
     pub format: report::Format,
+}
+
+/// Arguments of `tree`.
+#[derive(Debug, Args)]
+pub struct Tree {
+    /// Only this project and what stands below it.
+    pub project: Option<String>,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
 }
 
 /// Arguments of `iam-policy`.

@@ -8,6 +8,7 @@ use crate::config::Identity;
 use crate::model::{
     Basis, Cause, EntitlementId, Interval, MemberRef, Person, ScheduleKey, Shift, Snapshot, SourceName, SourceUser,
     SourceUserState,
+    spans::{common, gaps},
 };
 use crate::policy::{Member, OnCall, Policy, Project, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind, collapse};
@@ -171,13 +172,9 @@ impl Timeline {
     fn earn(&mut self, project: &Project, rule: &Rule, person: &Person, turn: Turn, range: Interval) {
         let held = turn.duty.widen(rule.lead, rule.linger);
         let member = project.members.get(person);
-        let mut limit = Interval::ALWAYS;
-        if let Some(until) = rule.until {
-            match Interval::new(Timestamp::MIN, until) {
-                Some(valid) => limit = valid,
-                None => return,
-            }
-        }
+        let mut valid: Vec<Interval> = Interval::new(Timestamp::MIN, rule.until.unwrap_or(Timestamp::MAX))
+            .into_iter()
+            .collect();
         if rule.member || !rule.trainings.is_empty() {
             let Some(member) = member else {
                 return self.lacks(
@@ -195,60 +192,91 @@ impl Timeline {
                     ),
                 );
             };
-            if let Some(missing) = rule.trainings.iter().find(|t| !member.completed.contains(*t)) {
-                return self.lacks(
-                    rule,
-                    person,
-                    held,
-                    range,
-                    ProblemKind::MissingTraining,
-                    format!(
-                        "{person} is on duty for {} but has not completed {missing:?} ({})",
-                        rule.entitlement, member.origin
-                    ),
-                );
+            if turn.basis_is_on_call() {
+                self.outside_membership(project, rule, member, held, range);
             }
-            if let Some(until) = member.until {
-                match Interval::new(Timestamp::MIN, until).and_then(|valid| valid.intersect(&limit)) {
-                    Some(valid) => limit = valid,
-                    None => return,
-                }
-                if until < held.end() && turn.basis_is_on_call() {
-                    let rest = Interval::new(until.max(held.start()), held.end()).unwrap_or(held);
-                    self.lacks(
-                        rule,
-                        person,
-                        rest,
-                        range,
-                        ProblemKind::MembershipEnds,
-                        format!(
-                            "{person}'s membership of {} ends at {until}, before their duty for {} does ({})",
-                            project.name, rule.entitlement, member.origin
-                        ),
-                    );
-                }
-            }
+            self.untrained(rule, member, held, range);
+            valid = common(&valid, &member.qualified(&rule.trainings));
         }
         let whole = held;
-        let Some(held) = whole.intersect(&limit) else { return };
-        if held.intersect(&range).is_none() {
-            return;
+        for limit in valid {
+            let Some(held) = whole.intersect(&limit).filter(|held| held.intersect(&range).is_some()) else {
+                continue;
+            };
+            // Duty that lies wholly outside the prerequisites' validity leaves only lead or linger: the cause is then all
+            // overhang.
+            let duty = turn.duty.intersect(&limit).unwrap_or(held);
+            self.causes.push(Cause {
+                entitlement: rule.entitlement.clone(),
+                person: person.clone(),
+                held,
+                duty,
+                end_known: turn.end_known || held.end() < whole.end(),
+                basis: turn.basis.clone(),
+                project: project.name.clone(),
+                rule: rule.origin.clone(),
+                member: member
+                    .filter(|_| rule.member || !rule.trainings.is_empty())
+                    .map(member_ref),
+            });
         }
-        // Duty that lies wholly outside the prerequisites' validity leaves only lead or linger: the cause is then all overhang.
-        let duty = turn.duty.intersect(&limit).unwrap_or(held);
-        self.causes.push(Cause {
-            entitlement: rule.entitlement.clone(),
-            person: person.clone(),
-            held,
-            duty,
-            end_known: turn.end_known || held.end() < whole.end(),
-            basis: turn.basis,
-            project: project.name.clone(),
-            rule: rule.origin.clone(),
-            member: member
-                .filter(|_| rule.member || !rule.trainings.is_empty())
-                .map(member_ref),
-        });
+    }
+
+    /// The parts of the membership's time in which a training that the rule demands does not count.
+    fn untrained(&mut self, rule: &Rule, member: &Member, held: Interval, range: Interval) {
+        let (person, entitlement) = (&member.person, &rule.entitlement);
+        let Some(held) = member.valid().and_then(|valid| valid.intersect(&held)) else {
+            return;
+        };
+        for training in &rule.trainings {
+            let Some(completed) = member.completed.get(training) else {
+                let message = format!(
+                    "{person} is on duty for {entitlement} but has not completed {training:?} ({})",
+                    member.origin
+                );
+                self.lacks(rule, person, held, range, ProblemKind::MissingTraining, message);
+                continue;
+            };
+            for gap in gaps(held, &member.trained(training)) {
+                let ended = completed.iter().filter(|c| c.valid.end() <= gap.start());
+                let message = match ended.max_by_key(|c| c.valid.end()) {
+                    Some(last) => format!(
+                        "{person} is on duty for {entitlement} but {training:?} counts only until {} ({})",
+                        last.valid.end(),
+                        last.origin
+                    ),
+                    None => format!(
+                        "{person} is on duty for {entitlement} but {training:?} counts only from {} ({})",
+                        gap.end(),
+                        member.origin
+                    ),
+                };
+                self.lacks(rule, person, gap, range, ProblemKind::MissingTraining, message);
+            }
+        }
+    }
+
+    /// The parts of on-call duty that the membership does not cover.
+    fn outside_membership(&mut self, project: &Project, rule: &Rule, member: &Member, held: Interval, range: Interval) {
+        let (person, name, origin) = (&member.person, &project.name, &member.origin);
+        if let Some(since) = member.since
+            && let Some(before) = Interval::new(held.start(), held.end().min(since))
+        {
+            let message = format!(
+                "{person}'s membership of {name} begins at {since}, after their duty for {} does ({origin})",
+                rule.entitlement
+            );
+            self.lacks(rule, person, before, range, ProblemKind::NotAMember, message);
+        }
+        if let Some(until) = member.until
+            && let Some(rest) = Interval::new(until.max(held.start()), held.end())
+        {
+            let message = format!(
+                "{person}'s membership of {name} ends at {until}, before their duty for {} does ({origin})",
+                rule.entitlement
+            );
+            self.lacks(rule, person, rest, range, ProblemKind::MembershipEnds, message);
+        }
     }
 
     fn lacks(

@@ -93,6 +93,13 @@ pub fn span(duration: SignedDuration) -> String {
     }
 }
 
+/// Hours with two decimals, rounded half up.
+#[must_use]
+pub fn hours(time: SignedDuration) -> String {
+    let hundredths = (time.as_millis() + 18_000) / 36_000;
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
 /// Why, until when and by which line of which file, in one line.
 #[must_use]
 pub fn cause(cause: &Cause) -> String {

@@ -1,6 +1,6 @@
 //! A small world for the tests of everything that counts access time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -96,8 +96,9 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
             person: person(who),
             added_by: None,
             reason: None,
+            since: None,
             until,
-            completed: BTreeSet::new(),
+            completed: BTreeMap::new(),
             origin: origin(3),
         };
         (member.person.clone(), member)
@@ -107,6 +108,7 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
         parent: None,
         owners: vec![person("mira@example.com")],
         context: None,
+        children: None,
         entitlements: [("admin", false)]
             .map(|(name, exclusive)| {
                 (
@@ -116,7 +118,7 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
                         id: id(&format!("payments/{name}")),
                         target: Target::Group(GroupRef::Name("admins".to_owned())),
                         exclusive,
-                        delegate_to: BTreeSet::new(),
+                        delegate_to: Vec::new(),
                         origin: origin(2),
                     },
                 )
@@ -149,6 +151,7 @@ pub(crate) fn on_call_rule(member: bool, until: Option<Timestamp>, line: u32) ->
         lead: SignedDuration::ZERO,
         linger: SignedDuration::ZERO,
         until,
+        delegation: None,
         origin: origin(line),
     }
 }

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::fixtures::*;
 use super::*;
+use crate::policy::Policy;
 
 const HOUR: i64 = 3600;
 
@@ -137,6 +138,15 @@ fn standing_access_is_everybody_who_could_ever_earn_it_for_all_of_the_period() {
         seconds(&two_keys, span(60, 100))[1].1,
         0,
         "bob's membership ended before"
+    );
+    let mut begun_late = policy(vec![on_call_rule(true, None, 9), on_call_rule(true, Some(t(40)), 12)]);
+    for project in begun_late.projects.values_mut() {
+        project.members.get_mut(&person("bob@example.com")).unwrap().since = Some(t(30));
+    }
+    assert_eq!(
+        seconds(&begun_late, span(0, 100))[1].1,
+        20,
+        "from the begin of the membership to its end, once"
     );
 
     let one_key = policy(vec![on_call_rule(false, None, 9)]);

@@ -51,6 +51,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Backtest(args) => outlook::backtest(path, &args).await,
         Command::Review(args) => outlook::review(path, &args).await,
         Command::Report(args) => show::report(path, &args).await,
+        Command::Tree(args) => show::tree(path, &args).await,
+        Command::Codeowners { root } => show::codeowners(path, root.as_deref()),
         Command::IamPolicy(args) => show::iam_policy(path, &args).await,
         Command::Schema { file } => print(match file {
             cli::SchemaFile::Config => schema::config(),
@@ -127,6 +129,7 @@ fn context(config: &Config, now: Timestamp) -> PolicyContext {
                 .map(|(name, source)| (name.clone(), Some(source.api.provider())))
                 .collect(),
         ),
+        roots: config.roots.clone(),
         now: Some(now),
     }
 }

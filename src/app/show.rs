@@ -1,4 +1,4 @@
-//! Commands that look and write nothing: `diff`, `status`, `explain`, `report`, `iam-policy`.
+//! Commands that look and write nothing: `diff`, `status`, `explain`, `report`, `tree`, `codeowners`, `iam-policy`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -13,13 +13,16 @@ use super::{
     warn_of_older_copy, width,
 };
 use crate::cli::{self, DiffFormat, Format, exit};
-use crate::commands::{diff as look, explain, report as hours, status as standing};
+use crate::commands::{
+    codeowners as owners_of_files, diff as look, explain, report as hours, status as standing, tree as drawn,
+};
 use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
+use crate::diagnostics::did_you_mean;
 use crate::iam_policy::{Place, iam_policy as policy_for};
 use crate::identity_center::Client;
 use crate::ledger::{AccessRow, Board, Ledger, LedgerError};
-use crate::model::{EntitlementId, Interval, Person};
+use crate::model::{EntitlementId, Interval, Person, ProjectName};
 use crate::plan::Key;
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
@@ -247,4 +250,38 @@ pub(super) async fn report(path: &Path, args: &cli::Report) -> anyhow::Result<u8
     let mut out = Vec::new();
     hours::report(&rows, &restorations, Some(baseline), &request, &mut out)?;
     print_bytes(&out)
+}
+
+pub(super) async fn tree(path: &Path, args: &cli::Tree) -> anyhow::Result<u8> {
+    let now = system_clock().now();
+    let config = load_config(path, Secrets::Skip)?;
+    let policy = load_policy(&config, now)?;
+    let only = args.project.clone().map(ProjectName);
+    let (mut access, mut snapshots) = Default::default();
+    let ledger = open_if_there(&config).await?;
+    if let Some(ledger) = &ledger {
+        access = ledger.access_in(drawn::week_behind(now)).await?;
+        snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
+    }
+    let record = ledger.is_some().then_some(drawn::Record {
+        access: &access,
+        snapshots: &snapshots,
+    });
+    let Some(tree) = drawn::tree(&policy, &config.identities, record, now, only.as_ref()) else {
+        let name = args.project.as_deref().unwrap_or_default();
+        let known = policy.projects.keys().map(|name| name.0.as_str());
+        let hint =
+            did_you_mean(name, known).unwrap_or_else(|| "`dutybound tree` shows those that there are".to_owned());
+        bail!("there is no project `{}`; {hint}", clean(name));
+    };
+    match args.format {
+        Format::Text => print(tree.text()),
+        Format::Json => print_json(&tree),
+    }
+}
+
+pub(super) fn codeowners(path: &Path, root: Option<&Path>) -> anyhow::Result<u8> {
+    let config = load_config(path, Secrets::Skip)?;
+    let policy = load_policy(&config, system_clock().now())?;
+    print(owners_of_files::codeowners(&policy, &config.policy_dir, root)?)
 }

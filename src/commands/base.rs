@@ -62,11 +62,7 @@ fn at_revision(revision: &str, policy_dir: &Path) -> anyhow::Result<Vec<(String,
     for entry in listing.split(|b| *b == 0).filter(|entry| !entry.is_empty()) {
         let entry = std::str::from_utf8(entry).context("Git lists a file whose name is not UTF-8")?;
         let (about, name) = entry.split_once('\t').context("Git lists something not understood")?;
-        let is_policy = !name.starts_with('.')
-            && Path::new(name)
-                .extension()
-                .is_some_and(|e| e.eq_ignore_ascii_case("toml"));
-        if !is_policy {
+        if !policy::is_policy_file(name) {
             continue;
         }
         let mut about = about.split(' ');

@@ -42,6 +42,7 @@ pub fn check(
     let mut report = inspection.report;
     let context = PolicyContext {
         sources: inspection.sources,
+        roots: inspection.roots,
         now: Some(now),
     };
     let loaded = policy_dir

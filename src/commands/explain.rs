@@ -10,8 +10,8 @@ use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
 use crate::layout::wrap;
 use crate::ledger::{AccessRow, HoldRow, Restoration};
-use crate::model::{Cause, EntitlementId, Interval, Person};
-use crate::policy::{Policy, Project, Rule, Trigger};
+use crate::model::{Cause, EntitlementId, Interval, Person, ProjectName};
+use crate::policy::{Member, Policy, Project, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind};
 use crate::text::{cause, clean, instant, span};
 
@@ -40,6 +40,8 @@ pub struct Answer {
     pub holds: bool,
     /// Who consents to it.
     pub owners: Vec<Person>,
+    /// The owners of the projects above, the nearest first, who own it too.
+    pub owners_above: Vec<(ProjectName, Vec<Person>)>,
     /// The owner's warning.
     pub context: Option<String>,
     /// The interval of access on record.
@@ -251,6 +253,12 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         target: entitlement.map(|e| e.target.to_string()).unwrap_or_default(),
         holds,
         owners: project.map(|p| p.owners.clone()).unwrap_or_default(),
+        owners_above: sources
+            .policy
+            .lineage(&id.project)
+            .skip(1)
+            .map(|p| (p.name.clone(), p.owners.clone()))
+            .collect(),
         context: project.and_then(|p| p.context.clone()),
         access,
         causes,
@@ -276,6 +284,21 @@ fn state(project: &Project, rule: &Rule, causes: &[Cause], person: &Person, at: 
         Trigger::Members { during: None } => format!("being a member of {}", project.name),
         Trigger::Members { during: Some(_) } => format!("being a member of {} inside the rule's window", project.name),
     };
+    if let Some(delegation) = &rule.delegation {
+        let until = delegation
+            .until
+            .map(|u| format!(" until {}", instant(u)))
+            .unwrap_or_default();
+        keys.push(KeyState {
+            key: format!(
+                "delegated to {} for {}{until} ({})",
+                delegation.project,
+                delegation.scope(),
+                delegation.origin
+            ),
+            met: delegation.until.is_none_or(|until| at < until),
+        });
+    }
     // Whether duty itself is there shows in the causes only when every other key is met as well.
     if let Some(cause_found) = by_this_rule {
         keys.push(KeyState {
@@ -287,29 +310,28 @@ fn state(project: &Project, rule: &Rule, causes: &[Cause], person: &Person, at: 
         let (key, met) = match member {
             None => (format!("not a member of {}", project.name), false),
             Some(member) => {
-                let ended = member.until.is_some_and(|until| until <= at);
                 let by = member
                     .added_by
                     .as_ref()
                     .map(|p| format!(", added by {p}"))
+                    .unwrap_or_default();
+                let since = member
+                    .since
+                    .map(|s| format!(", since {}", instant(s)))
                     .unwrap_or_default();
                 let until = member
                     .until
                     .map(|u| format!(", until {}", instant(u)))
                     .unwrap_or_default();
                 (
-                    format!("member of {} ({}{by}{until})", project.name, member.origin),
-                    !ended,
+                    format!("member of {} ({}{by}{since}{until})", project.name, member.origin),
+                    member.holds_at(at),
                 )
             }
         };
         keys.push(KeyState { key, met });
         for training in &rule.trainings {
-            let met = member.is_some_and(|m| m.completed.contains(training));
-            keys.push(KeyState {
-                key: format!("completed {training:?}"),
-                met,
-            });
+            keys.push(trained(member, training, at));
         }
     }
     if by_this_rule.is_none() && keys.iter().all(|k| k.met) {
@@ -322,6 +344,26 @@ fn state(project: &Project, rule: &Rule, causes: &[Cause], person: &Person, at: 
         rule: rule.origin.to_string(),
         earned_by,
         keys,
+    }
+}
+
+/// Whether a training counts at that instant, by the completion that then counts or else the one that lasts longest.
+fn trained(member: Option<&Member>, training: &str, at: Timestamp) -> KeyState {
+    let all = member.and_then(|m| m.completed.get(training)).into_iter().flatten();
+    let best = all.max_by_key(|c| (c.valid.contains(at), c.valid.end()));
+    let Some(best) = best else {
+        let key = format!("completed {training:?}");
+        return KeyState { key, met: false };
+    };
+    let bound = |word: &str, t: Timestamp, open: Timestamp| match t {
+        t if t == open => String::new(),
+        t => format!(", {word} {}", instant(t)),
+    };
+    let since = bound("since", best.valid.start(), Timestamp::MIN);
+    let until = bound("until", best.valid.end(), Timestamp::MAX);
+    KeyState {
+        key: format!("completed {training:?} ({}{since}{until})", best.origin),
+        met: best.valid.contains(at),
     }
 }
 
@@ -375,6 +417,14 @@ impl Explanation {
                     owners.join(", "),
                     answer.entitlement.project
                 )?;
+            }
+            if !answer.owners_above.is_empty() {
+                let above: Vec<_> = answer
+                    .owners_above
+                    .iter()
+                    .flat_map(|(project, owners)| owners.iter().map(move |owner| format!("{owner} ({project})")))
+                    .collect();
+                writeln!(out, "  above     {}", above.join(", "))?;
             }
             if let Some(access) = &answer.access {
                 let reference = access

@@ -13,7 +13,7 @@ use crate::desired::Snapshots;
 use crate::ledger::{AccessRow, Restoration};
 use crate::model::{EntitlementId, Interval, Person};
 use crate::policy::Policy;
-use crate::text::instant;
+use crate::text::{hours, instant};
 
 /// The widest line that the table takes.
 const WIDTH: u16 = 100;
@@ -299,12 +299,6 @@ impl Line {
 
 fn whole(time: SignedDuration) -> i64 {
     time.round(jiff::Unit::Second).unwrap_or(time).as_secs()
-}
-
-/// Hours with two decimals, rounded half up.
-fn hours(time: SignedDuration) -> String {
-    let hundredths = (time.as_millis() + 18_000) / 36_000;
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
 fn right(text: String) -> Cell {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::model::{Origin, ProjectName};
-use crate::policy::{Entitlement, Member, Policy, Project, Rule, Trigger};
+use crate::model::{Interval, Origin, Person, ProjectName};
+use crate::policy::{Entitlement, Member, Pattern, Policy, Project, Rule, Trigger};
 use crate::text::{instant, span};
 
 /// One difference.
@@ -80,6 +80,7 @@ fn project(edits: &mut Vec<Edit>, old: &Project, new: &Project) {
     changed("parent", below(old.parent.as_ref()), below(new.parent.as_ref()));
     let said = |context: &Option<String>| context.as_ref().map_or_else(|| "none".to_owned(), |c| format!("{c:?}"));
     changed("context", said(&old.context), said(&new.context));
+    changed("what projects below may do", limits(old), limits(new));
 
     for (id, is) in &new.entitlements {
         match old.entitlements.get(id) {
@@ -131,13 +132,43 @@ fn rules(edits: &mut Vec<Edit>, old: &Project, new: &Project) {
     edits.extend(left.into_iter().map(|(words, was)| edit(new, '-', &was.origin, words)));
 }
 
-fn people(people: &[crate::model::Person]) -> String {
-    let names: Vec<&str> = people.iter().map(crate::model::Person::as_str).collect();
+fn people(people: &[Person]) -> String {
+    let names: Vec<&str> = people.iter().map(Person::as_str).collect();
     names.join(", ")
 }
 
 fn below(parent: Option<&ProjectName>) -> String {
     parent.map_or_else(|| "a root".to_owned(), |parent| format!("below {parent}"))
+}
+
+fn limits(project: &Project) -> String {
+    let Some(limits) = &project.children else {
+        return "anything".to_owned();
+    };
+    let list = |names: Vec<String>| {
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    let patterns = |patterns: &Vec<Pattern>| list(patterns.iter().map(ToString::to_string).collect());
+    let mut words = Vec::new();
+    if let Some(accounts) = &limits.accounts {
+        words.push(format!("accounts {}", list(accounts.iter().cloned().collect())));
+    }
+    if let Some(sets) = &limits.permission_sets {
+        words.push(format!("permission sets {}", patterns(sets)));
+    }
+    if let Some(groups) = &limits.groups {
+        words.push(format!("groups {}", patterns(groups)));
+    }
+    if let Some(longest) = limits.longest_membership {
+        words.push(format!("memberships of at most {}", span(longest)));
+    }
+    let key = if limits.may_drop_member { "may" } else { "may not" };
+    words.push(format!("{key} drop the membership key"));
+    words.join("; ")
 }
 
 fn entitlement(e: &Entitlement) -> String {
@@ -149,8 +180,11 @@ fn entitlement(e: &Entitlement) -> String {
         words += &format!(", min_holders {}", e.min_holders);
     }
     if !e.delegate_to.is_empty() {
-        let names: Vec<String> = e.delegate_to.iter().map(ToString::to_string).collect();
-        words += &format!(", delegated to {}", names.join(", "));
+        let whom = e.delegate_to.iter().map(|d| {
+            let until = d.until.map(|until| format!(" until {}", instant(until)));
+            format!("{} for {}{}", d.project, d.scope(), until.unwrap_or_default())
+        });
+        words += &format!(", delegated to {}", whom.collect::<Vec<_>>().join(" and "));
     }
     words + ")"
 }
@@ -160,12 +194,18 @@ fn member(m: &Member) -> String {
     if let Some(by) = &m.added_by {
         words += &format!(", added by {by}");
     }
+    if let Some(since) = m.since {
+        words += &format!(", since {}", instant(since));
+    }
     if let Some(until) = m.until {
         words += &format!(", until {}", instant(until));
     }
-    if !m.completed.is_empty() {
-        let done: Vec<&str> = m.completed.iter().map(String::as_str).collect();
-        words += &format!(", completed {}", done.join(", "));
+    for (training, times) in &m.completed {
+        words += &format!(", completed {training}");
+        let dated = times.iter().map(|t| t.valid).filter(|valid| *valid != Interval::ALWAYS);
+        for valid in dated {
+            words += &format!(" from {} until {}", instant(valid.start()), instant(valid.end()));
+        }
     }
     words
 }

@@ -130,3 +130,28 @@ fn names_made_to_break_markdown_do_not() {
     assert!(page.contains("a\\|b\\`&lt;b&gt;\\_\\*&#64;example.com"), "{page}");
     assert!(!page.contains("<b>"), "{page}");
 }
+
+#[test]
+fn limits_delegations_and_trainings_are_edits_too() {
+    let looser = format!(
+        "{}\n[project.children]\naccounts = [\"111122223333\"]\nmay_drop_member = true\n",
+        COMMERCE.split("\n[[entitlement]]").next().unwrap()
+    ) + "\n[[entitlement]]\nname = \"billing\"\ngroup = \"billing\"\ndelegate_to = [{ project = \"payments\", until = 2027-03-31 }]\n";
+    let trained = format!("{PAYMENTS}since = 2026-01-01\ncompleted = [{{ training = \"pci\", until = 2026-12-31 }}]\n");
+    let after = policy(&[("commerce.toml", looser), ("payments.toml", trained)]);
+    let edits: Vec<_> = compared(&two(PAYMENTS), &after)
+        .edits
+        .into_iter()
+        .map(|e| e.what)
+        .collect();
+    assert_eq!(
+        edits,
+        [
+            "what projects below may do: anything becomes accounts 111122223333; may drop the membership key",
+            "entitlement billing (group billing, delegated to payments for any rule) becomes entitlement billing \
+             (group billing, delegated to payments for any rule until 2027-04-01T00:00:00Z)",
+            "member alice@example.com becomes member alice@example.com, since 2026-01-01T00:00:00Z, completed pci \
+             from always until 2027-01-01T00:00:00Z",
+        ]
+    );
+}

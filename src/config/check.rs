@@ -1,7 +1,7 @@
 //! Turns a parsed configuration into a validated one, and reports every value that cannot be one.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use crate::{
     diagnostics::did_you_mean,
     document::{At, Entry, Findings, identity_store_id, unprintable},
     identity_center::UserPin,
-    model::{PrincipalId, SourceName},
+    model::{PrincipalId, ProjectName, SourceName},
     secret::{Env, Secrets},
 };
 
@@ -45,6 +45,12 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// The policy directory, known even where other keys are wrong.
 pub(super) fn policy_dir(file: &ConfigFile, base: &Path) -> PathBuf {
     base.join(file.policy_dir.as_ref().map_or(POLICY_DIR, |dir| dir.value.as_str()))
+}
+
+/// The projects that may stand without a parent, known even where other keys are wrong.
+pub(super) fn roots(file: &ConfigFile) -> Option<BTreeSet<ProjectName>> {
+    let names = &file.roots.as_ref()?.value;
+    Some(names.iter().map(|name| ProjectName(name.value.clone())).collect())
 }
 
 /// The sources with a known API, known even where other keys are wrong.
@@ -79,6 +85,9 @@ impl Checking<'_> {
                 self.found.error("bad-path", path.span(), "this is not a path", "");
             }
         }
+        for root in file.roots.iter().flat_map(|list| &list.value) {
+            self.found.name(&root.value, root.span());
+        }
         let mut sources = BTreeMap::new();
         for (name, table) in &file.source {
             let valid = self.found.name(name, table.span()).is_some();
@@ -110,6 +119,7 @@ impl Checking<'_> {
             mode: mode?.value,
             owner_id: owner_id?.to_owned(),
             policy_dir: policy_dir(file, self.base),
+            roots: roots(file),
             ledger,
             pause_file,
             sources,

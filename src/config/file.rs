@@ -24,6 +24,9 @@ pub struct ConfigFile {
     pub owner_id: Option<At<String>>,
     /// The directory with one TOML file per project. Relative paths begin at this file. Default: `access.d`.
     pub policy_dir: Option<At<String>>,
+    /// The only projects that may stand without a parent, so that no child escapes the limits above it by dropping its
+    /// `parent`. Default: any.
+    pub roots: Option<At<Vec<At<String>>>>,
     /// The SQLite file of the ledger. Default: `/var/lib/dutybound/ledger.sqlite`.
     pub ledger: Option<At<String>>,
     /// While a file exists here, nothing is written to AWS. Default: `pause` in the ledger's directory.

@@ -13,6 +13,7 @@ const HARMLESS_KEYS: &[&str] = &[
     "mode",
     "owner_id",
     "policy_dir",
+    "roots",
     "ledger",
     "pause_file",
     "kind",

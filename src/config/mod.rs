@@ -1,7 +1,7 @@
 //! The validated operator configuration, read from `config.toml`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +16,7 @@ use crate::{
     diagnostics::{Diagnostic, Report, SourceFile},
     document::{self, Findings},
     identity_center::UserPin,
-    model::{Person, SourceName},
+    model::{Person, ProjectName, SourceName},
     secret::{Env, Secrets},
 };
 
@@ -34,6 +34,8 @@ pub struct Config {
     pub owner_id: String,
     /// The directory with one TOML file per project.
     pub policy_dir: PathBuf,
+    /// The only projects that may stand without a parent; `None` is any.
+    pub roots: Option<BTreeSet<ProjectName>>,
     /// The SQLite file.
     pub ledger: PathBuf,
     /// While a file exists here, nothing is written to AWS.
@@ -239,6 +241,8 @@ pub struct Inspection {
     pub policy_dir: Option<PathBuf>,
     /// The sources that it names, with the API where that is known; `None` when the file could not be understood.
     pub sources: Option<BTreeMap<SourceName, Option<Provider>>>,
+    /// The only projects that may stand without a parent, where it names them.
+    pub roots: Option<BTreeSet<ProjectName>>,
     /// Every mistake and warning.
     pub report: Report,
 }
@@ -249,6 +253,7 @@ impl Inspection {
             config: None,
             policy_dir: None,
             sources: None,
+            roots: None,
             report,
         }
     }
@@ -313,6 +318,7 @@ pub fn inspect_bytes(path: &Path, bytes: Vec<u8>, env: &dyn Env, secrets: Secret
         config,
         policy_dir: understood.then(|| check::policy_dir(&parsed.value, base)),
         sources: understood.then(|| check::providers(&parsed.value)),
+        roots: check::roots(&parsed.value),
         report,
     }
 }

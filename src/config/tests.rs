@@ -73,6 +73,7 @@ fn every_key_arrives() {
 mode = "sync"
 owner_id = "acme"
 policy_dir = "/srv/policy"
+roots = ["acme"]
 ledger = "ledger.db"
 [source.pd]
 kind = "pagerduty"
@@ -104,6 +105,7 @@ protected = ["root@example.com"]
 enabled = false
 "#;
     let (config, _) = load_text(text).unwrap_or_else(|report| panic!("{}", report.to_text(false)));
+    assert_eq!(config.roots, Some([ProjectName("acme".into())].into()));
     let SourceApi::PagerDutyOauth { scope, token_url, .. } = &config.sources[&SourceName("pd".into())].api else {
         panic!("not OAuth");
     };
@@ -218,6 +220,7 @@ fn each_bad_value_has_its_own_message() {
         ),
         (and("[limits]\nsurprising_revokes_percent = 101"), "between 0 and 100"),
         (and("[limits]\nprotected = ['x']"), "bad-email"),
+        (format!("roots = ['../x']\n{MINIMAL}"), "bad-name"),
         (and("[http]\nlisten = \"0.0.0.0:9868\""), "so it stays on loopback"),
         (
             and("[http]\nlisten = \"localhost\""),

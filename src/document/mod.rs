@@ -20,8 +20,8 @@ mod read;
 mod values;
 
 pub use findings::Findings;
-pub use read::{MAX_FILE_BYTES, decode, read};
-pub use values::{AccountId, At, Entry, Until, duration, identity_store_id, unprintable};
+pub use read::{MAX_FILE_BYTES, decode, read, read_up_to};
+pub use values::{AccountId, At, Entry, Since, Until, duration, identity_store_id, unprintable};
 
 /// More mistakes than this in one file are not worth reading.
 const MOST_MISTAKES: usize = 200;

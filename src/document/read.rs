@@ -13,6 +13,14 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 /// A [`Report`] about the whole file when it is missing, unreadable, not a regular file or larger than
 /// [`MAX_FILE_BYTES`]. The size is looked at before anything is read.
 pub fn read(path: &Path) -> Result<Vec<u8>, Report> {
+    read_up_to(path, MAX_FILE_BYTES)
+}
+
+/// Like [`read`], with another limit.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>, Report> {
     let name = path.display().to_string();
     let refuse =
         |code, message: &str, hint: &str| Report::from(Diagnostic::whole_file(code, &name, message).hint(hint));
@@ -35,14 +43,14 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Report> {
         return Err(refuse("unreadable", "this is not a regular file", hint));
     }
     let mut bytes = Vec::new();
-    if metadata.len() <= MAX_FILE_BYTES {
+    if metadata.len() <= most {
         let file = File::open(path).map_err(failed)?;
         // The limit holds for a file that grows while it is read as well.
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
     let size = metadata.len().max(bytes.len() as u64);
-    if size > MAX_FILE_BYTES {
-        let message = format!("the file has {size} bytes, the limit is {MAX_FILE_BYTES}");
+    if size > most {
+        let message = format!("the file has {size} bytes, the limit is {most}");
         return Err(refuse("too-large", &message, "it was not read; remove it or split it"));
     }
     Ok(bytes)

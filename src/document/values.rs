@@ -147,47 +147,85 @@ impl JsonSchema for AccountId {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Until(Datetime);
 
+/// A TOML date, meaning from the start of that day in UTC, or a date and time with an offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Since(Datetime);
+
 impl Until {
     /// The first instant that it excludes.
     ///
     /// # Errors
     /// What is wrong with it and what to write instead.
     pub fn instant(&self) -> Result<Timestamp, &'static str> {
-        let text = self.0.to_string();
-        match (self.0.date.is_some(), self.0.time.is_some(), self.0.offset.is_some()) {
-            (true, false, _) => text
-                .parse::<civil::Date>()
-                .and_then(|day| day.tomorrow())
-                .and_then(|next| next.to_zoned(TimeZone::UTC))
-                .map(|midnight| midnight.timestamp())
-                .map_err(|_| "this date lies outside the calendar"),
-            (true, true, true) => text.parse().map_err(|_| "this instant lies outside the calendar"),
-            (true, true, false) => Err("a date with a time needs an offset, such as 2027-03-31T18:00:00+02:00"),
-            _ => Err("a time alone is no end; write a date, such as 2027-03-31"),
+        instant(&self.0, civil::Date::tomorrow)
+    }
+}
+
+impl Since {
+    /// The first instant that it includes.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to write instead.
+    pub fn instant(&self) -> Result<Timestamp, &'static str> {
+        instant(&self.0, Ok)
+    }
+}
+
+/// A date alone is the midnight with which the day of `midnight_of` begins.
+fn instant(
+    written: &Datetime,
+    midnight_of: impl Fn(civil::Date) -> Result<civil::Date, jiff::Error>,
+) -> Result<Timestamp, &'static str> {
+    let text = written.to_string();
+    match (written.date.is_some(), written.time.is_some(), written.offset.is_some()) {
+        (true, false, _) => text
+            .parse::<civil::Date>()
+            .and_then(midnight_of)
+            .and_then(|day| day.to_zoned(TimeZone::UTC))
+            .map(|midnight| midnight.timestamp())
+            .map_err(|_| "this date lies outside the calendar"),
+        (true, true, true) => text.parse().map_err(|_| "this instant lies outside the calendar"),
+        (true, true, false) => Err("a date with a time needs an offset, such as 2027-03-31T18:00:00+02:00"),
+        _ => Err("a time alone is no date; write one, such as 2027-03-31"),
+    }
+}
+
+macro_rules! dates {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// Reads it from other files than TOML, where it is written the same way.
+            ///
+            /// # Errors
+            /// What to write instead.
+            pub fn parse(text: &str) -> Result<Self, &'static str> {
+                let example = "this is no date; write one such as 2027-03-31, or 2027-03-31T18:00:00+02:00";
+                text.parse().map(Self).map_err(|_| example)
+            }
         }
-    }
-}
 
-impl<'de> Deserialize<'de> for Until {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Datetime::deserialize(deserializer).map(Self)
-    }
-}
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Datetime::deserialize(deserializer).map(Self)
+            }
+        }
 
-impl JsonSchema for Until {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Until".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [
-            { "type": "string", "format": "date" },
-            { "type": "string", "format": "date-time" },
-        ]})
-    }
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "anyOf": [
+                    { "type": "string", "format": "date" },
+                    { "type": "string", "format": "date-time" },
+                ]})
+            }
+        }
+    )*};
 }
+dates!(Until, Since);
 
 /// Reads `15m`, `1h 30m` or `14d`, where a day is 24 hours.
 ///
@@ -268,5 +306,8 @@ mod tests {
         assert_eq!(at("2027-03-31T18:00:00+02:00").unwrap(), "2027-03-31T16:00:00Z");
         assert_eq!(at("2027-12-31").unwrap(), "2028-01-01T00:00:00Z");
         assert!(at("2027-03-31T18:00:00").is_err() && at("18:00:00").is_err());
+        let since: Since =
+            toml::from_str::<std::collections::BTreeMap<String, Since>>("s = 2027-03-31").unwrap()["s"].clone();
+        assert_eq!(since.instant().unwrap().to_string(), "2027-03-31T00:00:00Z");
     }
 }

@@ -3,6 +3,7 @@
 mod cause;
 mod duty;
 mod entitlement;
+pub mod spans;
 
 use std::fmt;
 

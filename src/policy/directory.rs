@@ -14,7 +14,34 @@ pub(super) struct RawFile {
     /// As a person would write it after the directory's path.
     pub(super) name: String,
     pub(super) path: PathBuf,
+    pub(super) kind: Kind,
     pub(super) content: Result<Vec<u8>, Report>,
+}
+
+/// What a file in the policy directory holds, by how its name ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// `.toml`: a project.
+    Project,
+    /// `.csv`: completed trainings.
+    Trainings,
+}
+
+impl Kind {
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let extension = path.extension()?;
+        let kinds = [("toml", Self::Project), ("csv", Self::Trainings)];
+        let kind = kinds.into_iter().find(|(end, _)| extension.eq_ignore_ascii_case(end));
+        kind.map(|(_, kind)| kind)
+    }
+
+    /// The largest file that is read, in bytes: a list has a line for each of 20,000 people and each of their trainings.
+    fn most_bytes(self) -> u64 {
+        match self {
+            Self::Project => document::MAX_FILE_BYTES,
+            Self::Trainings => 16 << 20,
+        }
+    }
 }
 
 /// What identifies one version of a file without reading it.
@@ -23,17 +50,18 @@ type Stamp = (u64, u64, u64, i128, i128);
 /// How often a directory that changes while it is read is read again.
 const ATTEMPTS: usize = 5;
 
-/// All policy files, sorted by name: every `*.toml` directly in `dir`, whether file or symbolic link. Hidden names,
+/// All policy files, sorted by name: every `*.toml` and `*.csv` directly in `dir`, whether file or symbolic link. Hidden names,
 /// such as editors' locks and Kubernetes' `..data`, are no policy files.
 pub(super) fn read(dir: &Path) -> Result<Vec<RawFile>, Report> {
     for _ in 0..ATTEMPTS {
         let before = list(dir)?;
         let files: Vec<RawFile> = before
             .iter()
-            .map(|(path, _)| RawFile {
+            .map(|(path, kind, _)| RawFile {
                 name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
                 path: path.clone(),
-                content: document::read(path),
+                kind: *kind,
+                content: document::read_up_to(path, kind.most_bytes()),
             })
             .collect();
         if before == list(dir)? {
@@ -48,7 +76,7 @@ pub(super) fn read(dir: &Path) -> Result<Vec<RawFile>, Report> {
     )
 }
 
-fn list(dir: &Path) -> Result<Vec<(PathBuf, Option<Stamp>)>, Report> {
+fn list(dir: &Path) -> Result<Vec<(PathBuf, Kind, Option<Stamp>)>, Report> {
     let shown = dir.display().to_string();
     let failed = |error: io::Error| {
         let (message, hint) = match error.kind() {
@@ -73,17 +101,13 @@ fn list(dir: &Path) -> Result<Vec<(PathBuf, Option<Stamp>)>, Report> {
         let hidden = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden
-            && path
-                .extension()
-                .is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
-        {
+        if let (false, Some(kind)) = (hidden, Kind::of(&path)) {
             // A stamp that cannot be taken is no reason to leave the file out: reading it will say why.
             let stamp = fs::metadata(&path).map(|metadata| stamp(&metadata)).ok();
-            found.push((path, stamp));
+            found.push((path, kind, stamp));
         }
     }
-    if found.is_empty() {
+    if found.iter().all(|(_, kind, _)| *kind != Kind::Project) {
         return Err(
             Diagnostic::whole_file("no-policy", &shown, "there is no policy file in this directory")
                 .hint(

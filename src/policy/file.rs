@@ -3,15 +3,17 @@
 //! Every key is optional here, although many are required, because a missing key is one mistake among others and
 //! must not hide them. The doc comments are what editors show, by way of the JSON Schema.
 
-use std::{borrow::Cow, fmt};
+use std::ops::Range;
 
 use schemars::JsonSchema;
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, value::MapAccessDeserializer},
-};
+use serde::Deserialize;
 
-use crate::document::{AccountId, At, Entry, Until};
+use super::delegation::RuleKind;
+use crate::document::{AccountId, At, Entry, Since, Until};
+
+mod short;
+
+pub use short::{ShortForm, TextOr};
 
 /// One project of the access policy (`access.d/<project>.toml`).
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -45,6 +47,27 @@ pub struct ProjectSection {
     pub owners: Option<At<Vec<At<String>>>>,
     /// A warning that is shown wherever an entitlement of the project is shown.
     pub context: Option<At<String>>,
+    /// What the projects below this one may own and grant, added to what the projects above say. A key that is left out
+    /// limits nothing.
+    pub children: Option<Entry<ChildrenSection>>,
+}
+
+/// Limits for the projects below, not for the project itself. They also bind rules elsewhere to which something from
+/// below is delegated.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChildrenSection {
+    /// The only AWS accounts, twelve digits in quotes each. An empty list allows none.
+    pub accounts: Option<At<Vec<At<AccountId>>>>,
+    /// The only permission sets, as entitlements write them: by name or by ARN. A `*` stands for any characters or none.
+    pub permission_sets: Option<At<Vec<At<String>>>>,
+    /// The only Identity Center groups, as entitlements write them: by display name or by id. A `*` stands for any
+    /// characters or none. An empty list allows none.
+    pub groups: Option<At<Vec<At<String>>>>,
+    /// The longest time from `since` to `until` of a member, such as `"180d"`. Every member then needs both keys.
+    pub longest_membership: Option<At<String>>,
+    /// Whether on-call rules may do without membership, by `requires = []`. Default: true.
+    pub may_drop_member: Option<At<bool>>,
 }
 
 /// Something grantable: either `account` and `permission_set`, or `group`.
@@ -64,8 +87,41 @@ pub struct EntitlementEntry {
     pub exclusive: Option<At<bool>>,
     /// Never revoke below this many holders; what would is held. Default: 0.
     pub min_holders: Option<At<u32>>,
-    /// Projects whose rules may name it too.
-    pub delegate_to: Option<At<Vec<At<String>>>>,
+    /// Projects whose rules may name it too: each by its name, or as a table that narrows the consent or ends it.
+    pub delegate_to: Option<At<Vec<At<TextOr<DelegateTable>>>>>,
+}
+
+/// Consent that another project's rules grant an entitlement, for some of its rules or for some time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DelegateTable {
+    /// The project whose rules may name the entitlement.
+    #[schemars(required)]
+    pub project: Option<At<String>>,
+    /// The last day of the consent, in UTC, or the instant at which it ends; what rests on it ends then. Without quotes.
+    pub until: Option<At<Until>>,
+    /// Only rules of this sort: `"on-call"` or `"members"`.
+    pub rules: Option<At<RuleKind>>,
+    /// Only on-call rules with one of these schedules, or of `escalation_policies`, as `"source/ID"` each.
+    pub schedules: Option<At<Vec<At<String>>>>,
+    /// Only on-call rules with one of these escalation policies, or of `schedules`, as `"source/ID"` each.
+    pub escalation_policies: Option<At<Vec<At<String>>>>,
+}
+
+impl ShortForm for DelegateTable {
+    const EXPECTED: &'static str = "a project's name or a table with `project`";
+    const PATTERN: &'static str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$";
+}
+
+impl At<TextOr<DelegateTable>> {
+    /// The project's name and its place, where it has one.
+    #[must_use]
+    pub fn project(&self) -> Option<(&str, &Range<usize>)> {
+        match &self.value {
+            TextOr::Text(name) => Some((name, self.span())),
+            TextOr::Table(table) => table.project.as_ref().map(|name| (name.value.as_str(), name.span())),
+        }
+    }
 }
 
 /// A person who belongs to the project.
@@ -79,11 +135,34 @@ pub struct MemberEntry {
     pub added_by: Option<At<String>>,
     /// Why they belong, for whoever reads the record later.
     pub reason: Option<At<String>>,
+    /// The first day of the membership, in UTC (2026-10-01), or the instant at which it begins. Without quotes. A limit
+    /// that a project above sets on memberships is measured from here, because whether a policy loads must not depend on
+    /// the day; so the membership earns nothing before it.
+    pub since: Option<At<Since>>,
     /// The last day of the membership, in UTC (2027-03-31), or the instant at which it ends
     /// (2027-03-31T18:00:00+02:00). Without quotes.
     pub until: Option<At<Until>>,
-    /// Trainings and other prerequisites that they have met, to be named in a rule's `requires`.
-    pub completed: Option<At<Vec<At<String>>>>,
+    /// Trainings and other prerequisites that they have met, to be named in a rule's `requires`: each by its name, or as
+    /// a table that says when it counts. Those in lists (`*.csv` beside the policy files) count too.
+    pub completed: Option<At<Vec<At<TextOr<CompletedTable>>>>>,
+}
+
+/// A training that counts for some time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompletedTable {
+    /// Its name.
+    #[schemars(required)]
+    pub training: Option<At<String>>,
+    /// The first day on which it counts, in UTC, or the instant. Without quotes.
+    pub since: Option<At<Since>>,
+    /// The last day on which it counts, in UTC, or the instant at which it ends. Without quotes.
+    pub until: Option<At<Until>>,
+}
+
+impl ShortForm for CompletedTable {
+    const EXPECTED: &'static str = "a training's name or a table with `training`";
+    const PATTERN: &'static str = "\\S";
 }
 
 /// Binds an entitlement to the duty that earns it: either `on_call` or `members`.
@@ -94,7 +173,7 @@ pub struct RuleEntry {
     #[schemars(required)]
     pub entitlement: Option<At<String>>,
     /// The schedule that earns it, as `"source/ID"`, or an escalation policy as a table.
-    pub on_call: Option<At<OnCallValue>>,
+    pub on_call: Option<At<TextOr<OnCallTable>>>,
     /// `true`: every member of the project earns it.
     pub members: Option<At<bool>>,
     /// Windows of time outside which a `members` rule does not hold.
@@ -127,15 +206,6 @@ pub struct DuringEntry {
     pub zone: Option<At<String>>,
 }
 
-/// `"source/ID"`, or a table.
-#[derive(Debug)]
-pub enum OnCallValue {
-    /// A schedule.
-    Schedule(String),
-    /// A schedule or an escalation policy.
-    Table(OnCallTable),
-}
-
 /// A schedule, or an escalation policy with the levels that count.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -151,37 +221,7 @@ pub struct OnCallTable {
     pub permanent: Option<At<bool>>,
 }
 
-impl<'de> Deserialize<'de> for OnCallValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = OnCallValue;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"source/ID\" or a table with `schedule` or `escalation_policy`")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<OnCallValue, E> {
-                Ok(OnCallValue::Schedule(text.to_owned()))
-            }
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<OnCallValue, A::Error> {
-                OnCallTable::deserialize(MapAccessDeserializer::new(map)).map(OnCallValue::Table)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl JsonSchema for OnCallValue {
-    fn schema_name() -> Cow<'static, str> {
-        "OnCall".into()
-    }
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let table = generator.subschema_for::<OnCallTable>();
-        schemars::json_schema!({
-            "description": "The schedule that earns it, as \"source/ID\", or an escalation policy as a table.",
-            "anyOf": [
-                { "type": "string", "pattern": "^[A-Za-z0-9._-]+/[A-Za-z0-9_-]+$" },
-                table,
-            ],
-        })
-    }
+impl ShortForm for OnCallTable {
+    const EXPECTED: &'static str = "\"source/ID\" or a table with `schedule` or `escalation_policy`";
+    const PATTERN: &'static str = "^[A-Za-z0-9._-]+/[A-Za-z0-9_-]+$";
 }

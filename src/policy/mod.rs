@@ -16,11 +16,18 @@ use crate::{
 };
 
 mod check;
+mod delegation;
 mod directory;
 pub mod file;
+mod limits;
 mod lower;
+mod query;
+mod training;
 pub mod window;
 
+pub use delegation::{Delegation, RuleKind};
+pub use limits::{Excluded, Limits, Pattern};
+pub use training::Completion;
 pub use window::CronWindow;
 
 /// Everything under `access.d/`, checked. Only a policy without a single error exists as a value of this type.
@@ -37,12 +44,14 @@ pub struct Policy {
 pub struct Project {
     /// Unique in the policy.
     pub name: ProjectName,
-    /// The parent, whose owners can justify transitively.
+    /// The parent, whose owners own everything below it too.
     pub parent: Option<ProjectName>,
     /// Who consents; never empty.
     pub owners: Vec<Person>,
     /// The owner's warning, shown wherever an entitlement of the project is shown.
     pub context: Option<String>,
+    /// What the projects below may own and grant.
+    pub children: Option<Limits>,
     /// By name within the project.
     pub entitlements: BTreeMap<String, Entitlement>,
     /// By person.
@@ -64,8 +73,8 @@ pub struct Entitlement {
     pub exclusive: bool,
     /// No revoke takes it below this many holders.
     pub min_holders: u32,
-    /// Projects whose rules may name it.
-    pub delegate_to: BTreeSet<ProjectName>,
+    /// Consent that rules of other projects name it, in file order.
+    pub delegate_to: Vec<Delegation>,
     /// Where it stands.
     pub origin: Origin,
 }
@@ -79,10 +88,12 @@ pub struct Member {
     pub added_by: Option<Person>,
     /// Why, in the words of who added them.
     pub reason: Option<String>,
+    /// The first instant at which the membership holds; `None` is always. A date in the file means the start of that day.
+    pub since: Option<Timestamp>,
     /// The first instant at which the membership no longer holds; a date in the file means through the end of that day in UTC.
     pub until: Option<Timestamp>,
-    /// Trainings and other prerequisites met.
-    pub completed: BTreeSet<String>,
+    /// Trainings and other prerequisites met, by name, from the entry itself and from lists; none is empty.
+    pub completed: BTreeMap<String, Vec<Completion>>,
     /// Where it stands.
     pub origin: Origin,
 }
@@ -96,14 +107,16 @@ pub struct Rule {
     pub trigger: Trigger,
     /// The rule demands membership of its own project (the second key). Always true for membership rules.
     pub member: bool,
-    /// Prerequisites that the member entry must list under `completed`.
+    /// Prerequisites that the member must have completed, as long as they count.
     pub trainings: BTreeSet<String>,
     /// Granted this long before duty starts.
     pub lead: SignedDuration,
     /// Kept this long after duty ends.
     pub linger: SignedDuration,
-    /// The first instant at which the rule no longer holds.
+    /// The first instant at which the rule no longer holds, by its own `until` or because its delegation ends.
     pub until: Option<Timestamp>,
+    /// What a rule for another project's entitlement rests on; `None` for the project's own.
+    pub delegation: Option<Delegation>,
     /// Where it stands.
     pub origin: Origin,
 }
@@ -141,12 +154,15 @@ pub struct PolicyContext {
     /// The on-call sources of the configuration, with the API where it is known; `None` when they are not known, which
     /// is no mistake of the policy.
     pub sources: Option<BTreeMap<SourceName, Option<Provider>>>,
+    /// The only projects that may stand without a parent; `None` is any.
+    pub roots: Option<BTreeSet<ProjectName>>,
     /// The present, for warnings about what has ended and about coming changes of clocks. It never decides whether a
     /// policy loads.
     pub now: Option<Timestamp>,
 }
 
-/// Reads and checks every `*.toml` directly in `dir`, as they stood together at one moment.
+/// Reads and checks every `*.toml` directly in `dir`, each a project, and every `*.csv`, each a list of completed
+/// trainings, as they stood together at one moment.
 ///
 /// Returns the policy with the warnings about it.
 ///
@@ -155,6 +171,12 @@ pub struct PolicyContext {
 /// a policy file is an error and never an empty policy.
 pub fn load(dir: &Path, context: &PolicyContext) -> Result<(Policy, Vec<Diagnostic>), Report> {
     understand(dir, directory::read(dir)?, context)
+}
+
+/// Whether [`load`] reads a file of this name.
+#[must_use]
+pub fn is_policy_file(name: &str) -> bool {
+    !name.starts_with('.') && directory::Kind::of(Path::new(name)).is_some()
 }
 
 /// Like [`load`], but of files that are in memory, each with its name and content: reads nothing.
@@ -166,8 +188,9 @@ pub fn parse(
     files: Vec<(String, Vec<u8>)>,
     context: &PolicyContext,
 ) -> Result<(Policy, Vec<Diagnostic>), Report> {
-    let raw = |(name, content)| directory::RawFile {
+    let raw = |(name, content): (String, Vec<u8>)| directory::RawFile {
         path: dir.join(&name),
+        kind: directory::Kind::of(Path::new(&name)).unwrap_or(directory::Kind::Project),
         name,
         content: Ok(content),
     };
@@ -185,10 +208,15 @@ fn understand(
         .file_name()
         .map_or_else(|| dir.to_string_lossy(), |name| name.to_string_lossy());
     let mut drafts = Vec::new();
+    let mut trained = training::Completions::new();
     let mut complete = true;
     for file in files {
         let path = file.path.display().to_string();
         match file.content.and_then(|bytes| document::decode(&path, bytes)) {
+            Ok(text) if file.kind == directory::Kind::Trainings => {
+                let origin = format!("{folder}/{}", file.name);
+                training::read(path, &text, &origin, &mut trained, &mut report);
+            }
             Ok(text) => {
                 let source = Arc::new(SourceFile::new(path, &text, &[]));
                 let parsed = document::parse(source, &text, &mut report);
@@ -200,12 +228,12 @@ fn understand(
             }
         }
     }
-    check::run(&drafts, complete, context, &mut report);
+    check::run(&drafts, &trained, complete, context, &mut report);
     report.sort();
     if report.has_errors() {
         return Err(report);
     }
-    match revision.map(|revision| assemble(revision, drafts)) {
+    match revision.map(|revision| assemble(revision, drafts, &trained)) {
         Ok(Some(policy)) => Ok((policy, report.into_diagnostics())),
         Ok(None) => {
             let message = "an entry was not understood, and the reason was lost: this is a defect of dutybound";
@@ -227,69 +255,58 @@ pub fn fingerprint(dir: &Path) -> Result<String, Report> {
 
 /// `None` when an entry has no value. Its reason is in the report; here nothing is left out, because a policy without
 /// one of its members or rules would take access away.
-fn assemble(revision: String, drafts: Vec<lower::Draft>) -> Option<Policy> {
+fn assemble(revision: String, drafts: Vec<lower::Draft>, trained: &training::Completions) -> Option<Policy> {
     let mut projects = BTreeMap::new();
     for draft in drafts {
         let section = draft.file.project?.value;
         let entitlements: Option<Vec<Entitlement>> = draft.entitlements.into_iter().collect();
-        let members: Option<Vec<Member>> = draft.members.into_iter().collect();
+        let mut members: Vec<Member> = draft.members.into_iter().collect::<Option<_>>()?;
+        for member in &mut members {
+            for (training, listed) in trained.get(&member.person).into_iter().flatten() {
+                let completed = member.completed.entry(training.clone()).or_default();
+                completed.extend(listed.iter().cloned());
+            }
+        }
         let rules: Option<Vec<Rule>> = draft.rules.into_iter().collect();
         let project = Project {
             name: draft.name.clone(),
             parent: section.parent.map(|parent| ProjectName(parent.value)),
             owners: draft.owners,
             context: section.context.map(|context| context.value),
+            children: draft.children,
             entitlements: entitlements?.into_iter().map(|e| (e.id.name.clone(), e)).collect(),
-            members: members?.into_iter().map(|m| (m.person.clone(), m)).collect(),
+            members: members.into_iter().map(|m| (m.person.clone(), m)).collect(),
             rules: rules?,
             origin: draft.origin,
         };
         projects.insert(draft.name, project);
     }
-    Some(Policy { revision, projects })
+    let mut policy = Policy { revision, projects };
+    rest_on_delegations(&mut policy)?;
+    Some(policy)
 }
 
-impl Policy {
-    /// The entitlement with this id.
-    #[must_use]
-    pub fn entitlement(&self, id: &EntitlementId) -> Option<&Entitlement> {
-        self.projects.get(&id.project)?.entitlements.get(&id.name)
-    }
-
-    /// All entitlements, sorted by id.
-    pub fn entitlements(&self) -> impl Iterator<Item = &Entitlement> {
-        self.projects.values().flat_map(|p| p.entitlements.values())
-    }
-
-    /// Whether any rule could let the person hold the entitlement at `at`, whoever is on call: its membership key is
-    /// there, its trainings are done, and neither it nor the membership has ended.
-    #[must_use]
-    pub fn could_hold(&self, id: &EntitlementId, person: &Person, at: Timestamp) -> bool {
-        let ended = |until: Option<Timestamp>| until.is_some_and(|until| until <= at);
-        let allows = |project: &Project, rule: &Rule| {
-            let keys = match project.members.get(person) {
-                Some(member) => !ended(member.until) && rule.trainings.is_subset(&member.completed),
-                None => false,
-            };
-            !ended(rule.until) && (keys || (!rule.member && rule.trainings.is_empty()))
-        };
-        let rules = self.projects.values().flat_map(|p| p.rules.iter().map(move |r| (p, r)));
-        rules
-            .into_iter()
-            .any(|(project, rule)| rule.entitlement == *id && allows(project, rule))
-    }
-
-    /// Every schedule that some rule names, sorted.
-    #[must_use]
-    pub fn schedules(&self) -> BTreeSet<ScheduleKey> {
-        let mut keys = BTreeSet::new();
-        for rule in self.projects.values().flat_map(|p| &p.rules) {
-            if let Trigger::OnCall(on_call) = &rule.trigger {
-                keys.insert(on_call.schedule.clone());
-            }
+/// Gives each rule for another project's entitlement the delegation that lasts longest among those that allow it, and
+/// ends the rule with it. `None` when there is none, which the checks refuse before.
+fn rest_on_delegations(policy: &mut Policy) -> Option<()> {
+    let lent: BTreeMap<EntitlementId, Vec<Delegation>> = policy
+        .entitlements()
+        .filter(|e| !e.delegate_to.is_empty())
+        .map(|e| (e.id.clone(), e.delegate_to.clone()))
+        .collect();
+    for project in policy.projects.values_mut() {
+        for rule in project
+            .rules
+            .iter_mut()
+            .filter(|r| r.entitlement.project != project.name)
+        {
+            let all = lent.get(&rule.entitlement)?;
+            let longest = delegation::longest(all, &project.name, &rule.trigger)?;
+            rule.until = [rule.until, longest.until].into_iter().flatten().min();
+            rule.delegation = Some(longest.clone());
         }
-        keys
     }
+    Some(())
 }
 
 #[cfg(test)]

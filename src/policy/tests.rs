@@ -7,6 +7,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::{diagnostics::Severity, model::Person};
 
+mod training;
+mod tree;
+
 const COMMERCE: &str = "[project]\nname = 'commerce'\nowners = ['cto@example.com']\n";
 
 /// The example of the design, word for word.
@@ -62,6 +65,7 @@ fn context() -> PolicyContext {
                 .map(|(name, provider)| (SourceName(name.to_owned()), Some(provider)))
                 .into(),
         ),
+        roots: None,
         now: Some("2026-06-01T00:00:00Z".parse().unwrap()),
     }
 }
@@ -241,7 +245,7 @@ fn consent_names_the_owner_and_the_line_to_write() {
         lines,
         [
             "web.toml:5:15: no-consent: `pay/admin` belongs to pay, which has not delegated it to web | \
-          ask mira@example.com or max@example.com to write delegate_to = [\"audit\", \"web\"] \
+          ask mira@example.com or max@example.com to add \"web\" to delegate_to \
           in the entitlement at access.d/pay.toml:4:1"
         ]
     );
@@ -361,6 +365,10 @@ fn each_bad_value_has_its_own_message() {
         (
             "[[member]]\nemail = 'a@example.com'\nuntil = 2026-05-31".to_owned(),
             "warning ended: the membership of a@",
+        ),
+        (
+            "[[member]]\nemail = 'a@example.com'\nsince = 2027-01-01\nuntil = 2026-12-31".to_owned(),
+            "bad-date: this membership ends before it begins",
         ),
         (
             "[[member]]\nemail = 'a@example.com'\nadded_by = 'z@example.com'".to_owned(),

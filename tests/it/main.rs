@@ -20,3 +20,5 @@ mod restored;
 mod review;
 mod scenarios;
 mod seen;
+mod training;
+mod tree;

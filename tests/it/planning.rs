@@ -83,6 +83,7 @@ fn policy_with(rules: &str) -> Policy {
     std::fs::write(dir.path().join("payments.toml"), text).unwrap();
     let context = PolicyContext {
         sources: Some(BTreeMap::from([(SourceName("pagerduty".into()), None)])),
+        roots: None,
         now: None,
     };
     policy::load(dir.path(), &context)

@@ -109,6 +109,7 @@ pub(crate) fn simulate(seed: u64, days: i64) -> Outcome {
 pub(crate) fn parse(org: &Org) -> Arc<Policy> {
     let context = PolicyContext {
         sources: Some(SOURCES.iter().map(|s| (SourceName((*s).to_owned()), None)).collect()),
+        roots: None,
         now: None,
     };
     let loaded = policy::parse(Path::new("access.d"), org.policy.files(&org.schedules), &context);
@@ -120,6 +121,7 @@ fn config(dir: &Path, poll: SignedDuration, audit: SignedDuration) -> Config {
         mode: Mode::Sync,
         owner_id: "simulation".into(),
         policy_dir: dir.join("access.d"),
+        roots: None,
         ledger: dir.join("ledger.db"),
         pause_file: dir.join("pause"),
         sources: BTreeMap::new(),

@@ -2,12 +2,15 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{PolicyContext, Rule, file::RuleEntry, lower::Draft};
+use super::{PolicyContext, Rule, file::RuleEntry, lower::Draft, training::Completions};
 use crate::{
     diagnostics::{Diagnostic, Report},
     document::{At, Entry},
+    model::Person,
 };
 
+mod delegations;
+mod limits;
 mod people;
 mod rules;
 mod tree;
@@ -17,6 +20,8 @@ mod windows;
 pub(super) struct World<'a> {
     drafts: &'a [Draft],
     context: &'a PolicyContext,
+    /// What lists say.
+    trained: &'a Completions,
     by_name: HashMap<&'a str, &'a Draft>,
     /// Whether every file tells the name of its project. Otherwise an unknown name may be in one that does not.
     complete: bool,
@@ -28,6 +33,7 @@ type Check = fn(&'static str, &World<'_>, &mut Report);
 const CHECKS: &[(&str, Check)] = &[
     ("duplicate-project", tree::duplicate_project),
     ("unknown-parent", tree::unknown_parent),
+    ("not-a-root", tree::not_a_root),
     ("parent-cycle", tree::parent_cycle),
     ("duplicate-entitlement", tree::duplicate_entitlement),
     ("owned-twice", tree::owned_twice),
@@ -37,6 +43,12 @@ const CHECKS: &[(&str, Check)] = &[
     ("ended", people::ended),
     ("unknown-entitlement", rules::unknown_entitlement),
     ("no-consent", rules::no_consent),
+    ("outside-delegation", delegations::outside),
+    ("ended", delegations::ended),
+    ("ends-soon", delegations::ends_soon),
+    ("unused-delegation", delegations::unused),
+    ("beyond-limits", limits::beyond),
+    ("idle-limit", limits::idle),
     ("unknown-source", rules::unknown_source),
     ("no-escalation-policies", rules::no_escalation_policies),
     ("unmet-training", rules::unmet_training),
@@ -47,7 +59,13 @@ const CHECKS: &[(&str, Check)] = &[
 ];
 
 /// Runs every check. `complete` says whether every file of the directory is among the drafts.
-pub(super) fn run(drafts: &[Draft], complete: bool, context: &PolicyContext, report: &mut Report) {
+pub(super) fn run(
+    drafts: &[Draft],
+    trained: &Completions,
+    complete: bool,
+    context: &PolicyContext,
+    report: &mut Report,
+) {
     let mut by_name = HashMap::new();
     for draft in drafts {
         by_name.entry(draft.name.0.as_str()).or_insert(draft);
@@ -55,11 +73,52 @@ pub(super) fn run(drafts: &[Draft], complete: bool, context: &PolicyContext, rep
     let world = World {
         drafts,
         context,
+        trained,
         complete: complete && drafts.iter().all(|d| !d.name.0.is_empty() && !d.holes.broken()),
         by_name,
     };
     for (code, check) in CHECKS {
         check(code, &world, report);
+    }
+}
+
+impl<'a> World<'a> {
+    /// The project and those above it, the nearest first; a circle is walked once.
+    fn lineage(&self, draft: &'a Draft) -> Vec<&'a Draft> {
+        let mut line: Vec<&Draft> = vec![draft];
+        let mut at = draft;
+        while let Some(parent) = at.parent()
+            && let Some(above) = self.by_name.get(parent.value.as_str()).copied()
+            && line.iter().all(|known| !std::ptr::eq(*known, above))
+        {
+            line.push(above);
+            at = above;
+        }
+        line
+    }
+
+    /// The owners of a project, and those of the projects above, who own it too: `mira@… or max@… (or above them cto@…)`.
+    fn whom_to_ask(&self, draft: &'a Draft) -> String {
+        let mut named: Vec<&Person> = Vec::new();
+        let mut texts = Vec::new();
+        for owners in [
+            draft.owners.iter().collect::<Vec<_>>(),
+            self.lineage(draft).iter().skip(1).flat_map(|d| &d.owners).collect(),
+        ] {
+            let mut fresh = Vec::new();
+            for owner in owners {
+                if !named.contains(&owner) {
+                    named.push(owner);
+                    fresh.push(owner.as_str());
+                }
+            }
+            texts.push(fresh.join(" or "));
+        }
+        match texts.as_slice() {
+            [own, above] if !above.is_empty() => format!("{own} (or above them {above})"),
+            [own, ..] => own.clone(),
+            [] => String::new(),
+        }
     }
 }
 

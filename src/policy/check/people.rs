@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Draft, World};
-use crate::{diagnostics::Report, model::Person};
+use super::World;
+use crate::{diagnostics::Report, model::Person, policy::file::TextOr};
 
 pub(super) fn duplicate_member(code: &'static str, world: &World<'_>, report: &mut Report) {
     for draft in world.drafts {
@@ -23,28 +23,12 @@ pub(super) fn duplicate_member(code: &'static str, world: &World<'_>, report: &m
     }
 }
 
-/// The owners of a project and of all projects above it.
-fn owners_upwards<'a>(world: &World<'a>, draft: &'a Draft) -> HashSet<&'a Person> {
-    let mut owners: HashSet<&Person> = HashSet::new();
-    let mut seen: HashSet<&str> = HashSet::new();
-    let mut at = Some(draft);
-    while let Some(draft) = at
-        && seen.insert(&draft.name.0)
-    {
-        owners.extend(&draft.owners);
-        at = draft
-            .parent()
-            .and_then(|parent| world.by_name.get(parent.value.as_str()).copied());
-    }
-    owners
-}
-
 pub(super) fn added_by_stranger(code: &'static str, world: &World<'_>, report: &mut Report) {
     if !world.complete {
         return;
     }
     for draft in world.drafts.iter().filter(|d| !d.owners.is_empty()) {
-        let owners = owners_upwards(world, draft);
+        let owners: HashSet<&Person> = world.lineage(draft).iter().flat_map(|d| &d.owners).collect();
         for (entry, member) in draft.file.member.iter().zip(&draft.members) {
             let (Some(member), Some(at)) = (member, &entry.value.added_by) else {
                 continue;
@@ -74,6 +58,22 @@ pub(super) fn ended(code: &'static str, world: &World<'_>, report: &mut Report) 
                         .warning(code, at.span(), message)
                         .hint("extend it, or remove the entry"),
                 );
+            }
+        }
+        for value in draft
+            .file
+            .member
+            .iter()
+            .flat_map(|m| &m.value.completed)
+            .flat_map(|list| &list.value)
+        {
+            if let TextOr::Table(table) = &value.value
+                && let (Some(training), Some(at)) = (&table.training, &table.until)
+                && at.value.instant().is_ok_and(|until| until <= now)
+            {
+                let message = format!("the training `{}` has ended", training.value);
+                let warning = draft.warning(code, at.span(), message);
+                report.push(warning.hint("extend it once it is renewed, or remove it"));
             }
         }
         for (entry, rule) in draft.rules() {

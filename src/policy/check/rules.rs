@@ -7,7 +7,7 @@ use crate::{
     config::Provider,
     diagnostics::{Report, did_you_mean, nearest},
     document::Entry,
-    model::{EntitlementId, Person, ScheduleKey, ScheduleKind},
+    model::{EntitlementId, ScheduleKey, ScheduleKind},
     policy::{
         Rule,
         file::{EntitlementEntry, RuleEntry},
@@ -43,11 +43,12 @@ fn named<'a>(world: &World<'a>, draft: &Draft, wanted: &EntitlementId) -> Named<
             Named::Unknown
         };
     };
-    let delegate_to = owner.file.entitlement[index].value.delegate_to.as_ref();
-    let delegated = delegate_to.is_some_and(|list| list.value.iter().any(|project| project.value == draft.name.0));
+    let entry = &owner.file.entitlement[index];
+    let delegate_to = || entry.value.delegate_to.iter().flat_map(|list| &list.value);
+    let delegated = delegate_to().any(|to| to.project().is_some_and(|(name, _)| name == draft.name.0));
     if owner.name == draft.name || delegated {
         Named::Allowed
-    } else if owner.holes.explain(owner.file.entitlement[index].span(), "delegate_to") {
+    } else if owner.holes.explain(entry.span(), "delegate_to") || delegate_to().any(|to| to.project().is_none()) {
         Named::Undecided
     } else {
         Named::Refused(owner, index)
@@ -106,18 +107,17 @@ pub(super) fn no_consent(code: &'static str, world: &World<'_>, report: &mut Rep
                 continue;
             };
             let entry = &owner.file.entitlement[index];
-            let already = entry.value.delegate_to.iter().flat_map(|list| &list.value);
-            let mut delegates: Vec<String> = already.map(|p| format!("\"{}\"", p.value)).collect();
-            delegates.push(format!("\"{}\"", draft.name));
-            let owners: Vec<&str> = owner.owners.iter().map(Person::as_str).collect();
+            let list = match &entry.value.delegate_to {
+                Some(list) if !list.value.is_empty() => format!("to add \"{}\" to delegate_to", draft.name),
+                _ => format!("to write delegate_to = [\"{}\"]", draft.name),
+            };
             let message = format!(
                 "`{wanted}` belongs to {}, which has not delegated it to {}",
                 owner.name, draft.name
             );
             let hint = format!(
-                "ask {} to write delegate_to = [{}] in the entitlement at {}",
-                owners.join(" or "),
-                delegates.join(", "),
+                "ask {} {list} in the entitlement at {}",
+                world.whom_to_ask(owner),
                 owner.place(entry.span())
             );
             report.push(
@@ -164,14 +164,14 @@ pub(super) fn no_escalation_policies(code: &'static str, world: &World<'_>, repo
 
 pub(super) fn unmet_training(code: &'static str, world: &World<'_>, report: &mut Report) {
     for draft in world.drafts.iter().filter(|d| !d.holes.broken()) {
-        let completed: BTreeSet<&str> = draft
-            .file
-            .member
-            .iter()
-            .flat_map(|m| &m.value.completed)
-            .flat_map(|list| list.value.iter().map(|training| training.value.as_str()))
-            .collect();
-        for (at, training) in &draft.mentions.trainings {
+        let mut completed: BTreeSet<&str> = BTreeSet::new();
+        for member in draft.members.iter().flatten() {
+            let listed = world.trained.get(&member.person);
+            let listed = listed.into_iter().flat_map(|trainings| trainings.keys());
+            completed.extend(member.completed.keys().chain(listed).map(String::as_str));
+        }
+        let undecided = draft.members.iter().any(Option::is_none);
+        for (at, training) in draft.mentions.trainings.iter().filter(|_| !undecided) {
             if !completed.contains(training.as_str()) {
                 let message = format!("no member of {} has completed `{training}`", draft.name);
                 let hint = did_you_mean(training, completed.iter().copied().chain(["member"]))

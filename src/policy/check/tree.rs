@@ -1,6 +1,9 @@
 //! Projects form a tree, and what is owned is owned once.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use super::{Draft, World};
 use crate::{
@@ -24,19 +27,42 @@ pub(super) fn duplicate_project(code: &'static str, world: &World<'_>, report: &
     }
 }
 
-fn unknown_project(code: &'static str, world: &World<'_>, draft: &Draft, name: &At<String>, report: &mut Report) {
-    if world.complete && !world.by_name.contains_key(name.value.as_str()) {
-        let hint = did_you_mean(&name.value, world.by_name.keys().copied())
+fn unknown_project(
+    code: &'static str,
+    world: &World<'_>,
+    draft: &Draft,
+    (name, at): (&str, &Range<usize>),
+    report: &mut Report,
+) {
+    if world.complete && !world.by_name.contains_key(name) {
+        let hint = did_you_mean(name, world.by_name.keys().copied())
             .unwrap_or_else(|| "a project is a file of this directory with that name under [project]".to_owned());
-        let message = format!("there is no project `{}`", name.value);
-        report.push(draft.error(code, name.span(), message).hint(hint));
+        let message = format!("there is no project `{name}`");
+        report.push(draft.error(code, at, message).hint(hint));
     }
 }
 
 pub(super) fn unknown_parent(code: &'static str, world: &World<'_>, report: &mut Report) {
     for draft in world.drafts {
         if let Some(parent) = draft.parent() {
-            unknown_project(code, world, draft, parent, report);
+            unknown_project(code, world, draft, (&parent.value, parent.span()), report);
+        }
+    }
+}
+
+pub(super) fn not_a_root(code: &'static str, world: &World<'_>, report: &mut Report) {
+    let Some(roots) = &world.context.roots else { return };
+    for draft in world.drafts.iter().filter(|d| d.parent().is_none()) {
+        let section = draft.file.project.as_ref();
+        let explained = section.is_none_or(|section| draft.holes.explain(section.span(), "parent"));
+        if !explained && !draft.name.0.is_empty() && !roots.contains(&draft.name) {
+            let message = format!(
+                "{} has no parent and is not one of the `roots` in the configuration",
+                draft.name
+            );
+            let hint =
+                "name the project that it stands below as its `parent`, or ask the operator to add it to `roots`";
+            report.push(draft.error(code, &draft.name_span(), message).hint(hint));
         }
     }
 }
@@ -107,12 +133,12 @@ pub(super) fn owned_twice(code: &'static str, world: &World<'_>, report: &mut Re
 pub(super) fn unknown_delegate(code: &'static str, world: &World<'_>, report: &mut Report) {
     for draft in world.drafts {
         let lists = draft.file.entitlement.iter().flat_map(|e| &e.value.delegate_to);
-        for name in lists.flat_map(|list| &list.value) {
-            if name.value == draft.name.0 {
+        for (name, at) in lists.flat_map(|list| &list.value).flat_map(At::project) {
+            if name == draft.name.0 {
                 let message = "a project need not delegate to itself";
-                report.push(draft.error(code, name.span(), message).hint("remove it"));
+                report.push(draft.error(code, at, message).hint("remove it"));
             } else {
-                unknown_project(code, world, draft, name, report);
+                unknown_project(code, world, draft, (name, at), report);
             }
         }
     }

@@ -1,20 +1,22 @@
 //! Turns the entries of one policy file into validated values, and reports every value that cannot be one.
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{
-    CronWindow, Entitlement, Member, Rule,
-    file::{EntitlementEntry, MemberEntry, PolicyFile},
-};
+use super::{CronWindow, Delegation, Entitlement, Limits, Member, Rule, file::PolicyFile};
 use crate::{
     diagnostics::{Report, SourceFile},
-    document::{At, Entry, Findings, Holes, Parsed, Until, identity_store_id, unprintable},
-    model::{EntitlementId, GroupRef, Origin, PermissionSetRef, Person, ProjectName, ScheduleKey, Target},
+    document::{At, Entry, Findings, Holes, Parsed, Until, unprintable},
+    model::{EntitlementId, Origin, Person, ProjectName, ScheduleKey},
 };
 
+mod delegation;
+mod entitlement;
+mod member;
+mod project;
 mod rule;
+mod window;
 
 /// One file: as written, and as far as its values make sense. The lists run parallel to those in `file`.
 pub(super) struct Draft {
@@ -24,6 +26,7 @@ pub(super) struct Draft {
     /// Empty while the file names no project; then there is an error and no policy.
     pub(super) name: ProjectName,
     pub(super) owners: Vec<Person>,
+    pub(super) children: Option<Limits>,
     pub(super) entitlements: Vec<Option<Entitlement>>,
     pub(super) members: Vec<Option<Member>>,
     pub(super) rules: Vec<Option<Rule>>,
@@ -49,6 +52,15 @@ pub(super) struct Mentions {
     pub(super) windows: Vec<WindowMention>,
     /// The trainings that rules require.
     pub(super) trainings: Vec<(Range<usize>, String)>,
+    pub(super) delegations: Vec<DelegationMention>,
+}
+
+/// A delegation with its place and that of its end.
+pub(super) struct DelegationMention {
+    pub(super) span: Range<usize>,
+    pub(super) until: Range<usize>,
+    pub(super) entitlement: EntitlementId,
+    pub(super) delegation: Delegation,
 }
 
 /// What `requires` calls membership.
@@ -69,6 +81,9 @@ pub(super) fn lower(parsed: Parsed<PolicyFile>, origin_file: String, report: &mu
         mentions: Mentions::default(),
     };
     let owners = lowering.project(&value);
+    let children = project
+        .and_then(|p| p.value.children.as_ref())
+        .map(|c| lowering.children(c));
     let entitlements = value.entitlement.iter().map(|e| lowering.entitlement(e)).collect();
     let members = value.member.iter().map(|m| lowering.member(m)).collect();
     let rules = value.rule.iter().map(|r| lowering.rule(r)).collect();
@@ -81,6 +96,7 @@ pub(super) fn lower(parsed: Parsed<PolicyFile>, origin_file: String, report: &mu
         holes,
         name,
         owners,
+        children,
         entitlements,
         members,
         rules,
@@ -120,225 +136,22 @@ impl Lowering<'_> {
     }
 
     fn until(&mut self, until: Option<&At<Until>>) -> Option<Timestamp> {
-        let until = until?;
-        let instant = until.value.instant();
+        until.and_then(|until| self.date(until.span(), until.value.instant()))
+    }
+
+    fn date(&mut self, at: &Range<usize>, instant: Result<Timestamp, &'static str>) -> Option<Timestamp> {
         if let Err(message) = instant {
-            self.found.error("bad-date", until.span(), message, "");
+            self.found.error("bad-date", at, message, "");
         }
         instant.ok()
     }
 
-    fn project(&mut self, file: &PolicyFile) -> Vec<Person> {
-        let example = "a policy file begins with [project], name = \"payments\" and owners = [\"mira@example.com\"]";
-        let Some(section) = &file.project else {
-            if !self.found.holes.explain(&(0..0), "project") {
-                self.found
-                    .error("missing-key", &(0..0), "the file has no [project]", example);
-            }
-            return Vec::new();
-        };
-        let at = section.span().clone();
-        let project = &section.value;
-        if let Some(name) = self
-            .found
-            .required(project.name.as_ref(), &at, "[project]", "name", "\"payments\"")
-        {
-            self.found.name(&name.value, name.span());
-        }
-        self.text(project.context.as_ref());
-        let mut owners = Vec::new();
-        let list = self.found.required(
-            project.owners.as_ref(),
-            &at,
-            "[project]",
-            "owners",
-            "[\"mira@example.com\"]",
-        );
-        if let Some(list) = list {
-            if list.value.is_empty() && !self.found.holes.explain(list.span(), "") {
-                let hint = "name at least one person who consents to what this project grants";
-                self.found
-                    .error("no-owner", list.span(), "a project needs an owner", hint);
-            }
-            for owner in &list.value {
-                if let Some(person) = self.found.person(owner)
-                    && !owners.contains(&person)
-                {
-                    owners.push(person);
-                }
-            }
-        }
-        owners
-    }
-
-    fn entitlement(&mut self, entry: &Entry<EntitlementEntry>) -> Option<Entitlement> {
-        let at = entry.span();
-        let e = &entry.value;
-        let name = self
-            .found
-            .required(e.name.as_ref(), at, "[[entitlement]]", "name", "\"prod-admin\"");
-        let name = name.and_then(|name| self.found.name(&name.value, name.span()));
-        let target = self.target(entry);
-        let delegate_to = e.delegate_to.iter().flat_map(|list| &list.value);
-        Some(Entitlement {
-            id: EntitlementId {
-                project: self.project.clone(),
-                name: name?.to_owned(),
-            },
-            target: target?,
-            exclusive: e.exclusive.as_ref().is_some_and(|exclusive| exclusive.value),
-            min_holders: e.min_holders.as_ref().map_or(0, |floor| floor.value),
-            delegate_to: delegate_to.map(|project| ProjectName(project.value.clone())).collect(),
-            origin: self.origin(at),
-        })
-    }
-
-    fn target(&mut self, entry: &Entry<EntitlementEntry>) -> Option<Target> {
-        let at = entry.span();
-        let e = &entry.value;
-        let account = e.account.as_ref().and_then(|account| {
-            let valid = account.value.is_valid();
-            if !valid {
-                let hint = "an account id is twelve digits, with its leading zeros";
-                self.found
-                    .error("bad-account", account.span(), "this is not an AWS account id", hint);
-            }
-            valid.then(|| account.value.0.clone())
-        });
-        let permission_set = e.permission_set.as_ref().and_then(|set| self.permission_set(set));
-        let group = e.group.as_ref().and_then(|group| self.group(group));
-        match (&e.group, &e.account, &e.permission_set) {
-            (Some(both), Some(_), _) | (Some(both), _, Some(_)) => {
-                let message = "an entitlement is a group or a permission set in an account, not both";
-                self.found
-                    .error("two-targets", both.span(), message, "make two entitlements of it");
-                None
-            }
-            (Some(_), None, None) => group.map(Target::Group),
-            (None, Some(_), Some(_)) => Some(Target::Assignment {
-                account: account?,
-                permission_set: permission_set?,
-            }),
-            (None, Some(_), None) => {
-                let example = "\"AdministratorAccess\"";
-                self.found.required(
-                    None::<&()>,
-                    at,
-                    "[[entitlement]] with `account`",
-                    "permission_set",
-                    example,
-                );
-                None
-            }
-            (None, None, Some(_)) => {
-                let example = "\"111122223333\"";
-                self.found.required(
-                    None::<&()>,
-                    at,
-                    "[[entitlement]] with `permission_set`",
-                    "account",
-                    example,
-                );
-                None
-            }
-            (None, None, None) => {
-                if !["account", "permission_set", "group"]
-                    .iter()
-                    .any(|key| self.found.holes.explain(at, key))
-                {
-                    let hint = "add `account` and `permission_set`, or `group`";
-                    self.found
-                        .error("missing-key", at, "[[entitlement]] does not say what it grants", hint);
-                }
-                None
-            }
-        }
-    }
-
-    fn permission_set(&mut self, set: &At<String>) -> Option<PermissionSetRef> {
-        let text = &set.value;
-        if text.starts_with("arn:") {
-            let valid = text.bytes().all(|b| b.is_ascii_graphic()) && text.contains(":permissionSet/");
-            if !valid {
-                let hint = "it looks like arn:aws:sso:::permissionSet/ssoins-1234567890abcdef/ps-1234567890abcdef";
-                self.found.error(
-                    "bad-permission-set",
-                    set.span(),
-                    "this is not a permission set's ARN",
-                    hint,
-                );
-            }
-            return valid.then(|| PermissionSetRef::Arn(text.clone()));
-        }
-        // The pattern of `PermissionSetName` in the IAM Identity Center API.
-        let valid = (1..=32).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b));
+    fn training(&mut self, name: &str, at: &Range<usize>) -> Option<String> {
+        let valid = !name.trim().is_empty() && !name.chars().any(char::is_control);
         if !valid {
-            let hint = "a name has up to 32 letters, digits and _+=,.@- characters";
-            self.found.error(
-                "bad-permission-set",
-                set.span(),
-                "this is not a permission set's name",
-                hint,
-            );
-        }
-        valid.then(|| PermissionSetRef::Name(text.clone()))
-    }
-
-    fn group(&mut self, group: &At<String>) -> Option<GroupRef> {
-        let text = &group.value;
-        if identity_store_id(text) {
-            return Some(GroupRef::Id(text.clone()));
-        }
-        let valid = !text.trim().is_empty() && text.chars().count() <= 1024 && !text.chars().any(char::is_control);
-        if !valid {
-            let hint = "give the display name or the id of an Identity Center group";
             self.found
-                .error("bad-group", group.span(), "this is not a group's name", hint);
+                .error("bad-training", at, "this is not the name of a training", "");
         }
-        valid.then(|| GroupRef::Name(text.clone()))
-    }
-
-    fn member(&mut self, entry: &Entry<MemberEntry>) -> Option<Member> {
-        let at = entry.span();
-        let m = &entry.value;
-        let email = self
-            .found
-            .required(m.email.as_ref(), at, "[[member]]", "email", "\"alice@example.com\"");
-        let person = email.and_then(|email| self.found.person(email));
-        let added_by = m.added_by.as_ref().and_then(|email| self.found.person(email));
-        let reason = self.text(m.reason.as_ref());
-        let until = self.until(m.until.as_ref());
-        let mut completed = BTreeSet::new();
-        for training in m.completed.iter().flat_map(|list| &list.value) {
-            if training.value == MEMBER {
-                let message = "`member` is no training: being listed here is the membership";
-                self.found.error("bad-training", training.span(), message, "remove it");
-            }
-            completed.extend(self.training(training));
-        }
-        Some(Member {
-            person: person?,
-            added_by,
-            reason,
-            until,
-            completed,
-            origin: self.origin(at),
-        })
-    }
-
-    fn training(&mut self, training: &At<String>) -> Option<String> {
-        let valid = !training.value.trim().is_empty() && !training.value.chars().any(char::is_control);
-        if !valid {
-            self.found.error(
-                "bad-training",
-                training.span(),
-                "this is not the name of a training",
-                "",
-            );
-        }
-        valid.then(|| training.value.clone())
+        valid.then(|| name.to_owned())
     }
 }

@@ -1,30 +1,24 @@
-//! The values of one rule: what it names, what earns it, when, and with which margins.
+//! The values of one rule: what it names, what earns it, and with which margins.
 
 use std::{collections::BTreeSet, ops::Range};
 
-use jiff::{SignedDuration, tz::TimeZone};
+use jiff::SignedDuration;
 
 use super::{
     super::{
-        CronWindow, OnCall, Rule, Trigger,
-        file::{DuringEntry, OnCallTable, OnCallValue, RuleEntry},
-        window::{WindowLength, parse_cron},
+        OnCall, Rule, Trigger,
+        file::{OnCallTable, RuleEntry, TextOr},
     },
-    Lowering, MEMBER, WindowMention,
+    Lowering, MEMBER,
 };
 use crate::{
-    diagnostics::{Diagnostic, did_you_mean},
+    diagnostics::Diagnostic,
     document::{At, Entry},
     model::{EntitlementId, ProjectName, ScheduleKey, ScheduleKind, SourceName},
 };
 
 /// Longer than this before or after duty is not duty any more.
 const LONGEST_MARGIN: SignedDuration = SignedDuration::from_hours(24);
-/// A window that lasts longer is a membership.
-const LONGEST_WINDOW: SignedDuration = SignedDuration::from_hours(31 * 24);
-
-/// No pattern starts windows more often than every minute.
-const SHORTEST_WINDOW: SignedDuration = SignedDuration::from_mins(1);
 
 impl Lowering<'_> {
     pub(super) fn rule(&mut self, entry: &Entry<RuleEntry>) -> Option<Rule> {
@@ -54,7 +48,7 @@ impl Lowering<'_> {
             // Trainings are recorded on members, so one who completed a training is a member.
             member = true;
             if required.value != MEMBER {
-                let training = self.training(required);
+                let training = self.training(&required.value, required.span());
                 let mention = training.iter().map(|name| (required.span().clone(), name.clone()));
                 self.mentions.trainings.extend(mention);
                 trainings.extend(training);
@@ -77,6 +71,7 @@ impl Lowering<'_> {
             lead,
             linger,
             until,
+            delegation: None,
             origin: self.origin(at),
         })
     }
@@ -145,16 +140,16 @@ impl Lowering<'_> {
         }
     }
 
-    fn on_call(&mut self, on_call: &At<OnCallValue>) -> Option<OnCall> {
+    fn on_call(&mut self, on_call: &At<TextOr<OnCallTable>>) -> Option<OnCall> {
         let table = match &on_call.value {
-            OnCallValue::Schedule(text) => {
+            TextOr::Text(text) => {
                 return Some(OnCall {
                     schedule: self.schedule(text, on_call.span(), ScheduleKind::Schedule)?,
                     levels: None,
                     permanent: false,
                 });
             }
-            OnCallValue::Table(table) => table,
+            TextOr::Table(table) => table,
         };
         let schedule = self.on_call_target(table, on_call.span());
         let levels = table.levels.as_ref().map(|levels| {
@@ -215,7 +210,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn schedule(&mut self, text: &str, at: &Range<usize>, kind: ScheduleKind) -> Option<ScheduleKey> {
+    pub(super) fn schedule(&mut self, text: &str, at: &Range<usize>, kind: ScheduleKind) -> Option<ScheduleKey> {
         // Ids become parts of URLs, so nothing else is let through.
         let plain = |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
         match text.split_once('/') {
@@ -233,94 +228,6 @@ impl Lowering<'_> {
                     "write source/ID, such as pagerduty/PABC123; an id has letters, digits, dashes and underscores";
                 self.found
                     .error("bad-schedule", at, "this does not name a schedule", hint);
-                None
-            }
-        }
-    }
-
-    fn during(&mut self, entry: &Entry<DuringEntry>) -> Option<CronWindow> {
-        let at = entry.span();
-        let d = &entry.value;
-        let cron = self
-            .found
-            .required(d.cron.as_ref(), at, "`during`", "cron", "\"0 9 * * MON-FRI\"");
-        let cron = cron.and_then(|pattern| match parse_cron(&pattern.value) {
-            Ok(cron) => Some(cron),
-            Err(message) => {
-                let hint = "such as \"0 9 * * MON-FRI\": minute, hour, day of month, month, day of week";
-                self.found.error("bad-cron", pattern.span(), message, hint);
-                None
-            }
-        });
-        let zone = self
-            .found
-            .required(d.zone.as_ref(), at, "`during`", "zone", "\"Europe/Berlin\"");
-        let zone = zone.and_then(|name| match TimeZone::get(&name.value) {
-            Ok(zone) => Some(zone),
-            Err(_) => {
-                let known: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-                let hint = did_you_mean(&name.value, known.iter().map(String::as_str));
-                let hint = hint.unwrap_or_else(|| "give an IANA name, such as \"Europe/Berlin\" or \"UTC\"".to_owned());
-                self.found
-                    .error("unknown-zone", name.span(), "there is no such time zone", hint);
-                None
-            }
-        });
-        let length = self.window_length(entry);
-        let cron = cron?;
-        let at = d.cron.as_ref()?.span();
-        let text = |value: &Option<At<String>>| value.as_ref().map(|at| at.value.clone());
-        let end = d.length.as_ref().or(d.until.as_ref());
-        // A pattern that never fires is a mistake in every zone, so it is looked at even where zone or length is wrong.
-        self.mentions.windows.push(WindowMention {
-            cron: at.clone(),
-            length: end.map_or(at, At::span).clone(),
-            window: CronWindow {
-                cron: cron.clone(),
-                length: length.unwrap_or(WindowLength::For(SHORTEST_WINDOW)),
-                zone: zone.clone().unwrap_or(TimeZone::UTC),
-            },
-            text: format!("{:?}", (text(&d.cron), text(&d.length), text(&d.until), text(&d.zone))),
-        });
-        Some(CronWindow {
-            cron,
-            length: length?,
-            zone: zone?,
-        })
-    }
-
-    fn window_length(&mut self, entry: &Entry<DuringEntry>) -> Option<WindowLength> {
-        let at = entry.span();
-        match (&entry.value.length, &entry.value.until) {
-            (Some(_), Some(until)) => {
-                let hint = "`for` is elapsed time, `until` is the clock in the zone; keep the one that is meant";
-                self.found.error(
-                    "two-lengths",
-                    until.span(),
-                    "a window has `for` or `until`, not both",
-                    hint,
-                );
-                None
-            }
-            (Some(text), None) => {
-                let bounds = SHORTEST_WINDOW..=LONGEST_WINDOW;
-                self.found.duration(text, bounds).map(WindowLength::For)
-            }
-            (None, Some(text)) => {
-                let time = text.value.parse().map(WindowLength::Until);
-                if time.is_err() {
-                    let hint = "write hours and minutes, such as \"18:00\"";
-                    self.found
-                        .error("bad-time", text.span(), "this is not a time of day", hint);
-                }
-                time.ok()
-            }
-            (None, None) => {
-                if !self.found.holes.explain(at, "for") && !self.found.holes.explain(at, "until") {
-                    let hint = "add for = \"9h\" (elapsed) or until = \"18:00\" (clock in the zone)";
-                    self.found
-                        .error("missing-key", at, "`during` does not say how long", hint);
-                }
                 None
             }
         }

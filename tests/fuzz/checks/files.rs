@@ -38,6 +38,7 @@ pub(crate) fn policy(input: &[u8]) {
             source("pagerduty", Some(Provider::Pagerduty)),
             source("opsgenie", Some(Provider::Opsgenie)),
         ])),
+        roots: None,
         now: Some(NOW),
     };
     let unknown = PolicyContext::default();
@@ -49,6 +50,7 @@ pub(crate) fn policy(input: &[u8]) {
             }
             complete(&policy, text.split(NEXT_FILE));
             consistent(&policy);
+            within_limits(&policy);
             let (again, _) = load(&unknown).expect("what is not known about sources and time is no mistake");
             assert_eq!(
                 again, policy,
@@ -95,9 +97,20 @@ fn consistent(policy: &Policy) {
                 .entitlement(&rule.entitlement)
                 .expect("a rule names what is there");
             assert!(
-                rule.entitlement.project == *name || owned.delegate_to.contains(name),
+                rule.entitlement.project == *name
+                    || owned
+                        .delegate_to
+                        .iter()
+                        .any(|d| d.project == *name && d.allows(&rule.trigger)),
                 "{name} gives away {} without consent",
                 rule.entitlement
+            );
+            let rests_on = rule.delegation.as_ref().filter(|d| d.allows(&rule.trigger));
+            assert_eq!(rests_on.is_some(), rule.entitlement.project != *name, "{rule:?}");
+            let end = rests_on.and_then(|d| d.until);
+            assert!(
+                end.is_none_or(|end| rule.until.is_some_and(|until| until <= end)),
+                "outlives its delegation: {rule:?}"
             );
             assert!((SignedDuration::ZERO..=day).contains(&rule.lead), "{rule:?}");
             assert!((SignedDuration::ZERO..=day).contains(&rule.linger), "{rule:?}");
@@ -112,6 +125,37 @@ fn consistent(policy: &Policy) {
                     super::time::in_order(window, range, &window.intervals(range));
                 }
             }
+        }
+    }
+}
+
+/// Nothing below a project is beyond its limits, and nothing from below is granted past them.
+fn within_limits(policy: &Policy) {
+    for (name, project) in &policy.projects {
+        let limits: Vec<_> = policy.lineage(name).skip(1).flat_map(|p| &p.children).collect();
+        for entitlement in project.entitlements.values() {
+            assert!(
+                limits.iter().all(|l| l.exclude(&entitlement.target).is_empty()),
+                "{entitlement:?}"
+            );
+        }
+        for member in project.members.values() {
+            let lasts = member
+                .since
+                .zip(member.until)
+                .map(|(since, until)| since.duration_until(until));
+            let short = |longest| lasts.is_some_and(|lasts| lasts <= longest);
+            assert!(
+                limits.iter().all(|l| l.longest_membership.is_none_or(short)),
+                "{member:?}"
+            );
+        }
+        for rule in &project.rules {
+            assert!(rule.member || limits.iter().all(|l| l.may_drop_member), "{rule:?}");
+            let owned = policy
+                .entitlement(&rule.entitlement)
+                .expect("a rule names what is there");
+            assert!(limits.iter().all(|l| l.exclude(&owned.target).is_empty()), "{rule:?}");
         }
     }
 }

@@ -1,0 +1,93 @@
+//! What others ask of a policy.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::{Entitlement, Member, Policy, Project, Rule, Trigger};
+use crate::model::{
+    EntitlementId, Interval, Person, ProjectName, ScheduleKey,
+    spans::{common, merged},
+};
+
+impl Policy {
+    /// The project and those above it, the nearest first.
+    pub fn lineage<'a>(&'a self, name: &ProjectName) -> impl Iterator<Item = &'a Project> + use<'a> {
+        let first = self.projects.get(name);
+        std::iter::successors(first, |project| self.projects.get(project.parent.as_ref()?))
+    }
+
+    /// The entitlement with this id.
+    #[must_use]
+    pub fn entitlement(&self, id: &EntitlementId) -> Option<&Entitlement> {
+        self.projects.get(&id.project)?.entitlements.get(&id.name)
+    }
+
+    /// All entitlements, sorted by id.
+    pub fn entitlements(&self) -> impl Iterator<Item = &Entitlement> {
+        self.projects.values().flat_map(|p| p.entitlements.values())
+    }
+
+    /// Whether any rule could let the person hold the entitlement at `at`, whoever is on call: its membership key is
+    /// there, its trainings are done, and neither it nor the membership has ended.
+    #[must_use]
+    pub fn could_hold(&self, id: &EntitlementId, person: &Person, at: Timestamp) -> bool {
+        let ended = |until: Option<Timestamp>| until.is_some_and(|until| until <= at);
+        let allows = |project: &Project, rule: &Rule| {
+            let keys = match project.members.get(person) {
+                Some(member) => member.qualified(&rule.trainings).iter().any(|span| span.contains(at)),
+                None => false,
+            };
+            !ended(rule.until) && (keys || (!rule.member && rule.trainings.is_empty()))
+        };
+        let rules = self.projects.values().flat_map(|p| p.rules.iter().map(move |r| (p, r)));
+        rules
+            .into_iter()
+            .any(|(project, rule)| rule.entitlement == *id && allows(project, rule))
+    }
+
+    /// Every schedule that some rule names, sorted.
+    #[must_use]
+    pub fn schedules(&self) -> BTreeSet<ScheduleKey> {
+        let mut keys = BTreeSet::new();
+        for rule in self.projects.values().flat_map(|p| &p.rules) {
+            if let Trigger::OnCall(on_call) = &rule.trigger {
+                keys.insert(on_call.schedule.clone());
+            }
+        }
+        keys
+    }
+}
+
+impl Member {
+    /// From when until when the membership holds; `None` when it never does.
+    #[must_use]
+    pub fn valid(&self) -> Option<Interval> {
+        Interval::new(
+            self.since.unwrap_or(Timestamp::MIN),
+            self.until.unwrap_or(Timestamp::MAX),
+        )
+    }
+
+    /// Whether the membership holds at `at`.
+    #[must_use]
+    pub fn holds_at(&self, at: Timestamp) -> bool {
+        self.valid().is_some_and(|valid| valid.contains(at))
+    }
+
+    /// When a training of theirs counts, whether or not the membership holds.
+    #[must_use]
+    pub fn trained(&self, training: &str) -> Vec<Interval> {
+        let all = self.completed.get(training).into_iter().flatten();
+        merged(all.map(|completion| completion.valid).collect())
+    }
+
+    /// When the membership holds and all of these trainings count.
+    #[must_use]
+    pub fn qualified<'a>(&self, trainings: impl IntoIterator<Item = &'a String>) -> Vec<Interval> {
+        let valid: Vec<Interval> = self.valid().into_iter().collect();
+        trainings
+            .into_iter()
+            .fold(valid, |spans, training| common(&spans, &self.trained(training)))
+    }
+}
