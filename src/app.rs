@@ -22,7 +22,7 @@ use crate::http::{self, Health, Site};
 use crate::iam_policy::{Place, iam_policy};
 use crate::identity_center::{Client, Slots};
 use crate::ledger::{Ledger, LedgerError, StoredSnapshots};
-use crate::live::LiveCache;
+use crate::live::{LiveCache, SILENCE};
 use crate::metrics::Metrics;
 use crate::model::{EntitlementId, Interval, Person};
 use crate::policy::{self, Policy, PolicyContext};
@@ -222,6 +222,7 @@ async fn reconciler(
             ledger.clone(),
             Slots::new(config.identity_center.assignments_in_flight),
             config.identity_center.operation_timeout,
+            config.pause_file.clone(),
         )
     });
     let snapshots = ledger.load_snapshots().await?;
@@ -538,7 +539,8 @@ async fn daemon(path: &Path) -> anyhow::Result<u8> {
     metrics.policy_loaded(true, &in_force.policy().revision, clock.now());
     let sources = build_sources(&config, &calls, &clock)?;
     let ledger = Ledger::open(&config.ledger, &config.owner_id, clock.now()).await?;
-    let reconciler = reconciler(&config, calls, &clock, ledger).await?;
+    let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
+    reconciler.live = LiveCache::going_on_after(SILENCE);
     let (policy_shown, policy_seen) = watch::channel(Arc::clone(in_force.policy()));
     let health = Arc::new(Health::new(
         sources.keys().cloned(),
@@ -561,7 +563,9 @@ async fn daemon(path: &Path) -> anyhow::Result<u8> {
         tokio::spawn(http::serve(listener, site, std::future::pending()));
     }
     let policy = Arc::clone(in_force.policy());
-    let files = Files::watch(in_force, path.to_owned(), reader_of(path.to_owned()))
+    let pause_file = config.pause_file.clone();
+    let paused = pause_file.try_exists().unwrap_or(true);
+    let files = Files::watch(in_force, path.to_owned(), pause_file, reader_of(path.to_owned()))
         .context("cannot start the thread that watches the files")?;
     let daemon = Daemon {
         clock,
@@ -572,6 +576,7 @@ async fn daemon(path: &Path) -> anyhow::Result<u8> {
         sources,
         metrics,
         health,
+        paused,
         policy_shown,
     };
     daemon.run().await?;

@@ -226,6 +226,6 @@ fn board(config: &Config, policy: &Policy, survey: &Survey) -> Board {
         mode: config.mode.as_str().to_owned(),
         problems: survey.problems.clone(),
         drift: survey.plan.drift.iter().map(Into::into).collect(),
-        next_boundary: survey.timeline.next_boundary(survey.at),
+        next_boundary: survey.next_boundary,
     }
 }
