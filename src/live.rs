@@ -1,12 +1,13 @@
 //! Keeps the live state between complete reads and reads it anew where it matters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
-use crate::identity_center::{AwsError, ChangeKind, Holders, Read};
+use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Read};
 use crate::model::{PrincipalId, ResolvedTarget};
 use crate::plan::Key;
 
@@ -26,13 +27,36 @@ pub struct Audit {
 /// waiting for long.
 pub const AUDIT: usize = 40;
 
+/// How long a daemon's pass waits for AWS to answer anything at all about the live state before it goes on without what
+/// is missing: one account that hangs must not make every other hand-off late.
+pub const SILENCE: Duration = Duration::from_secs(5);
+
+/// A read that has ended: of what, begun when, and what it said.
+type Ended = (ResolvedTarget, Timestamp, Result<Holders, AwsError>);
+
 /// The live state of managed targets, each with the instant of its last complete read.
 #[derive(Debug, Default)]
 pub struct LiveCache {
     targets: BTreeMap<ResolvedTarget, (Timestamp, Holders)>,
+    /// How long nothing may be answered before a pass goes on; `None` waits for every read.
+    silence: Option<Duration>,
+    reads: JoinSet<Ended>,
+    /// What the reads under way are about.
+    under_way: HashMap<Id, ResolvedTarget>,
+    /// What a pass went on without. It is read beside the passes until it answers again.
+    slow: BTreeSet<ResolvedTarget>,
 }
 
 impl LiveCache {
+    /// A cache for passes that go on without targets when AWS answers nothing for `silence`.
+    #[must_use]
+    pub fn going_on_after(silence: Duration) -> Self {
+        Self {
+            silence: Some(silence),
+            ..Self::default()
+        }
+    }
+
     /// Reads every target in `suspects` and the oldest others of `wanted` that the audit calls for, drops
     /// those not wanted any more, and returns the errors by target. A target that could not be read is not in
     /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
@@ -45,7 +69,13 @@ impl LiveCache {
         audit: Audit,
         at: Timestamp,
     ) -> BTreeMap<ResolvedTarget, AwsError> {
+        let mut errors = BTreeMap::new();
+        let mut answered = BTreeSet::new();
+        while let Some(ended) = self.reads.try_join_next_with_id() {
+            answered.extend(self.take(ended, confirmed, &mut errors));
+        }
         self.targets.retain(|target, _| wanted.contains(target));
+        self.slow.retain(|target| wanted.contains(target));
         let read_at = |target: &&ResolvedTarget| self.targets.get(*target).map(|(read_at, _)| *read_at);
         let is_old =
             |target: &&ResolvedTarget| read_at(target).is_none_or(|t| audit.older_than <= t.duration_until(at));
@@ -57,32 +87,66 @@ impl LiveCache {
         oldest.sort_by_key(|target| read_at(target));
         oldest.truncate(audit.at_most);
         let due: Vec<_> = wanted.intersection(suspects).chain(oldest).cloned().collect();
-        let mut reads = JoinSet::new();
         for target in due {
-            let reader = Arc::clone(reader);
-            reads.spawn(async move {
-                let holders = reader.holders(&target).await;
-                (target, holders)
+            if answered.contains(&target) || self.under_way.values().any(|t| *t == target) {
+                continue;
+            }
+            let (reader, asked) = (Arc::clone(reader), target.clone());
+            let read = self.reads.spawn(async move {
+                let holders = reader.holders(&asked).await;
+                (asked, at, holders)
             });
+            self.under_way.insert(read.id(), target);
         }
-        let mut errors = BTreeMap::new();
-        while let Some(read) = reads.join_next().await {
-            match read {
-                Ok((target, Ok(mut holders))) => {
-                    for ((_, principal), kind) in confirmed.iter().filter(|((t, _), _)| *t == target) {
-                        overlay(&mut holders, principal, *kind);
-                    }
-                    self.targets.insert(target, (at, holders));
-                }
-                Ok((target, Err(error))) => {
-                    self.targets.remove(&target);
-                    errors.insert(target, error);
-                }
-                // A reader that panicked leaves its target as it was, and old targets are read again in the next pass.
-                Err(error) => tracing::error!(%error, "a read of the live state broke off"),
+        while self.under_way.values().any(|target| !self.slow.contains(target)) {
+            let next = self.reads.join_next_with_id();
+            let ended = match self.silence {
+                Some(silence) => tokio::time::timeout(silence, next).await,
+                None => Ok(next.await),
+            };
+            match ended {
+                Ok(Some(ended)) => drop(self.take(ended, confirmed, &mut errors)),
+                Ok(None) => break,
+                Err(_elapsed) => self.slow.extend(self.under_way.values().cloned()),
             }
         }
+        for target in self.under_way.values().filter(|target| wanted.contains(*target)) {
+            self.targets.remove(target);
+            errors.insert(target.clone(), unanswered());
+        }
         errors
+    }
+
+    /// Takes in a read that has ended and tells of what. One of an earlier pass speaks of the time when it was begun.
+    fn take(
+        &mut self,
+        ended: Result<(Id, Ended), JoinError>,
+        confirmed: &BTreeMap<Key, ChangeKind>,
+        errors: &mut BTreeMap<ResolvedTarget, AwsError>,
+    ) -> Option<ResolvedTarget> {
+        match ended {
+            Ok((id, (target, begun, Ok(mut holders)))) => {
+                self.under_way.remove(&id);
+                self.slow.remove(&target);
+                for ((_, principal), kind) in confirmed.iter().filter(|((t, _), _)| *t == target) {
+                    overlay(&mut holders, principal, *kind);
+                }
+                self.targets.insert(target.clone(), (begun, holders));
+                Some(target)
+            }
+            Ok((id, (target, _, Err(error)))) => {
+                self.under_way.remove(&id);
+                self.targets.remove(&target);
+                errors.insert(target.clone(), error);
+                Some(target)
+            }
+            // A reader that panicked leaves its target as it was, and old targets are read again in the next pass.
+            Err(error) => {
+                let target = self.under_way.remove(&error.id());
+                tracing::error!(%error, "a read of the live state broke off");
+                target
+            }
+        }
     }
 
     /// The live state by target.
@@ -99,6 +163,15 @@ impl LiveCache {
         if let Some((_, holders)) = self.targets.get_mut(&key.0) {
             overlay(holders, &key.1, kind);
         }
+    }
+}
+
+fn unanswered() -> AwsError {
+    AwsError {
+        operation: "read of the live state",
+        kind: AwsErrorKind::Unreachable,
+        message: "AWS has not answered yet; it is asked beside the passes, which go on without it".to_owned(),
+        outcome_unknown: false,
     }
 }
 

@@ -17,6 +17,8 @@ use crate::text::clean;
 
 /// How long before a known hand-off its schedule is read once more.
 const BEFORE_EDGES: SignedDuration = SignedDuration::from_secs(10);
+/// How soon a schedule whose read failed is read again; twice as late after every further failure, up to the poll.
+const AFTER_FAILURE: SignedDuration = SignedDuration::from_secs(10);
 /// The longest sleep, so that a resumed host reads soon whatever its clocks say.
 const LONGEST_SLEEP: SignedDuration = SignedDuration::from_secs(30);
 
@@ -128,9 +130,11 @@ impl Poller {
     pub async fn run(mut self, source: Arc<dyn Source>) {
         let mut due: BTreeMap<ScheduleKey, Timestamp> = BTreeMap::new();
         let mut unstored = None;
+        let mut failures: BTreeMap<ScheduleKey, u32> = BTreeMap::new();
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             due.retain(|key, _| wanted.schedules.contains(key));
+            failures.retain(|key, _| wanted.schedules.contains(key));
             for key in wanted.schedules.iter().filter(|key| key.source == *source.name()) {
                 due.entry(key.clone()).or_insert(Timestamp::MIN);
             }
@@ -140,8 +144,17 @@ impl Poller {
                 let result = source
                     .read(key, window(now, wanted.horizon, self.ledger.reads_back_to()))
                     .await;
+                let poll = if result.is_ok() {
+                    failures.remove(key);
+                    wanted.poll
+                } else {
+                    let before = failures.entry(key.clone()).or_default();
+                    let soon = AFTER_FAILURE.saturating_mul(1 << (*before).min(12));
+                    *before = before.saturating_add(1);
+                    wanted.poll.min(soon)
+                };
                 self.take(result, &mut unstored).await;
-                due.insert(key.clone(), self.next_read(key, now, wanted.poll).await);
+                due.insert(key.clone(), self.next_read(key, now, poll).await);
                 if due.values().all(|t| now < *t) {
                     self.health.source_read(source.name());
                     self.news.notify_one();

@@ -176,7 +176,7 @@ impl Reconciler {
             mode: config.mode.as_str().to_owned(),
             problems: survey.problems.clone(),
             drift: survey.plan.drift.iter().map(Into::into).collect(),
-            next_boundary: survey.timeline.next_boundary(survey.at),
+            next_boundary: survey.next_boundary,
             unseen_since: None,
         };
         if !board.problems.is_empty() {

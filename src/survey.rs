@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::desired::{Desired, Snapshots, Timeline};
 use crate::guard::{self, Conditions, Floor, Verdict};
-use crate::identity_center::{AwsError, ChangeKind, Holders, Instance, Read, Resolution, UserPin};
+use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read, Resolution, UserPin};
 use crate::ledger::{Bar, LastTry, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
 use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey, Snapshot, SourceName};
@@ -65,6 +65,8 @@ pub struct Survey {
     pub problems: Vec<Problem>,
     /// Targets that could not be read or resolved; with nothing else, the survey is complete.
     pub unresolved: usize,
+    /// The next instant at which something begins or ends by the newest snapshots, by what was foreseen, or by the record.
+    pub next_boundary: Option<Timestamp>,
 }
 
 /// Which instant a survey speaks of.
@@ -115,7 +117,11 @@ pub async fn survey(
     let foreseen = Timeline::build(policy, &settled, &config.identities, ahead(LONGEST_READ));
 
     let targets = plan::refuse_shared_targets(resolve_targets(reader, policy).await);
-    let people = people_of(&timeline, &foreseen, began);
+    let mut people = people_of(&timeline, &foreseen, began);
+    if policy.entitlements().any(|e| e.exclusive) {
+        // Whoever holds an exclusive entitlement without us is known by name only if they are looked up.
+        people.extend(config.limits.protected.iter().cloned());
+    }
     let people = resolve_people(reader, config, people).await;
     let managed: BTreeSet<ResolvedTarget> = targets
         .values()
@@ -145,13 +151,22 @@ pub async fn survey(
         at_most: audit,
         older_than: config.timing.audit,
     };
-    let errors = live
+    let mut errors = live
         .refresh(reader, &managed, &suspects, &record.confirmed, audit, began)
         .await;
-    let holders = live.holders();
+    let mut holders = live.holders();
+    // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
+    let meant: BTreeSet<&ResolvedTarget> = targets.values().flatten().collect();
+    let gone =
+        |target: &ResolvedTarget, error: &AwsError| error.kind == AwsErrorKind::NotFound && !meant.contains(target);
+    for (target, _) in errors.extract_if(.., |target, error| gone(target, error)) {
+        holders.insert(target, Holders::default());
+    }
 
     let at = when.instant();
-    let (desired, predicted) = (timeline.at(at), foreseen.at(at));
+    let (mut desired, predicted) = (timeline.at(at), foreseen.at(at));
+    let vanished = guard::vanished(&newest, &settled, at, config.timing.max_staleness);
+    let stand_in = stand_in(&mut desired, &predicted, &vanished, &record.owned);
     let plan = plan::plan(&Inputs {
         at,
         desired: &desired,
@@ -168,6 +183,7 @@ pub async fn survey(
     let wanted = |id: &EntitlementId, person: &Person| desired.calls_for(id, person) && !barred(person);
     problems.extend(unfinished::unsettled(&record.unsettled, wanted, at));
     problems.extend(source_problems(config, policy, stored, &newest, at));
+    problems.extend(stand_in);
     let problems = collapse(problems);
 
     let of_kind = |is_kind: fn(ProblemKind) -> bool| -> BTreeSet<ResolvedTarget> {
@@ -176,6 +192,16 @@ pub async fn survey(
             .cloned()
             .collect()
     };
+    let mut unresolved_people = of_kind(|kind| kind == ProblemKind::PersonUnresolved);
+    let protected = |person: &&Person| config.limits.protected.contains(person);
+    if people
+        .iter()
+        .any(|(person, found)| protected(&person) && found.is_err())
+    {
+        // Any stranger may then be somebody who is protected.
+        let exclusive = policy.entitlements().filter(|e| e.exclusive);
+        unresolved_people.extend(exclusive.filter_map(|e| targets.get(&e.id)?.clone().ok()));
+    }
     let in_flight_grants = record
         .in_flight
         .iter()
@@ -194,13 +220,20 @@ pub async fn survey(
         emptied: &guard::emptied(&newest, &settled, at),
         clock_skew: clock_skew(config, &newest, at),
         unidentified: &of_kind(ProblemKind::is_not_knowing),
-        unresolved: &of_kind(|kind| kind == ProblemKind::PersonUnresolved),
+        unresolved: &unresolved_people,
         in_flight_grants: &in_flight_grants,
         owned: record.owned.len(),
         approved_digest,
     };
     let verdict = guard::guard(&plan, &conditions);
     let unresolved = targets.values().filter(|t| t.is_err()).count() + errors.len();
+    let recorded_ends = record.owned.values().flat_map(|owned| &owned.causes);
+    let next_boundary = recorded_ends
+        .filter(|cause| cause.end_known && at < cause.held.end())
+        .map(|cause| cause.held.end())
+        .chain(timeline.next_boundary(at))
+        .chain(foreseen.next_boundary(at))
+        .min();
     Ok(Survey {
         at,
         instance,
@@ -210,7 +243,50 @@ pub async fn survey(
         verdict,
         problems,
         unresolved,
+        next_boundary,
     })
+}
+
+/// A schedule that from one read to the next has nobody at any time to come is not believed at once: hand-offs that were
+/// known before go on meanwhile. Whoever holds the entitlement already is left to the guards. Returns what to tell people.
+fn stand_in(
+    desired: &mut Desired,
+    predicted: &Desired,
+    vanished: &BTreeSet<ScheduleKey>,
+    owned: &BTreeMap<Key, Owned>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let held: BTreeSet<(&EntitlementId, &Person)> = owned.values().map(|o| (&o.entitlement, &o.person)).collect();
+    for (entitlement, holders) in &predicted.holders {
+        for (person, causes) in holders
+            .iter()
+            .filter(|(person, _)| !held.contains(&(entitlement, *person)))
+        {
+            for cause in causes {
+                let Some(key) = cause.schedule().filter(|key| vanished.contains(*key)) else {
+                    continue;
+                };
+                let here = desired.holders.entry(entitlement.clone()).or_default();
+                let causes = here.entry(person.clone()).or_default();
+                if causes.contains(cause) {
+                    continue;
+                }
+                causes.push(cause.clone());
+                problems.push(Problem {
+                    entitlement: Some(entitlement.clone()),
+                    person: Some(person.clone()),
+                    schedule: Some(key.clone()),
+                    ..Problem::new(
+                        ProblemKind::ScheduleNotice,
+                        format!(
+                            "{key} suddenly has nobody on call for all time to come; until it has said so for the notice period, {person} takes over {entitlement} as was known before"
+                        ),
+                    )
+                });
+            }
+        }
+    }
+    problems
 }
 
 fn target_problems(

@@ -206,6 +206,7 @@ async fn reconciler(
             ledger.clone(),
             Slots::new(config.identity_center.assignments_in_flight),
             config.identity_center.operation_timeout,
+            config.pause_file.clone(),
         )
     });
     if let Some(applier) = &applier {

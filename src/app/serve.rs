@@ -13,6 +13,7 @@ use crate::daemon::files::{Files, ReadConfig};
 use crate::daemon::{Daemon, in_force::InForce};
 use crate::http::{self, Health, Site};
 use crate::ledger::Ledger;
+use crate::live::{LiveCache, SILENCE};
 use crate::metrics::Metrics;
 use crate::secret::{ProcessEnv, Secrets};
 use crate::telemetry::ApiCalls;
@@ -34,7 +35,8 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
     metrics.policy_loaded(true, &in_force.policy().revision, clock.now());
     let sources = build_sources(&config, &calls, &clock)?;
     let ledger = Ledger::open(&config.ledger, &config.owner_id, clock.now()).await?;
-    let reconciler = reconciler(&config, calls, &clock, ledger).await?;
+    let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
+    reconciler.live = LiveCache::going_on_after(SILENCE);
     let (policy_shown, policy_seen) = watch::channel(Arc::clone(in_force.policy()));
     let health = Arc::new(Health::new(
         sources.keys().cloned(),
@@ -57,7 +59,9 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         tokio::spawn(http::serve(listener, site, std::future::pending()));
     }
     let policy = Arc::clone(in_force.policy());
-    let files = Files::watch(in_force, path.to_owned(), reader_of(path.to_owned()))
+    let pause_file = config.pause_file.clone();
+    let paused = pause_file.try_exists().unwrap_or(true);
+    let files = Files::watch(in_force, path.to_owned(), pause_file, reader_of(path.to_owned()))
         .context("cannot start the thread that watches the files")?;
     let daemon = Daemon {
         clock,
@@ -68,6 +72,7 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         sources,
         metrics,
         health,
+        paused,
         policy_shown,
     };
     daemon.run().await?;

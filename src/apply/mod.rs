@@ -4,6 +4,7 @@
 //! flight: a slow operation never keeps another hand-off waiting. A revoke waits for the grants of its target first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub struct Applier {
     slots: Slots,
     group_changes: Semaphore,
     operation_timeout: Duration,
+    pause_file: PathBuf,
     state: Mutex<State>,
     ended: Notify,
     news: Notify,
@@ -95,13 +97,15 @@ impl State {
             }
             End::Failed(message) | End::Unsettled(message) | End::Deferred(message) => {
                 let tries = self.failures.get(&key).map_or(0, |f| f.tries);
-                let pause = SignedDuration::from_secs(5 << tries.min(6));
+                // A revoke that was not even tried owes AWS no pause: it goes when its grant has come or patience ends.
+                let deferred = matches!(end, End::Deferred(_));
+                let pause = SignedDuration::from_secs(if deferred { 0 } else { 5 << tries.min(6) });
                 let failure = Failure {
                     last: LastTry {
                         at: now,
                         why: message.clone(),
                     },
-                    tries: tries.saturating_add(1),
+                    tries: tries.saturating_add(u32::from(!deferred)),
                     not_before: now.saturating_add(pause).unwrap_or(now),
                 };
                 self.failures.insert(key, failure);
@@ -120,6 +124,7 @@ impl Applier {
         ledger: Ledger,
         slots: Slots,
         operation_timeout: Duration,
+        pause_file: PathBuf,
     ) -> Arc<Self> {
         Arc::new(Self {
             clock,
@@ -129,6 +134,7 @@ impl Applier {
             slots,
             group_changes: Semaphore::new(GROUP_CHANGES),
             operation_timeout,
+            pause_file,
             state: Mutex::default(),
             ended: Notify::new(),
             news: Notify::new(),
@@ -312,15 +318,24 @@ impl Applier {
         }
     }
 
-    /// Marks the change as begun, unless a newer plan has taken its ticket away.
+    /// Whether a pause was ordered after the change had been approved. Like the guard, it takes a file that cannot be
+    /// looked for as there, and lets through what a person ordered.
+    fn is_paused(&self, change: &Change) -> bool {
+        !change.is_ordered() && self.pause_file.try_exists().unwrap_or(true)
+    }
+
+    /// Marks the change as begun, unless a newer plan has taken its ticket away or a pause was ordered meanwhile.
     fn begin(&self, change: &Change, ticket: u64) -> bool {
+        let paused = self.is_paused(change);
         let mut state = self.state();
         let key = change.key();
         if self.stop.is_cancelled() || state.queued.get(&key).is_none_or(|queued| queued.ticket != ticket) {
             return false;
         }
         state.queued.remove(&key);
-        state.in_flight.insert(key, change.kind);
-        true
+        if !paused {
+            state.in_flight.insert(key, change.kind);
+        }
+        !paused
     }
 }

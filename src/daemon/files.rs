@@ -30,6 +30,8 @@ pub(super) struct Seen {
     pub(super) refusing: bool,
     /// The configuration, if it was read anew and is sound.
     pub(super) config: Option<Config>,
+    /// Whether the pause file exists, or cannot be looked for.
+    pub(super) paused: bool,
     /// Whether a signal asked for this look.
     pub(super) ordered: bool,
 }
@@ -58,7 +60,12 @@ impl Files {
     ///
     /// # Errors
     /// When the host has no thread left.
-    pub fn watch(mut in_force: InForce, config_path: PathBuf, read_config: ReadConfig) -> io::Result<Self> {
+    pub fn watch(
+        mut in_force: InForce,
+        config_path: PathBuf,
+        pause_file: PathBuf,
+        read_config: ReadConfig,
+    ) -> io::Result<Self> {
         let (ask, asked) = mpsc::channel::<Ask>();
         let (tell, seen) = channel::unbounded_channel();
         let mut config_file = Watched::new(&config_path);
@@ -72,6 +79,7 @@ impl Files {
                     reload,
                     refusing: in_force.is_refusing(),
                     config,
+                    paused: pause_file.try_exists().unwrap_or(true),
                     ordered: at_once,
                 };
                 if tell.send(look).is_err() {
@@ -156,7 +164,7 @@ mod tests {
             released.recv().unwrap();
             None
         });
-        let mut files = Files::watch(in_force, config, read_config).unwrap();
+        let mut files = Files::watch(in_force, config, dir.path().join("pause"), read_config).unwrap();
         files.look_at_once(seconds(0));
         hanging.recv().unwrap();
         files.look(seconds(2));

@@ -57,7 +57,7 @@ impl Journal {
         self.problems = problems;
         self.held = held;
         self.standing = survey.plan.kept.len();
-        self.next_boundary = survey.timeline.next_boundary(survey.at);
+        self.next_boundary = survey.next_boundary;
     }
 
     pub(super) fn failed(&mut self, error: &PassError) {

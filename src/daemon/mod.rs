@@ -62,6 +62,8 @@ pub struct Daemon {
     pub metrics: Arc<Metrics>,
     /// Whether it works, for supervisors.
     pub health: Arc<Health>,
+    /// Whether the pause file existed at the last look.
+    pub paused: bool,
     /// The policy, for the HTTP listener.
     pub policy_shown: channel::Sender<Arc<crate::policy::Policy>>,
 }
@@ -330,7 +332,8 @@ impl Daemon {
         } else if seen.ordered {
             notify(&[sd_notify::NotifyState::Ready]);
         }
-        loaded || reconfigured || seen.ordered
+        let pause_changed = std::mem::replace(&mut self.paused, seen.paused) != seen.paused;
+        loaded || reconfigured || pause_changed || seen.ordered
     }
 
     /// Everything of the configuration that can change without a restart.

@@ -56,11 +56,17 @@ fn due(pass: &Pass, timing: &Timing) -> Option<Timestamp> {
         .iter()
         .filter(|h| h.guard == Guard::MakeBeforeBreak)
         .flat_map(|h| h.change.due.checked_add(timing.patience));
+    let waiting = survey
+        .verdict
+        .approved
+        .steps()
+        .iter()
+        .filter(|s| !s.waits_for.is_empty());
     survey
-        .timeline
-        .next_boundary(survey.at)
+        .next_boundary
         .into_iter()
         .chain(patience)
+        .chain(waiting.map(|step| step.patience_ends))
         .filter(|t| survey.at < *t)
         .min()
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Limits, Mode};
 use crate::desired::Snapshots;
 use crate::identity_center::ChangeKind;
-use crate::model::{ResolvedTarget, ScheduleKey};
+use crate::model::{ResolvedTarget, ScheduleKey, Snapshot};
 use crate::plan::{Change, Foresight, Key, Plan};
 use limits::Limited;
 
@@ -202,6 +202,26 @@ pub fn emptied(newest: &Snapshots, settled: &Snapshots, at: Timestamp) -> BTreeS
         .keys()
         .filter(|key| !anybody(newest, key) && anybody(settled, key))
         .cloned()
+        .collect()
+}
+
+/// Schedules that by the newest snapshot have nobody from `at` on, for as far as it reaches, although somebody was to be
+/// on call by the settled one, if that is not older than `max_staleness`. A gap is an edit; a schedule without any future
+/// is more likely an answer that lost its content.
+#[must_use]
+pub fn vanished(
+    newest: &Snapshots,
+    settled: &Snapshots,
+    at: Timestamp,
+    max_staleness: SignedDuration,
+) -> BTreeSet<ScheduleKey> {
+    let ahead = |snapshot: &Snapshot| snapshot.shifts.iter().any(|shift| at < shift.interval.end());
+    newest
+        .iter()
+        .filter(|(_, snapshot)| !ahead(snapshot))
+        .filter_map(|(key, _)| settled.get_key_value(key))
+        .filter(|(_, known)| ahead(known) && known.read_at.duration_until(at) <= max_staleness)
+        .map(|(key, _)| key.clone())
         .collect()
 }
 

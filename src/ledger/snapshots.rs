@@ -9,7 +9,7 @@ use sqlx::Row;
 
 use super::{Ledger, LedgerError, instant, read_json, write_json};
 use crate::desired::Snapshots;
-use crate::model::{ScheduleKey, Snapshot};
+use crate::model::{Interval, ScheduleKey, Snapshot};
 use crate::schedule::ReadError;
 
 /// How long replaced contents are kept.
@@ -87,8 +87,16 @@ impl StoredSnapshots {
                     v.first_read_at <= known_since && notice <= v.first_read_at.duration_until(v.snapshot.read_at)
                 })
                 .or(versions.first());
-            let covers = in_force.filter(|v| v.snapshot.window.contains(at)).or(versions.last());
-            settled.extend(covers.map(|v| (key.clone(), v.snapshot.clone())));
+            let known = match (in_force, versions.last()) {
+                (Some(v), _) if v.snapshot.window.contains(at) => v.snapshot.clone(),
+                // What was known reaches no further; whoever was on duty at its edge was not known to end there.
+                (Some(v), Some(last)) if v.snapshot.window.end() <= at && v.content != last.content => {
+                    continued(&v.snapshot, last.snapshot.window)
+                }
+                (_, Some(last)) => last.snapshot.clone(),
+                (_, None) => continue,
+            };
+            settled.insert(key.clone(), known);
         }
         settled
     }
@@ -137,7 +145,13 @@ impl StoredSnapshots {
             }
             _ => {
                 let old = read_at.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
-                versions.retain(|v| old <= v.snapshot.read_at && v.snapshot.read_at <= now);
+                // What was known last stays, however long nothing could be read: a surprise is measured against it.
+                let last = versions.len().saturating_sub(1);
+                let mut place = 0..;
+                versions.retain(|v| {
+                    let is_last = place.next() == Some(last);
+                    (is_last || old <= v.snapshot.read_at) && v.snapshot.read_at <= now
+                });
                 versions.push(Version {
                     first_read_at: read_at,
                     content: content_of(&snapshot),
@@ -254,7 +268,7 @@ impl Ledger {
                     .await?;
             }
             Accepted::Changed => {
-                sqlx::query("DELETE FROM snapshot WHERE schedule = ?1 AND (last_read_at < ?2 OR last_read_at > ?3)")
+                sqlx::query("DELETE FROM snapshot WHERE schedule = ?1 AND (last_read_at > ?3 OR last_read_at < ?2 AND id <> (SELECT MAX(id) FROM snapshot WHERE schedule = ?1))")
                     .bind(&key)
                     .bind(read_at.checked_sub(KEPT).unwrap_or(Timestamp::MIN).as_millisecond())
                     .bind(now.as_millisecond())
@@ -301,6 +315,16 @@ impl Ledger {
     }
 }
 
+/// The snapshot with turns whose end it did not reach going on through `window`.
+fn continued(snapshot: &Snapshot, window: Interval) -> Snapshot {
+    let mut continued = snapshot.clone();
+    for shift in continued.shifts.iter_mut().filter(|shift| !shift.end_known) {
+        shift.interval = Interval::new(shift.interval.start(), window.end()).unwrap_or(shift.interval);
+    }
+    continued.window = Interval::new(snapshot.window.start(), window.end()).unwrap_or(snapshot.window);
+    continued
+}
+
 /// Identifies what the provider said, whenever it was read.
 fn content_of(snapshot: &Snapshot) -> String {
     let hash = Sha256::digest(write_json(&(&snapshot.shifts, &snapshot.notices)).as_bytes());
@@ -310,7 +334,7 @@ fn content_of(snapshot: &Snapshot) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Interval, ScheduleKind, Shift, SourceName, SourceUser, SourceUserState};
+    use crate::model::{ScheduleKind, Shift, SourceName, SourceUser, SourceUserState};
 
     #[test]
     fn a_schedule_that_was_empty_once_before_an_outage_does_not_count_as_settled() {
@@ -356,5 +380,47 @@ mod tests {
         assert_eq!(on_duty(&stored, 90), 1, "nothing was read since");
         stored.accept(read(80, &[]), t(80));
         assert_eq!(on_duty(&stored, 90), 0, "it has been found again for the notice period");
+    }
+    /// Found by an adversary: what was known before an outage longer than replaced contents are kept was dropped, so that
+    /// the first answer after it, empty as it was, counted as known all along.
+    #[test]
+    fn after_an_outage_of_any_length_a_change_is_measured_against_what_was_known_before() {
+        let t = |hour: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hour);
+        let schedule = ScheduleKey {
+            source: SourceName("s".into()),
+            kind: ScheduleKind::Schedule,
+            id: "A".into(),
+        };
+        let window = |hour: i64| Interval::new(t(hour), t(hour + 48)).unwrap();
+        let shift = |interval| Shift {
+            interval,
+            start_known: true,
+            end_known: false,
+            user: SourceUser {
+                id: "U1".into(),
+                name: None,
+                email: None,
+                state: SourceUserState::Active,
+            },
+            level: None,
+            permanent: false,
+            via_override: None,
+        };
+        let read = |hour, shifts: Vec<Shift>| Snapshot {
+            schedule: schedule.clone(),
+            read_at: t(hour),
+            window: window(hour),
+            shifts,
+            notices: Vec::new(),
+            clock_offset_ms: None,
+        };
+        let mut stored = StoredSnapshots::default();
+        stored.accept(read(0, vec![shift(window(0))]), t(0));
+        stored.accept(read(1, vec![shift(window(0))]), t(1));
+        stored.accept(read(200, vec![]), t(200));
+        let wanted = BTreeSet::from([schedule.clone()]);
+        let settled = stored.settled(&wanted, t(200), SignedDuration::from_mins(15));
+        let on_duty = settled[&schedule].shifts.iter().filter(|s| s.interval.contains(t(200)));
+        assert_eq!(on_duty.count(), 1);
     }
 }

@@ -165,7 +165,7 @@ impl Metrics {
             problems: BTreeMap::new(),
             problems_ahead: BTreeMap::new(),
             drift: BTreeMap::new(),
-            next_boundary: survey.timeline.next_boundary(survey.at),
+            next_boundary: survey.next_boundary,
             open_intents: pass.open_intents,
         };
         for problem in &survey.problems {

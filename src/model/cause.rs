@@ -44,6 +44,17 @@ pub struct Cause {
     pub member: Option<MemberRef>,
 }
 
+impl Cause {
+    /// The schedule on which it rests, if it is duty.
+    #[must_use]
+    pub fn schedule(&self) -> Option<&ScheduleKey> {
+        match &self.basis {
+            Basis::OnCall { schedule, .. } => Some(schedule),
+            Basis::Window | Basis::Membership => None,
+        }
+    }
+}
+
 /// The membership that a cause rests on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MemberRef {

@@ -299,8 +299,8 @@ impl Draft<'_> {
                         target: key.0.clone(),
                         principal: key.1.clone(),
                         due: want.causes.iter().map(|c| c.held.start()).min().unwrap_or(inputs.at),
-                        rests_on: if want.causes.iter().all(|c| schedule_of(c).is_some()) {
-                            want.causes.iter().filter_map(schedule_of).cloned().collect()
+                        rests_on: if want.causes.iter().all(|c| c.schedule().is_some()) {
+                            want.causes.iter().filter_map(Cause::schedule).cloned().collect()
                         } else {
                             BTreeSet::new()
                         },
@@ -355,8 +355,12 @@ impl Draft<'_> {
         let inputs = self.inputs;
         let mut persons = BTreeMap::new();
         for (person, found) in inputs.people {
-            if let Ok(Resolution::Found(principal)) = found {
-                persons.insert(principal, person);
+            match found {
+                Ok(Resolution::Found(principal) | Resolution::Disabled(principal)) => {
+                    persons.insert(principal, person);
+                }
+                Ok(Resolution::Ambiguous(principals)) => persons.extend(principals.iter().map(|p| (p, person))),
+                Ok(Resolution::Unknown) | Err(_) => {}
             }
         }
         for (target, entitlement) in &owning_entitlements(inputs) {
@@ -411,16 +415,9 @@ impl Draft<'_> {
     }
 }
 
-fn schedule_of(cause: &Cause) -> Option<&ScheduleKey> {
-    match &cause.basis {
-        Basis::OnCall { schedule, .. } => Some(schedule),
-        Basis::Window | Basis::Membership => None,
-    }
-}
-
 fn rests_on(policy: &Policy, entitlement: &EntitlementId, causes: &[Cause]) -> BTreeSet<ScheduleKey> {
     if !causes.is_empty() {
-        return causes.iter().filter_map(schedule_of).cloned().collect();
+        return causes.iter().filter_map(Cause::schedule).cloned().collect();
     }
     let rules = policy
         .projects

@@ -11,8 +11,8 @@ use crate::model::{SourceUser, SourceUserState};
 
 /// How long a user's name, e-mail and state are believed.
 const FRESH: SignedDuration = SignedDuration::from_hours(1);
-/// How long a missing user stays missing; shorter, because a person waits for it.
-const FRESH_WHEN_GONE: SignedDuration = SignedDuration::from_mins(10);
+/// How long a missing user stays missing; no longer than a poll as a rule, because a person on duty waits for it.
+const FRESH_WHEN_GONE: SignedDuration = SignedDuration::from_secs(50);
 
 /// Users by the id under which they are asked for.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ mod tests {
     use crate::schedule::testing::t;
 
     #[test]
-    fn users_are_believed_for_an_hour_missing_ones_for_ten_minutes_and_none_when_the_clock_was_set_back() {
+    fn users_are_believed_for_an_hour_missing_ones_until_the_next_poll_and_none_when_the_clock_was_set_back() {
         let cache = UserCache::default();
         let read_at = t("2026-01-07T12:00:00Z");
         for (id, state) in [
@@ -76,8 +76,8 @@ mod tests {
         let known = |id, at| cache.get(id, t(at)).is_some();
         for (at, active, gone) in [
             ("2026-01-07T12:00:00Z", true, true),
-            ("2026-01-07T12:09:59Z", true, true),
-            ("2026-01-07T12:10:00Z", true, false),
+            ("2026-01-07T12:00:49Z", true, true),
+            ("2026-01-07T12:00:50Z", true, false),
             ("2026-01-07T12:59:59Z", true, false),
             ("2026-01-07T13:00:00Z", false, false),
             ("2026-01-07T11:59:59Z", false, false),

@@ -170,6 +170,7 @@ impl Run {
             ledger.clone(),
             Slots::new(self.config.identity_center.assignments_in_flight),
             operation_timeout,
+            self.config.pause_file.clone(),
         );
         let sources: Sources = SOURCES
             .iter()

@@ -211,6 +211,20 @@ impl Transport {
         }
     }
 
+    /// Like [`Transport::get`], but what is not found is asked for once more: somebody on duty loses access by that
+    /// answer, so it has to be given twice.
+    pub(super) async fn get_unless_gone<T>(
+        &self,
+        reading: &mut Reading,
+        call: &Call<'_>,
+        decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T, Failure> {
+        match self.get(reading, call, &decode).await {
+            Err(failure) if failure.status == Some(404) => self.get(reading, call, &decode).await,
+            found => found,
+        }
+    }
+
     fn url(&self, call: &Call<'_>) -> Result<Url, Failure> {
         let mut url = self.base_url.clone();
         if let Ok(mut path) = url.path_segments_mut() {

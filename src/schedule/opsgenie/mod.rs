@@ -211,11 +211,10 @@ impl Opsgenie {
                 path: &["v2", "users", key],
                 query: &[],
             };
-            let user = match self
+            let found = self
                 .transport
-                .get(reading, &call, |body| users::decode(body, key))
-                .await
-            {
+                .get_unless_gone(reading, &call, |body| users::decode(body, key));
+            let user = match found.await {
                 Ok(user) => Some(user),
                 Err(failure) if failure.status == Some(404) => Some(as_said(SourceUserState::Deleted)),
                 Err(failure) if failure.kind == ReadErrorKind::Forbidden => None,

@@ -163,7 +163,10 @@ impl PagerDuty {
             path: &["users", id],
             query: &[],
         };
-        let user = match self.transport.get(reading, &call, |body| users::decode(body, id)).await {
+        let found = self
+            .transport
+            .get_unless_gone(reading, &call, |body| users::decode(body, id));
+        let user = match found.await {
             Ok(user) => user,
             Err(failure) if failure.status == Some(404) => said.map_or_else(
                 || SourceUser {

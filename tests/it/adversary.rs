@@ -1,0 +1,256 @@
+//! An adversary's scenarios: peers that lie or hang at the hand-off, and orders that meet changes under way. Each of these
+//! found a fault.
+
+use std::fs;
+
+use dutybound_sandbox::world::aws::{Failure, Matching};
+use dutybound_sandbox::{Call, Effect, Fault, Service};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::harness::*;
+
+const MIRA: &str = "mira@example.com";
+
+async fn admin_site(more: &str) -> Site {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
+    site.configure(|s| more.clone_into(&mut s.more));
+    site
+}
+
+/// alice until the instant, then bob.
+fn hand_over_at(site: &Site, boundary: Timestamp) {
+    site.shifts(&[
+        ("PALICE1", from_now(-60), boundary),
+        ("PBOB002", boundary, from_now(3600)),
+    ]);
+}
+
+fn first<'a>(writes: &'a [Call], operation: &str) -> &'a Call {
+    writes
+        .iter()
+        .find(|call| call.operation == operation)
+        .unwrap_or_else(|| panic!("no {operation} in {writes:#?}"))
+}
+
+#[tokio::test]
+async fn a_provider_that_answers_with_nothing_stops_no_hand_off_known_before() {
+    // The read just before the hand-off is the one that brings nothing, and no poll comes to the rescue.
+    let site = admin_site("[timing]\npoll = \"1h\"\n").await;
+    let boundary = from_now(23);
+    hand_over_at(&site, boundary);
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.sandbox
+        .fault(Fault::on(Service::PagerDuty, "*").effect(Effect::EmptyList));
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+    let writes = site.writes();
+    assert_eq!(writes.len(), 3, "{}", site.story());
+    let late = |call: &Call| boundary.duration_until(call.at);
+    for call in &writes[1..] {
+        assert!(!late(call).is_negative(), "{}", site.story());
+        assert!(late(call) < SignedDuration::from_secs(6), "{}", site.story());
+    }
+    daemon.until_says("suddenly has nobody on call").await;
+    daemon.until_says("\"guard\":\"empty_schedule\"").await;
+    assert!(site.admin(BOB), "what the schedule suddenly says is held");
+}
+
+#[tokio::test]
+async fn a_protected_person_keeps_an_exclusive_entitlement_that_no_rule_gives_them() {
+    let exclusive = "permission_set = \"AdministratorAccess\"\nexclusive = true";
+    let policy = format!("{PAYMENTS}{ADMIN_ON_CALL}").replace("permission_set = \"AdministratorAccess\"", exclusive);
+    let site = Site::new(organisation(), &policy).await;
+    let more = format!("[limits]\nprotected = [\"{MIRA}\"]\n");
+    site.configure(|s| s.more = more);
+    site.sandbox.edit(|world| {
+        let set = world.aws.permission_set_arn(ADMIN).unwrap().to_owned();
+        let mira = world.aws.user_id(MIRA).unwrap().to_owned();
+        world.aws.assign(ACCOUNT, &set, &mira);
+    });
+    site.sandbox
+        .fault(Fault::on(Service::Aws, "GetUserId").containing(MIRA).status(500));
+    site.run(&["apply"]).await.expect(3).says(&["not_knowing"]);
+    assert!(site.admin(MIRA) && site.admin(ALICE));
+    site.sandbox.clear_faults();
+    site.run(&["apply"]).await.expect(3).says(&["protected", MIRA]);
+    assert!(site.admin(MIRA));
+}
+
+#[tokio::test]
+async fn a_pause_in_the_middle_of_a_hand_off_stops_the_rest_of_it() {
+    let site = admin_site("[timing]\npoll = \"1h\"\nnotice = \"0s\"\n").await;
+    let boundary = from_now(6);
+    hand_over_at(&site, boundary);
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.sandbox
+        .edit(|world| world.aws.operation_takes = SignedDuration::from_secs(3));
+    let bob = site.user_id(BOB);
+    site.until("bob's grant was asked for", |view| {
+        view.journal
+            .iter()
+            .any(|call| call.is_write() && call.status.is_some() && call.body.to_string().contains(&bob))
+    })
+    .await;
+    fs::write(site.path("pause"), "").unwrap();
+    let before = site.writes().len();
+    site.until_admin(BOB, true).await;
+    daemon.until_says("\"guard\":\"pause\"").await;
+    assert_eq!(site.writes().len(), before, "{}", site.story());
+    assert!(site.admin(ALICE));
+    fs::remove_file(site.path("pause")).unwrap();
+    site.until_admin(ALICE, false).await;
+}
+
+#[tokio::test]
+async fn a_failed_first_read_is_made_up_for_long_before_the_next_poll() {
+    let site = admin_site("[timing]\npoll = \"1h\"\n").await;
+    site.sandbox.fault(Fault::on(Service::PagerDuty, "*").status(503));
+    let daemon = site.daemon();
+    daemon.until_says("cannot read the schedule").await;
+    site.sandbox.clear_faults();
+    site.until_admin(ALICE, true).await;
+}
+
+#[tokio::test]
+async fn patience_ends_to_the_second_while_the_incoming_grant_is_tried_again() {
+    let site = admin_site("[timing]\npoll = \"1h\"\nnotice = \"0s\"\npatience = \"10s\"\n").await;
+    let bob = site.user_id(BOB);
+    site.sandbox.edit(|world| {
+        world.aws.failures.push(Failure {
+            matching: Matching {
+                principal: Some(bob),
+                ..Matching::default()
+            },
+            reason: "no".to_owned(),
+        });
+    });
+    let boundary = from_now(6);
+    hand_over_at(&site, boundary);
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.until_admin(ALICE, false).await;
+    let late = boundary.duration_until(first(&site.writes(), "DeleteAccountAssignment").at);
+    let patience = SignedDuration::from_secs(10);
+    assert!(
+        patience <= late && late < patience + SignedDuration::from_secs(4),
+        "{late}: {}",
+        site.story()
+    );
+}
+
+#[tokio::test]
+async fn one_answer_that_somebody_does_not_exist_takes_nobody_off_duty() {
+    let site = admin_site("[timing]\npoll = \"1s\"\n").await;
+    let gone = |user: &str| {
+        Fault::on(Service::PagerDuty, format!("GET /users/{user}"))
+            .times(1)
+            .respond(404, &[], Value::Null)
+    };
+    site.sandbox.fault(gone("PALICE1"));
+    site.sandbox.fault(gone("PBOB002"));
+    hand_over_at(&site, from_now(10));
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+    assert!(
+        site.sandbox.faults().iter().all(|fault| fault.seen > 0),
+        "the faults were met"
+    );
+}
+
+#[tokio::test]
+async fn an_account_whose_assignments_cannot_be_listed_makes_no_other_hand_off_late() {
+    let elsewhere = r#"[project]
+name   = "data"
+owners = ["mira@example.com"]
+
+[[entitlement]]
+name           = "admin"
+account        = "444455556666"
+permission_set = "AdministratorAccess"
+
+[[member]]
+email = "dave@example.com"
+
+[[rule]]
+entitlement = "admin"
+members     = true
+"#;
+    let site = admin_site("[timing]\npoll = \"1s\"\nnotice = \"0s\"\n").await;
+    site.policy("data.toml", elsewhere);
+    site.sandbox.fault(
+        Fault::on(Service::Aws, "ListAccountAssignments")
+            .containing("444455556666")
+            .hold(),
+    );
+    let daemon = site.daemon();
+    let began = Timestamp::now();
+    site.until_admin(ALICE, true).await;
+    let took = began.duration_until(Timestamp::now());
+    assert!(took < SignedDuration::from_secs(15), "{took}: {}", site.story());
+    daemon.until_says("which go on without it").await;
+    let boundary = from_now(4);
+    hand_over_at(&site, boundary);
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+    let late = boundary.duration_until(site.writes()[1].at);
+    assert!(late < SignedDuration::from_secs(4), "{late}: {}", site.story());
+    site.sandbox.clear_faults();
+    site.until("dave holds it", |view| {
+        view.world.aws.holds("444455556666", ADMIN, DAVE)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_record_of_access_to_what_was_deleted_is_closed() {
+    let site = admin_site("[timing]\npoll = \"1s\"\n").await;
+    site.run(&["apply"]).await.expect(0);
+    site.sandbox.edit(|world| {
+        let arn = world.aws.permission_set_arn(ADMIN).unwrap().to_owned();
+        world.aws.assignments.retain(|row| row.key.permission_set != arn);
+        world.aws.permission_sets.retain(|set| set.arn != arn);
+    });
+    let policy = format!("{PAYMENTS}{ADMIN_ON_CALL}").replace("\"AdministratorAccess\"", "\"ReadOnlyAccess\"");
+    site.policy("project.toml", policy);
+    site.run(&["apply"]).await.expect(0);
+    let intervals = site.intervals().await;
+    let open = intervals.iter().filter(|row| row.revoked_at.is_none()).count();
+    assert_eq!((intervals.len(), open), (2, 1), "{intervals:#?}");
+}
+
+#[tokio::test]
+async fn three_people_who_hand_over_within_seconds_end_with_the_last() {
+    let carol = "[[member]]\nemail = \"carol@example.com\"\nadded_by = \"mira@example.com\"\n";
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{carol}{ADMIN_ON_CALL}")).await;
+    site.configure(|s| s.more = "[timing]\npoll = \"1h\"\n".to_owned());
+    let boundary = from_now(6);
+    let next = boundary + SignedDuration::from_secs(1);
+    site.shifts(&[
+        ("PALICE1", from_now(-60), boundary),
+        ("PBOB002", boundary, next),
+        ("PCAROL3", next, from_now(3600)),
+    ]);
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.sandbox
+        .edit(|world| world.aws.operation_takes = SignedDuration::from_secs(2));
+    site.until("only carol holds it", |view| {
+        let holds = |who| view.world.aws.holds(ACCOUNT, ADMIN, who);
+        holds(CAROL) && !holds(ALICE) && !holds(BOB)
+    })
+    .await;
+    eventually("both ends are on record", async || {
+        let rows = site.intervals().await;
+        rows.iter().filter(|row| row.revoked_at.is_some()).count() == 2
+    })
+    .await;
+    let mut written = site.written();
+    written.sort();
+    let (grant, revoke) = ("CreateAccountAssignment", "DeleteAccountAssignment");
+    assert_eq!(written, [grant, grant, grant, revoke, revoke]);
+}
