@@ -13,7 +13,7 @@ async fn site(more: &str) -> Site {
 #[tokio::test]
 async fn an_override_made_just_before_a_hand_off_counts_although_the_next_poll_is_an_hour_away() {
     let site = site("[timing]\npoll = \"1h\"\nnotice = \"0s\"\n").await;
-    let hand_off = from_now(23);
+    let hand_off = from_now(40);
     site.shifts(&[
         ("PALICE1", from_now(-60), hand_off),
         ("PCAROL3", hand_off, from_now(3600)),
@@ -38,9 +38,9 @@ async fn an_override_made_just_before_a_hand_off_counts_although_the_next_poll_i
 async fn an_edit_of_the_configuration_is_taken_up_without_a_signal() {
     let site = site("[timing]\npoll = \"1s\"\nnotice = \"0s\"\n").await;
     site.configure(|settings| settings.mode = "grant-only");
-    site.shifts(&[("PALICE1", from_now(-60), from_now(3))]);
     let daemon = site.ready_daemon().await;
     site.until_admin(ALICE, true).await;
+    site.shifts(&[("PALICE1", from_now(-60), from_now(1))]);
     daemon.until_says("\"guard\":\"mode\"").await;
     assert!(site.admin(ALICE), "{}", site.story());
     site.configure(|settings| settings.mode = "revoke-only");

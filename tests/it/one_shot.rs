@@ -113,7 +113,7 @@ async fn diff_at_a_later_hand_off_shows_who_comes_and_who_goes() {
 #[tokio::test]
 async fn apply_revokes_after_the_end_of_the_shift() {
     let site = Site::payments().await;
-    let end = from_now(8);
+    let end = from_now(20);
     site.shifts(&[("PALICE1", from_now(-60), end)]);
     site.run(&["apply"]).await.expect(0);
     assert!(site.admin(ALICE) && site.member(READERS, ALICE));
@@ -134,7 +134,7 @@ async fn apply_revokes_after_the_end_of_the_shift() {
 #[tokio::test]
 async fn back_to_back_shifts_of_one_person_cause_no_call() {
     let site = Site::payments().await;
-    let end = from_now(8);
+    let end = from_now(20);
     site.shifts(&[("PALICE1", from_now(-60), end), ("PALICE1", end, from_now(3600))]);
     site.run(&["apply"]).await.expect(0);
     site.sandbox.clear_journal();
@@ -504,7 +504,7 @@ async fn status_and_explain_tell_why_from_the_record_alone() {
 #[tokio::test]
 async fn a_report_adds_up_to_the_ledger() {
     let site = Site::payments().await;
-    let end = from_now(6);
+    let end = from_now(20);
     site.shifts(&[("PALICE1", from_now(-60), end), ("PBOB002", end, from_now(3600))]);
     site.run(&["apply"]).await.expect(0);
     until_past(end).await;
@@ -697,7 +697,7 @@ async fn an_approval_releases_exactly_the_plan_that_was_shown() {
 #[tokio::test]
 async fn a_schedule_not_read_for_too_long_grants_nothing_more_and_ends_what_was_known_to_end() {
     let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
-    let end = from_now(6);
+    let end = from_now(20);
     site.shifts(&[("PALICE1", from_now(-60), end), ("PBOB002", end, from_now(3600))]);
     site.run(&["apply"]).await.expect(0);
     until_past(end).await;
