@@ -134,11 +134,24 @@ impl Reconciler {
     async fn settle(&mut self) -> Result<Vec<OpenIntent>, PassError> {
         let in_flight = self.in_flight();
         let mut unsettled = Vec::new();
+        let mut silent = false;
         for intent in self.ledger.open_intents().await? {
             if in_flight.contains_key(&intent.change.key()) {
                 continue;
             }
-            let Some((outcome, detail)) = self.judge(&intent).await? else {
+            // While AWS does not answer, nothing more is asked: what is open stays as it is, and the rest goes on.
+            let judged = match self.live.silence() {
+                _ if silent => None,
+                None => self.judge(&intent).await?,
+                Some(silence) => match tokio::time::timeout(silence, self.judge(&intent)).await {
+                    Ok(judged) => judged?,
+                    Err(_elapsed) => {
+                        silent = true;
+                        None
+                    }
+                },
+            };
+            let Some((outcome, detail)) = judged else {
                 unsettled.push(intent);
                 continue;
             };
