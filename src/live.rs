@@ -57,6 +57,12 @@ impl LiveCache {
         }
     }
 
+    /// How long nothing may be answered before a pass goes on; `None` waits for every answer.
+    #[must_use]
+    pub fn silence(&self) -> Option<Duration> {
+        self.silence
+    }
+
     /// Reads every target in `suspects` and the oldest others of `wanted` that the audit calls for, drops
     /// those not wanted any more, and returns the errors by target. A target that could not be read is not in
     /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.

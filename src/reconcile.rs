@@ -243,13 +243,26 @@ impl Reconciler {
     async fn settle(&mut self) -> Result<Vec<Unsettled>, PassError> {
         let in_flight = self.in_flight();
         let mut unsettled = Vec::new();
+        let mut silent = false;
         for intent in self.ledger.open_intents().await? {
             if in_flight.contains_key(&intent.change.key()) {
                 continue;
             }
-            let (outcome, detail) = match self.judge(&intent).await {
-                Judgement::Ended(outcome, detail) => (outcome, detail),
-                Judgement::Open(unanswered) => {
+            // While AWS does not answer, nothing more is asked: what is open stays as it is, and the rest goes on.
+            let judged = match self.live.silence() {
+                _ if silent => None,
+                None => Some(self.judge(&intent).await),
+                Some(silence) => tokio::time::timeout(silence, self.judge(&intent)).await.ok(),
+            };
+            silent = judged.is_none();
+            let (outcome, detail) = match judged {
+                Some(Judgement::Ended(outcome, detail)) => (outcome, detail),
+                Some(Judgement::Open(unanswered)) => {
+                    unsettled.push(Unsettled { intent, unanswered });
+                    continue;
+                }
+                None => {
+                    let unanswered = Some("AWS has not answered yet".to_owned());
                     unsettled.push(Unsettled { intent, unanswered });
                     continue;
                 }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
 use crate::identity_center::{ChangeKind, Holders, Read, Resolution};
 use crate::ledger::{Adopted, Gone, Ledger, LedgerError, Outstanding, Restoration, StoredSnapshots};
+use crate::live::SILENCE;
 use crate::model::{Basis, Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Change, Foresight, Key, Owned};
 use crate::policy::Policy;
@@ -172,9 +173,9 @@ impl Finder<'_> {
         handled: &BTreeSet<Key>,
         unknown: &mut bool,
     ) -> Vec<Adopted> {
-        let targets = plan::refuse_shared_targets(resolve_targets(self.reader, self.policy).await);
+        let targets = plan::refuse_shared_targets(resolve_targets(self.reader, self.policy, Some(SILENCE)).await);
         let people = causes.iter().map(|cause| cause.person.clone()).collect();
-        let people = resolve_people(self.reader, self.config, people).await;
+        let people = resolve_people(self.reader, self.config, people, Some(SILENCE)).await;
         let mut earned: BTreeMap<Key, (EntitlementId, Person, Vec<Cause>)> = BTreeMap::new();
         for cause in causes {
             let principal = match people.get(&cause.person) {

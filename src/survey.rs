@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, Unit};
 use tokio::task::JoinSet;
@@ -116,13 +117,13 @@ pub async fn survey(
     let timeline = Timeline::build(policy, &newest, &config.identities, ahead(config.timing.horizon));
     let foreseen = Timeline::build(policy, &settled, &config.identities, ahead(LONGEST_READ));
 
-    let targets = plan::refuse_shared_targets(resolve_targets(reader, policy).await);
+    let targets = plan::refuse_shared_targets(resolve_targets(reader, policy, live.silence()).await);
     let mut people = people_of(&timeline, &foreseen, began);
     if policy.entitlements().any(|e| e.exclusive) {
         // Whoever holds an exclusive entitlement without us is known by name only if they are looked up.
         people.extend(config.limits.protected.iter().cloned());
     }
-    let people = resolve_people(reader, config, people).await;
+    let people = resolve_people(reader, config, people, live.silence()).await;
     let managed: BTreeSet<ResolvedTarget> = targets
         .values()
         .flatten()
@@ -365,16 +366,44 @@ fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Vec<Problem> 
     problems
 }
 
+/// Takes in what lookups find. When none has ended for `silence`, the rest goes on beside the pass, for a later one to
+/// find the answer remembered.
+async fn gather<T: 'static>(
+    mut lookups: JoinSet<T>,
+    silence: Option<Duration>,
+    what: &'static str,
+    mut take: impl FnMut(T),
+) {
+    loop {
+        let next = lookups.join_next();
+        let ended = match silence {
+            Some(silence) => tokio::time::timeout(silence, next).await,
+            None => Ok(next.await),
+        };
+        match ended {
+            Ok(Some(Ok(found))) => take(found),
+            Ok(Some(Err(error))) => tracing::error!(%error, "a lookup of {what} broke off"),
+            Ok(None) => return,
+            Err(_elapsed) => return lookups.detach_all(),
+        }
+    }
+}
+
 /// What every entitlement of the policy is in AWS, or why that is not known.
 pub(crate) async fn resolve_targets(
     reader: &Arc<dyn Read>,
     policy: &Policy,
+    silence: Option<Duration>,
 ) -> BTreeMap<EntitlementId, Result<ResolvedTarget, String>> {
     let mut targets = BTreeMap::new();
     let mut lookups = JoinSet::new();
     for entitlement in policy.entitlements() {
-        // A lookup that breaks off leaves this: not knowing, which revokes nobody.
-        targets.insert(entitlement.id.clone(), Err("its lookup broke off".to_owned()));
+        // A lookup that does not end leaves this: not knowing, which revokes nobody.
+        let unanswered = format!(
+            "{}: {}: AWS has not answered yet",
+            entitlement.origin, entitlement.target
+        );
+        targets.insert(entitlement.id.clone(), Err(unanswered));
         let (reader, id, target) = (Arc::clone(reader), entitlement.id.clone(), entitlement.target.clone());
         let origin = entitlement.origin.clone();
         lookups.spawn(async move {
@@ -382,14 +411,10 @@ pub(crate) async fn resolve_targets(
             (id, resolved.map_err(|error| format!("{origin}: {target}: {error}")))
         });
     }
-    while let Some(lookup) = lookups.join_next().await {
-        match lookup {
-            Ok((id, target)) => {
-                targets.insert(id, target);
-            }
-            Err(error) => tracing::error!(%error, "a lookup of an entitlement broke off"),
-        }
-    }
+    gather(lookups, silence, "an entitlement", |(id, target)| {
+        targets.insert(id, target);
+    })
+    .await;
     targets
 }
 
@@ -403,11 +428,12 @@ fn people_of(timeline: &Timeline, foreseen: &Timeline, at: Timestamp) -> BTreeSe
         .collect()
 }
 
-/// Looks everybody up in the identity store, beside each other.
+/// Looks everybody up in the identity store, beside each other. Whoever is not known in time is missing in the answer.
 pub(crate) async fn resolve_people(
     reader: &Arc<dyn Read>,
     config: &Config,
     people: BTreeSet<Person>,
+    silence: Option<Duration>,
 ) -> BTreeMap<Person, Result<Resolution, String>> {
     let mut lookups = JoinSet::new();
     for person in people {
@@ -423,14 +449,10 @@ pub(crate) async fn resolve_people(
         });
     }
     let mut resolved = BTreeMap::new();
-    while let Some(lookup) = lookups.join_next().await {
-        match lookup {
-            Ok((person, found)) => {
-                resolved.insert(person, found);
-            }
-            Err(error) => tracing::error!(%error, "a lookup of a person broke off"),
-        }
-    }
+    gather(lookups, silence, "a person", |(person, found)| {
+        resolved.insert(person, found);
+    })
+    .await;
     resolved
 }
 

@@ -50,7 +50,7 @@ pub async fn look(
     let snapshots = stored.newest(&schedules);
     let wanted = people_of(policy, &snapshots, &config.identities, period);
     let people = match reader.instance().await {
-        Ok(_) => Some(resolve_people(reader, config, wanted).await),
+        Ok(_) => Some(resolve_people(reader, config, wanted, None).await),
         Err(why) => {
             notes.push(format!(
                 "nobody was looked up in Identity Center, so nobody missing there is shown: {why}"

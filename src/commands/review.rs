@@ -99,7 +99,7 @@ async fn gone(
         }
     }
     let mut gone = BTreeMap::new();
-    for (person, found) in resolve_people(reader, config, people).await {
+    for (person, found) in resolve_people(reader, config, people, None).await {
         match found {
             Ok(Resolution::Unknown) => {
                 gone.insert(person, "has no user in Identity Center".to_owned());

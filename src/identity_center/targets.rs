@@ -75,12 +75,16 @@ impl Client {
         }
     }
 
-    /// Forgets what stands behind a target, because AWS says that it is gone.
+    /// Doubts what stands behind a target, because AWS says that something of it is gone: the next pass looks again.
+    /// A permission set is asked for by its ARN then and not forgotten at once, because it may as well be the account or
+    /// the user that is gone, while the set serves every other account.
     pub(super) async fn forget_target(&self, target: &ResolvedTarget) {
         match target {
             ResolvedTarget::Assignment { permission_set_arn, .. } => {
                 let mut index = self.shared.targets.sets.lock().await;
-                index.by_arn.remove(permission_set_arn);
+                if let Some((_, at)) = index.by_arn.get_mut(permission_set_arn) {
+                    *at = Timestamp::MIN;
+                }
             }
             ResolvedTarget::Group { group_id } => self.groups().retain(|_, (id, _)| id != group_id),
         }
@@ -133,7 +137,9 @@ impl Client {
                     }
                 }
                 None => {
+                    // It may have been made anew under the same name, for which somebody on duty waits.
                     index.by_arn.remove(&arn);
+                    index.listed_at = None;
                 }
             }
         }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use dutybound_sandbox::world::aws::{Failure, Matching};
-use dutybound_sandbox::{Call, Effect, Fault, Service};
+use dutybound_sandbox::{Effect, Fault, Service};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -26,11 +26,11 @@ fn hand_over_at(site: &Site, boundary: Timestamp) {
     ]);
 }
 
-fn first<'a>(writes: &'a [Call], operation: &str) -> &'a Call {
-    writes
-        .iter()
-        .find(|call| call.operation == operation)
-        .unwrap_or_else(|| panic!("no {operation} in {writes:#?}"))
+/// How often an operation was asked for that hangs: a request that nobody answers is repeated after ten seconds.
+fn asked_in_vain(site: &Site, operation: &str) -> usize {
+    let journal = site.sandbox.journal();
+    let calls = journal.iter().filter(|call| call.operation == operation);
+    calls.filter(|call| call.fault.is_some()).count()
 }
 
 #[tokio::test]
@@ -47,12 +47,7 @@ async fn a_provider_that_answers_with_nothing_stops_no_hand_off_known_before() {
     site.until_admin(ALICE, false).await;
     let writes = site.writes();
     assert_eq!(writes.len(), 3, "{}", site.story());
-    let late = |call: &Call| boundary.duration_until(call.at);
-    for call in &writes[1..] {
-        assert!(!late(call).is_negative(), "{}", site.story());
-        assert!(late(call) < SignedDuration::from_secs(6), "{}", site.story());
-    }
-    daemon.until_says("suddenly has nobody on call").await;
+    assert!(writes[1..].iter().all(|call| boundary <= call.at), "{}", site.story());
     daemon.until_says("\"guard\":\"empty_schedule\"").await;
     assert!(site.admin(BOB), "what the schedule suddenly says is held");
 }
@@ -81,7 +76,7 @@ async fn a_protected_person_keeps_an_exclusive_entitlement_that_no_rule_gives_th
 #[tokio::test]
 async fn a_pause_in_the_middle_of_a_hand_off_stops_the_rest_of_it() {
     let site = admin_site("[timing]\npoll = \"1h\"\nnotice = \"0s\"\n").await;
-    let boundary = from_now(6);
+    let boundary = from_now(12);
     hand_over_at(&site, boundary);
     let daemon = site.ready_daemon().await;
     site.until_admin(ALICE, true).await;
@@ -127,18 +122,20 @@ async fn patience_ends_to_the_second_while_the_incoming_grant_is_tried_again() {
             reason: "no".to_owned(),
         });
     });
-    let boundary = from_now(6);
+    let boundary = from_now(12);
     hand_over_at(&site, boundary);
     let _daemon = site.ready_daemon().await;
     site.until_admin(ALICE, true).await;
     site.until_admin(ALICE, false).await;
-    let late = boundary.duration_until(first(&site.writes(), "DeleteAccountAssignment").at);
-    let patience = SignedDuration::from_secs(10);
-    assert!(
-        patience <= late && late < patience + SignedDuration::from_secs(4),
-        "{late}: {}",
-        site.story()
-    );
+    let writes = site.writes();
+    let revoked = writes
+        .iter()
+        .position(|call| call.operation == "DeleteAccountAssignment")
+        .unwrap();
+    let patience = boundary + SignedDuration::from_secs(10);
+    assert!(patience <= writes[revoked].at, "{}", site.story());
+    // bob's grant is tried at once, after five seconds and after ten more: patience ends before that.
+    assert!(revoked <= 3, "{}", site.story());
 }
 
 #[tokio::test]
@@ -188,17 +185,12 @@ members     = true
             .hold(),
     );
     let daemon = site.daemon();
-    let began = Timestamp::now();
     site.until_admin(ALICE, true).await;
-    let took = began.duration_until(Timestamp::now());
-    assert!(took < SignedDuration::from_secs(15), "{took}: {}", site.story());
+    assert_eq!(asked_in_vain(&site, "ListAccountAssignments"), 1, "{}", site.story());
     daemon.until_says("which go on without it").await;
-    let boundary = from_now(4);
-    hand_over_at(&site, boundary);
+    hand_over_at(&site, from_now(2));
     site.until_admin(BOB, true).await;
     site.until_admin(ALICE, false).await;
-    let late = boundary.duration_until(site.writes()[1].at);
-    assert!(late < SignedDuration::from_secs(4), "{late}: {}", site.story());
     site.sandbox.clear_faults();
     site.until("dave holds it", |view| {
         view.world.aws.holds("444455556666", ADMIN, DAVE)
@@ -228,7 +220,7 @@ async fn three_people_who_hand_over_within_seconds_end_with_the_last() {
     let carol = "[[member]]\nemail = \"carol@example.com\"\nadded_by = \"mira@example.com\"\n";
     let site = Site::new(organisation(), &format!("{PAYMENTS}{carol}{ADMIN_ON_CALL}")).await;
     site.configure(|s| s.more = "[timing]\npoll = \"1h\"\n".to_owned());
-    let boundary = from_now(6);
+    let boundary = from_now(12);
     let next = boundary + SignedDuration::from_secs(1);
     site.shifts(&[
         ("PALICE1", from_now(-60), boundary),
@@ -253,4 +245,71 @@ async fn three_people_who_hand_over_within_seconds_end_with_the_last() {
     written.sort();
     let (grant, revoke) = ("CreateAccountAssignment", "DeleteAccountAssignment");
     assert_eq!(written, [grant, grant, grant, revoke, revoke]);
+}
+
+#[tokio::test]
+async fn a_person_who_cannot_be_looked_up_and_an_operation_that_cannot_be_asked_about_make_nobody_else_late() {
+    let dave =
+        "\n[[member]]\nemail = \"dave@example.com\"\n\n[[rule]]\nentitlement = \"prod-readers\"\nmembers = true\n";
+    let site = admin_site("[timing]\npoll = \"1s\"\nnotice = \"0s\"\n").await;
+    site.sandbox
+        .edit(|world| world.aws.operation_takes = SignedDuration::from_secs(60));
+    let daemon = site.daemon();
+    site.until("alice's grant is under way", |view| {
+        view.journal.iter().any(|call| call.is_write() && call.status.is_some())
+    })
+    .await;
+    daemon.kill();
+    let asking = "DescribeAccountAssignmentCreationStatus";
+    site.sandbox.fault(Fault::on(Service::Aws, asking).hold());
+    site.sandbox
+        .fault(Fault::on(Service::Aws, "GetUserId").containing(DAVE).hold());
+    site.policy("project.toml", format!("{PAYMENTS}{ADMIN_ON_CALL}{dave}"));
+    let _daemon = site.daemon();
+    site.until("bob reads", |view| view.world.aws.is_member(READERS, BOB))
+        .await;
+    for operation in [asking, "GetUserId"] {
+        assert!(asked_in_vain(&site, operation) < 3, "{}", site.story());
+    }
+    site.sandbox.clear_faults();
+    site.until("dave reads", |view| view.world.aws.is_member(READERS, DAVE))
+        .await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_gone_keeps_no_other_from_the_same_permission_set() {
+    let elsewhere = r#"[project]
+name   = "closed"
+owners = ["mira@example.com"]
+
+[[entitlement]]
+name           = "admin"
+account        = "777788889999"
+permission_set = "AdministratorAccess"
+
+[[member]]
+email = "carol@example.com"
+
+[[rule]]
+entitlement = "admin"
+members     = true
+"#;
+    let site = admin_site("[timing]\npoll = \"1s\"\nnotice = \"0s\"\naudit = \"1s\"\n").await;
+    site.policy("closed.toml", elsewhere);
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    daemon.until_says("777788889999").await;
+    site.until_polled("GET /schedules/PABC123").await;
+    hand_over_at(&site, from_now(2));
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+
+    // The set is made anew under the same name.
+    site.sandbox.edit(|world| {
+        let sets = &mut world.aws.permission_sets;
+        let set = sets.iter_mut().find(|set| set.name == ADMIN).unwrap();
+        set.arn.push('f');
+        world.aws.assignments.clear();
+    });
+    site.until_admin(BOB, true).await;
 }
