@@ -38,7 +38,7 @@ async fn an_override_made_just_before_a_hand_off_counts_although_the_next_poll_i
 async fn an_edit_of_the_configuration_is_taken_up_without_a_signal() {
     let site = site("[timing]\npoll = \"1s\"\nnotice = \"0s\"\n").await;
     site.configure(|settings| settings.mode = "grant-only");
-    site.shifts(&[("PALICE1", from_now(-60), from_now(3))]);
+    site.shifts(&[("PALICE1", from_now(-60), from_now(12))]);
     let daemon = site.ready_daemon().await;
     site.until_admin(ALICE, true).await;
     daemon.until_says("\"guard\":\"mode\"").await;
