@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
@@ -19,6 +19,8 @@ use crate::text::clean;
 const BEFORE_EDGES: SignedDuration = SignedDuration::from_secs(10);
 /// How soon a schedule whose read failed is read again; twice as late after every further failure, up to the poll.
 const AFTER_FAILURE: SignedDuration = SignedDuration::from_secs(10);
+/// How many schedules of one source are read at once.
+const AT_ONCE: usize = 4;
 /// The longest sleep, so that a resumed host reads soon whatever its clocks say.
 const LONGEST_SLEEP: SignedDuration = SignedDuration::from_secs(30);
 
@@ -47,7 +49,7 @@ pub fn window(at: Timestamp, horizon: SignedDuration, back_to: Option<Timestamp>
     Interval::new(start, end).unwrap_or(Interval::ALWAYS)
 }
 
-/// Reads every schedule once: sources beside each other, the schedules of one source after each other.
+/// Reads every schedule once: sources beside each other, and a few schedules of one source.
 pub async fn read_all(
     sources: &Sources,
     schedules: &BTreeSet<ScheduleKey>,
@@ -58,20 +60,22 @@ pub async fn read_all(
     for (name, keys) in by_source(schedules) {
         match sources.get(&name).cloned() {
             Some(source) => {
-                reads.spawn(async move {
-                    let mut results = Vec::new();
-                    for key in keys {
-                        results.push(source.read(&key, window).await);
-                    }
-                    results
-                });
+                let places = Arc::new(Semaphore::new(AT_ONCE));
+                for key in keys {
+                    let (source, places) = (Arc::clone(&source), Arc::clone(&places));
+                    reads.spawn(async move {
+                        // Nobody closes it; without a place the read would only be made sooner.
+                        let _place = places.acquire().await;
+                        source.read(&key, window).await
+                    });
+                }
             }
             None => results.extend(keys.into_iter().map(|key| Err(unknown_source(key)))),
         }
     }
     while let Some(read) = reads.join_next().await {
         match read {
-            Ok(read) => results.extend(read),
+            Ok(read) => results.push(read),
             Err(error) => tracing::error!(%error, "a read of schedules broke off"),
         }
     }
@@ -126,44 +130,81 @@ pub struct Wanted {
 
 impl Poller {
     /// Reads the schedules of one source for ever: each once per poll, and once more just before a turn begins or ends
-    /// there. The one that has waited longest comes first, so that a new one is read at once.
+    /// there. The one that has waited longest comes first, so that a new one is read at once; several are read beside each
+    /// other, so that one that hangs keeps no other waiting.
     pub async fn run(mut self, source: Arc<dyn Source>) {
         let mut due: BTreeMap<ScheduleKey, Timestamp> = BTreeMap::new();
         let mut unstored = None;
         let mut failures: BTreeMap<ScheduleKey, u32> = BTreeMap::new();
+        let mut reads = JoinSet::new();
+        let mut under_way: BTreeSet<ScheduleKey> = BTreeSet::new();
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
+            let now = self.clock.now();
+            let latest = now.saturating_add(wanted.poll).unwrap_or(Timestamp::MAX);
             due.retain(|key, _| wanted.schedules.contains(key));
             failures.retain(|key, _| wanted.schedules.contains(key));
             for key in wanted.schedules.iter().filter(|key| key.source == *source.name()) {
-                due.entry(key.clone()).or_insert(Timestamp::MIN);
+                // Later than a poll from now means that the clock was set back, or the poll made shorter.
+                let at = due.entry(key.clone()).or_insert(Timestamp::MIN);
+                *at = latest.min(*at);
             }
-            let now = self.clock.now();
-            let next = due.iter().min_by_key(|(_, t)| **t).map(|(key, t)| (key.clone(), *t));
-            if let Some((key, _)) = next.as_ref().filter(|(_, t)| *t <= now) {
-                let result = source
-                    .read(key, window(now, wanted.horizon, self.ledger.reads_back_to()))
-                    .await;
-                let poll = if result.is_ok() {
-                    failures.remove(key);
-                    wanted.poll
-                } else {
-                    let before = failures.entry(key.clone()).or_default();
-                    let soon = AFTER_FAILURE.saturating_mul(1 << (*before).min(12));
-                    *before = before.saturating_add(1);
-                    wanted.poll.min(soon)
+            while reads.len() < AT_ONCE {
+                let waiting = due.iter().filter(|(key, t)| **t <= now && !under_way.contains(*key));
+                let Some(key) = waiting.min_by_key(|(_, t)| **t).map(|(key, _)| key.clone()) else {
+                    break;
                 };
-                self.take(result, &mut unstored).await;
-                due.insert(key.clone(), self.next_read(key, now, poll).await);
-                if due.values().all(|t| now < *t) {
-                    self.health.source_read(source.name());
-                    self.news.notify_one();
-                }
-                continue;
+                under_way.insert(key.clone());
+                let (source, window) = (
+                    Arc::clone(&source),
+                    window(now, wanted.horizon, self.ledger.reads_back_to()),
+                );
+                reads.spawn(async move {
+                    let result = source.read(&key, window).await;
+                    (key, now, result)
+                });
             }
-            self.health.source_read(source.name());
-            let left = next.map_or(LONGEST_SLEEP, |(_, t)| now.duration_until(t).min(LONGEST_SLEEP));
+            if reads.is_empty() {
+                self.health.source_read(source.name());
+            }
+            let next = due
+                .iter()
+                .filter(|(key, _)| !under_way.contains(*key))
+                .map(|(_, t)| *t)
+                .min();
+            let left = next.map_or(LONGEST_SLEEP, |t| now.duration_until(t).min(LONGEST_SLEEP));
+            // What is due and waits for its place is read when a read ends.
+            let left = if AT_ONCE <= reads.len() { LONGEST_SLEEP } else { left };
             tokio::select! {
+                Some(ended) = reads.join_next() => {
+                    let (key, began, result) = match ended {
+                        Ok(ended) => ended,
+                        Err(error) => {
+                            // Which one it was is not known, so all that are not read at present are due again.
+                            tracing::error!(%error, "a read of a schedule broke off");
+                            reads.abort_all();
+                            while reads.join_next().await.is_some() {}
+                            under_way.clear();
+                            continue;
+                        }
+                    };
+                    under_way.remove(&key);
+                    let poll = if result.is_ok() {
+                        failures.remove(&key);
+                        wanted.poll
+                    } else {
+                        let before = failures.entry(key.clone()).or_default();
+                        let soon = AFTER_FAILURE.saturating_mul(1 << (*before).min(12));
+                        *before = before.saturating_add(1);
+                        wanted.poll.min(soon)
+                    };
+                    self.take(result, &mut unstored).await;
+                    let next = self.next_read(&key, began, poll).await;
+                    due.insert(key, next);
+                    if reads.is_empty() && due.values().all(|t| began < *t) {
+                        self.news.notify_one();
+                    }
+                }
                 () = self.clock.sleep(Duration::try_from(left).unwrap_or_default()) => {}
                 changed = self.wanted.changed() => {
                     if changed.is_err() {

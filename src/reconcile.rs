@@ -147,7 +147,9 @@ impl Reconciler {
     /// [`LedgerError`]; nothing is started then.
     pub async fn act(&mut self, look: &Pass, config: &Config, policy: &Policy) -> Result<(), LedgerError> {
         let survey = &look.survey;
-        for key in &survey.plan.lost {
+        // Access that was granted while this pass looked is not gone: the look is older than the record.
+        let news = |key: &Key| self.applier.as_ref().is_some_and(|applier| applier.is_news(key));
+        for key in survey.plan.lost.iter().filter(|key| !news(key)) {
             tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");
             self.ledger.close_lost(key, survey.at).await?;
         }

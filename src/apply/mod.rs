@@ -82,6 +82,11 @@ struct Failure {
 }
 
 impl State {
+    /// Whether a change of this has begun, or has ended and no pass has taken that in yet.
+    fn is_news(&self, key: &Key) -> bool {
+        self.in_flight.contains_key(key) || self.results.iter().any(|applied| applied.change.key() == *key)
+    }
+
     fn must_wait(&self, key: &Key, now: Timestamp) -> bool {
         self.failures.get(key).is_some_and(|f| now < f.not_before)
     }
@@ -150,6 +155,8 @@ impl Applier {
         let now = self.clock.now();
         let mut state = self.state();
         let mut steps = plan.into_steps();
+        // The plan could not know of what has begun or ended since its look; the pass that the end calls for decides anew.
+        steps.retain(|step| !state.is_news(&step.change.key()));
         steps.retain(|step| step.change.is_ordered() || !state.must_wait(&step.change.key(), now));
         let coming: BTreeSet<Key> = steps
             .iter()
@@ -209,6 +216,13 @@ impl Applier {
     /// Lets nothing begin that has not begun. For when the world cannot be seen any more.
     pub fn supersede(&self) {
         self.state().queued.clear();
+    }
+
+    /// Whether a change of this is under way or has ended since [`Self::take_results`], so that what was seen before may
+    /// be over.
+    #[must_use]
+    pub fn is_news(&self, key: &Key) -> bool {
+        self.state().is_news(key)
     }
 
     /// Changes under way, by what they do.

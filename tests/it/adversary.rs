@@ -313,3 +313,39 @@ members     = true
     });
     site.until_admin(BOB, true).await;
 }
+
+#[tokio::test]
+async fn a_schedule_that_hangs_keeps_no_other_of_its_provider_waiting() {
+    let twice = format!(
+        "{PAYMENTS}{ADMIN_ON_CALL}\n[[rule]]\nentitlement = \"prod-readers\"\non_call = \"pagerduty/PABC456\"\n"
+    );
+    let site = Site::new(organisation(), &twice).await;
+    site.configure(|s| s.more = "[timing]\npoll = \"1s\"\nnotice = \"0s\"\n".to_owned());
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    site.sandbox
+        .fault(Fault::on(Service::PagerDuty, "GET /schedules/PABC456").hold());
+    site.until("the other schedule hangs", |view| {
+        view.journal
+            .iter()
+            .any(|call| call.operation == "GET /schedules/PABC456" && call.status.is_none())
+    })
+    .await;
+    let (from, to) = (from_now(-1), from_now(3600));
+    site.sandbox.edit(|world| {
+        let schedule = world.pagerduty.schedule_mut("PABC123").unwrap();
+        schedule.override_with("PBOB002", from, to);
+    });
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+    let journal = site.sandbox.journal();
+    let hanging = journal
+        .iter()
+        .filter(|call| call.operation == "GET /schedules/PABC456" && call.status.is_none());
+    assert_eq!(
+        hanging.count(),
+        1,
+        "the hand-off waited for the schedule that hangs: {}",
+        site.story()
+    );
+}

@@ -7,7 +7,10 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use reqwest::{
@@ -16,7 +19,6 @@ use reqwest::{
     redirect,
 };
 use secrecy::SecretString;
-use tokio::sync::Mutex;
 use url::{Host, Url};
 
 pub(super) use self::failure::Failure;
@@ -78,7 +80,7 @@ impl Reading {
     }
 }
 
-/// The connection to one source. Its calls leave one after another.
+/// The connection to one source. Its calls share a pace and a token and do not wait for each other's answers.
 pub(super) struct Transport {
     client: Client,
     base_url: Url,
@@ -88,12 +90,9 @@ pub(super) struct Transport {
     credential: Credential,
     calls: ApiCalls,
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
-}
-
-struct State {
-    pace: Pace,
-    token: Option<Token>,
+    pace: Mutex<Pace>,
+    /// Locked while a new one is asked for, so that it is asked for once.
+    token: tokio::sync::Mutex<Option<Arc<Token>>>,
 }
 
 struct Answer {
@@ -144,10 +143,8 @@ impl Transport {
             client,
             base_url: config.base_url.clone(),
             timeout: config.timeout,
-            state: Mutex::new(State {
-                pace: Pace::new(config.requests_per_minute),
-                token: None,
-            }),
+            pace: Mutex::new(Pace::new(config.requests_per_minute)),
+            token: tokio::sync::Mutex::new(None),
             service,
             credential,
             calls,
@@ -180,12 +177,11 @@ impl Transport {
         decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<T, Failure> {
         let url = self.url(call)?;
-        let mut state = self.state.lock().await;
         let mut renewed = false;
         loop {
-            let header = self.authorization(&mut state, reading).await?;
+            let (header, token) = self.authorization(reading).await?;
             let answer = self
-                .send(&mut state, reading, call.operation, || {
+                .send(token.as_deref(), reading, call.operation, || {
                     self.client.get(url.clone()).header(AUTHORIZATION, header.clone())
                 })
                 .await?;
@@ -202,11 +198,13 @@ impl Transport {
                 return decoded;
             }
             self.count(call.operation, outcome(answer.status));
-            if answer.status == StatusCode::UNAUTHORIZED && !renewed && state.token.take().is_some() {
+            if let (StatusCode::UNAUTHORIZED, false, Some(refused)) = (answer.status, renewed, &token) {
+                // Another call may have got a new one meanwhile.
+                self.token.lock().await.take_if(|held| Arc::ptr_eq(held, refused));
                 renewed = true;
                 continue;
             }
-            let secrets = self.secrets(&state);
+            let secrets = self.secrets(token.as_deref());
             return Err(Failure::answered(call.operation, answer.status, &answer.body, &secrets));
         }
     }

@@ -1,6 +1,7 @@
 //! Signs in: with a key, or with OAuth tokens that are asked for as they are needed.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{
@@ -11,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Credential, Failure, Reading, State, Transport, outcome};
+use super::{Credential, Failure, Reading, Transport, outcome};
 use crate::schedule::ReadErrorKind;
 use crate::schedule::wire::{self, DecodeError};
 use crate::telemetry::CallOutcome;
@@ -100,8 +101,8 @@ fn decode(body: &[u8]) -> Result<TokenReply, DecodeError> {
 
 impl Transport {
     /// Everything that must not appear in what is shown.
-    pub(super) fn secrets<'a>(&'a self, state: &'a State) -> Vec<&'a str> {
-        let token = state.token.as_ref().map(|token| token.secret.expose_secret());
+    pub(super) fn secrets<'a>(&'a self, token: Option<&'a Token>) -> Vec<&'a str> {
+        let token = token.map(|token| token.secret.expose_secret());
         let own = match &self.credential {
             Credential::Key { key, .. } => key.expose_secret(),
             Credential::Oauth(app) => app.client_secret.expose_secret(),
@@ -109,18 +110,29 @@ impl Transport {
         token.into_iter().chain([own]).collect()
     }
 
-    /// The header that signs in, with a new token where the old one is used up.
-    pub(super) async fn authorization(&self, state: &mut State, reading: &mut Reading) -> Result<HeaderValue, Failure> {
+    /// The header that signs in, with a new token where the old one is used up; and the token, where tokens are used.
+    pub(super) async fn authorization(
+        &self,
+        reading: &mut Reading,
+    ) -> Result<(HeaderValue, Option<Arc<Token>>), Failure> {
         let unusable = || Failure::new(ReadErrorKind::Unauthorized, "the credential cannot be sent in a header");
         let app = match &self.credential {
-            Credential::Key { scheme, key } => return authorization(scheme, key).ok_or_else(unusable),
+            Credential::Key { scheme, key } => {
+                let header = authorization(scheme, key).ok_or_else(unusable)?;
+                return Ok((header, None));
+            }
             Credential::Oauth(app) => app,
         };
-        if let Some(token) = state.token.as_ref().filter(|token| token.is_usable(self.clock.now())) {
-            return authorization("Bearer ", &token.secret).ok_or_else(unusable);
+        let bearer = |token: &Arc<Token>| {
+            let header = authorization("Bearer ", &token.secret).ok_or_else(unusable)?;
+            Ok((header, Some(Arc::clone(token))))
+        };
+        let mut held = self.token.lock().await;
+        if let Some(token) = held.as_ref().filter(|token| token.is_usable(self.clock.now())) {
+            return bearer(token);
         }
         let answer = self
-            .send(state, reading, ASK_FOR_TOKEN, || {
+            .send(None, reading, ASK_FOR_TOKEN, || {
                 self.client
                     .post(app.token_url.clone())
                     .header(ACCEPT, "application/json")
@@ -130,7 +142,7 @@ impl Transport {
             .await?;
         if answer.status != StatusCode::OK {
             self.count(ASK_FOR_TOKEN, outcome(answer.status));
-            let secrets = self.secrets(state);
+            let secrets = self.secrets(None);
             let mut failure = Failure::answered(ASK_FOR_TOKEN, answer.status, &answer.body, &secrets);
             if answer.status.is_client_error() {
                 failure.kind = ReadErrorKind::Unauthorized;
@@ -158,8 +170,7 @@ impl Transport {
             );
             return Err(Failure::new(ReadErrorKind::Forbidden, message));
         }
-        let token = state.token.insert(Token::new(reply, self.clock.now()));
-        authorization("Bearer ", &token.secret).ok_or_else(unusable)
+        bearer(held.insert(Arc::new(Token::new(reply, self.clock.now()))))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sends one request until there is an answer that neither waiting nor trying again can better.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -9,7 +10,9 @@ use reqwest::{
     header::{HeaderMap, LOCATION},
 };
 
-use super::{Answer, CONNECT_TIMEOUT, Failure, Reading, State, Transport, outcome, pace};
+use super::oauth::Token;
+use super::pace::Pace;
+use super::{Answer, CONNECT_TIMEOUT, Failure, Reading, Transport, outcome, pace};
 use crate::schedule::ReadErrorKind;
 use crate::schedule::wire::DecodeError;
 use crate::telemetry::CallOutcome;
@@ -23,7 +26,7 @@ impl Transport {
     /// Sends until there is an answer that waiting and trying again cannot better. Counts every answer but it.
     pub(super) async fn send(
         &self,
-        state: &mut State,
+        token: Option<&Token>,
         reading: &mut Reading,
         operation: &'static str,
         request: impl Fn() -> RequestBuilder,
@@ -41,8 +44,8 @@ impl Transport {
             .with_jitter()
             .build();
         loop {
-            self.wait_for_turn(state, reading, operation).await?;
-            let failure = match self.exchange(state, reading, operation, request()).await {
+            self.wait_for_turn(reading, operation).await?;
+            let failure = match self.exchange(reading, operation, request()).await {
                 Ok((answer, headers)) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
                     self.count(operation, CallOutcome::Throttled);
                     let Some(step) = throttled.next() else {
@@ -53,12 +56,12 @@ impl Transport {
                         Some(told) => told + step / 4,
                         None => step,
                     };
-                    state.pace.hold_for(now, wait);
+                    self.pace().hold_for(now, wait);
                     continue;
                 }
                 Ok((answer, _)) if answer.status.is_server_error() || answer.status == StatusCode::REQUEST_TIMEOUT => {
                     self.count(operation, outcome(answer.status));
-                    Failure::answered(operation, answer.status, &answer.body, &self.secrets(state))
+                    Failure::answered(operation, answer.status, &answer.body, &self.secrets(token))
                 }
                 Ok((answer, _)) => return Ok(answer),
                 Err(failure) => {
@@ -81,34 +84,40 @@ impl Transport {
     }
 
     /// Waits as the provider asked, if the read's budget allows, and as our own limit asks.
-    async fn wait_for_turn(
-        &self,
-        state: &mut State,
-        reading: &mut Reading,
-        operation: &'static str,
-    ) -> Result<(), Failure> {
-        let hold = state.pace.hold(self.clock.now());
-        if !hold.is_zero() {
-            if reading.waited + hold > WAIT_BUDGET {
-                return Err(rate_limited(
-                    operation,
-                    &format!("for another {} s", hold.as_secs() + 1),
-                ));
+    async fn wait_for_turn(&self, reading: &mut Reading, operation: &'static str) -> Result<(), Failure> {
+        let mut booked = false;
+        loop {
+            let now = self.clock.now();
+            let hold = self.pace().hold(now);
+            if !hold.is_zero() {
+                if reading.waited + hold > WAIT_BUDGET {
+                    return Err(rate_limited(
+                        operation,
+                        &format!("for another {} s", hold.as_secs() + 1),
+                    ));
+                }
+                reading.waited += hold;
+                self.clock.sleep(hold).await;
+                continue;
             }
-            reading.waited += hold;
-            self.clock.sleep(hold).await;
+            if booked {
+                return Ok(());
+            }
+            let wait = self.pace().book(now);
+            booked = true;
+            if !wait.is_zero() {
+                self.clock.sleep(wait).await;
+            }
         }
-        let wait = state.pace.book(self.clock.now());
-        if !wait.is_zero() {
-            self.clock.sleep(wait).await;
-        }
-        Ok(())
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One request and its whole answer.
     async fn exchange(
         &self,
-        state: &mut State,
         reading: &mut Reading,
         operation: &'static str,
         request: RequestBuilder,
@@ -131,7 +140,7 @@ impl Transport {
         let after = self.clock.now();
         let headers = response.headers().clone();
         reading.offsets_ms.extend(clock_offset_ms(before, after, &headers));
-        state.pace.observe(after, &headers);
+        self.pace().observe(after, &headers);
         let status = response.status();
         if status.is_redirection() {
             let target = headers.get(LOCATION).and_then(|to| to.to_str().ok());
