@@ -75,6 +75,7 @@ struct Queued {
     ticket: u64,
     kind: ChangeKind,
     waits_for: Vec<Key>,
+    lapses_at: Timestamp,
 }
 
 /// What AWS last said to a change that is not in force, and when to try it again.
@@ -185,7 +186,11 @@ impl Applier {
         let mut fresh = Vec::new();
         for step in steps {
             let key = step.change.key();
-            let same = |queued: &&Queued| queued.kind == step.change.kind && queued.waits_for == step.waits_for;
+            let same = |queued: &&Queued| {
+                queued.kind == step.change.kind
+                    && queued.waits_for == step.waits_for
+                    && queued.lapses_at == step.lapses_at
+            };
             if let Some(queued) = before.get(&key).filter(same).filter(|_| step.waits_for.is_empty()) {
                 state.queued.insert(key, queued.clone());
                 continue;
@@ -195,6 +200,7 @@ impl Applier {
                 ticket: state.ticket,
                 kind: step.change.kind,
                 waits_for: step.waits_for.clone(),
+                lapses_at: step.lapses_at,
             };
             state.queued.insert(key, queued);
             fresh.push((step, state.ticket));
@@ -328,15 +334,20 @@ impl Applier {
         }
     }
 
-    /// Marks the change as begun, unless a newer plan has taken its ticket away.
-    fn begin(&self, change: &Change, ticket: u64) -> bool {
+    /// Marks the change as begun, unless a newer plan has taken its ticket away or it has waited for longer than it was
+    /// right: then the pass of that boundary decides.
+    fn begin(&self, step: &Step, ticket: u64) -> bool {
+        let now = self.clock.now();
         let mut state = self.state();
-        let key = change.key();
+        let key = step.change.key();
         if self.stop.is_cancelled() || state.queued.get(&key).is_none_or(|queued| queued.ticket != ticket) {
             return false;
         }
         state.queued.remove(&key);
-        state.in_flight.insert(key, change.kind);
+        if step.lapses_at <= now {
+            return false;
+        }
+        state.in_flight.insert(key, step.change.kind);
         true
     }
 
@@ -352,7 +363,7 @@ impl Applier {
                 Err(_) => return End::Superseded,
             },
         };
-        if !self.begin(change, ticket) {
+        if !self.begin(&step, ticket) {
             return End::Superseded;
         }
         match self.carry_out(change, revision).await {

@@ -1,5 +1,6 @@
 //! Everything is proven through the front door: the real binary, or a pass against simulated services over HTTP.
 
+mod applying;
 mod bad_input;
 mod check;
 mod corpus;
