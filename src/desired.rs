@@ -106,6 +106,28 @@ impl Timeline {
         edges.flatten().filter(|edge| t < *edge && *edge < Timestamp::MAX).min()
     }
 
+    /// The instant after `t` at which what holds at `t` for one person's entitlement stops holding: for somebody who
+    /// should hold it the last of the ends of the causes at `t`, for somebody who should not the next beginning.
+    /// `Timestamp::MAX` where nothing is known to come.
+    #[must_use]
+    pub fn holds_until(&self, entitlement: &EntitlementId, person: &Person, t: Timestamp) -> Timestamp {
+        let before = |c: &Cause| (&c.entitlement, &c.person) < (entitlement, person);
+        let causes = self
+            .causes
+            .get(self.causes.partition_point(before)..)
+            .unwrap_or_default();
+        let theirs = causes
+            .iter()
+            .take_while(|c| c.entitlement == *entitlement && c.person == *person);
+        let end = theirs
+            .clone()
+            .filter(|c| c.held.contains(t))
+            .map(|c| c.held.end())
+            .max();
+        let next = theirs.map(|c| c.held.start()).filter(|start| t < *start).min();
+        end.or(next).unwrap_or(Timestamp::MAX)
+    }
+
     fn on_call(
         &mut self,
         project: &Project,

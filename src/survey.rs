@@ -217,6 +217,7 @@ pub async fn survey(
         limits: &config.limits,
         patience: config.timing.patience,
         max_staleness: config.timing.max_staleness,
+        timeline: &timeline,
         snapshots: &newest,
         emptied: &guard::emptied(&newest, &settled, at),
         clock_skew: clock_skew(config, &newest, at),

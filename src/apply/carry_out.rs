@@ -42,7 +42,7 @@ impl Applier {
                 Err(_) => return End::Superseded,
             },
         };
-        if !self.begin(change, ticket) {
+        if !self.begin(&step, ticket) {
             return End::Superseded;
         }
         match self.carry_out(change, revision).await {

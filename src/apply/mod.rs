@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::guard::ApprovedPlan;
+use crate::guard::{ApprovedPlan, Step};
 use crate::identity_center::{ChangeKind, Read, Slots, Write};
 use crate::ledger::{FailedTry, LastTry, Ledger};
 use crate::plan::{Change, Key};
@@ -71,6 +71,7 @@ struct Queued {
     ticket: u64,
     kind: ChangeKind,
     waits_for: Vec<Key>,
+    lapses_at: Timestamp,
 }
 
 /// What AWS last said to a change that is not in force, and when to try it again.
@@ -169,7 +170,11 @@ impl Applier {
         let mut fresh = Vec::new();
         for step in steps {
             let key = step.change.key();
-            let same = |queued: &&Queued| queued.kind == step.change.kind && queued.waits_for == step.waits_for;
+            let same = |queued: &&Queued| {
+                queued.kind == step.change.kind
+                    && queued.waits_for == step.waits_for
+                    && queued.lapses_at == step.lapses_at
+            };
             if let Some(queued) = before.get(&key).filter(same).filter(|_| step.waits_for.is_empty()) {
                 state.queued.insert(key, queued.clone());
                 continue;
@@ -179,6 +184,7 @@ impl Applier {
                 ticket: state.ticket,
                 kind: step.change.kind,
                 waits_for: step.waits_for.clone(),
+                lapses_at: step.lapses_at,
             };
             state.queued.insert(key, queued);
             fresh.push((step, state.ticket));
@@ -338,18 +344,19 @@ impl Applier {
         !change.is_ordered() && self.pause_file.try_exists().unwrap_or(true)
     }
 
-    /// Marks the change as begun, unless a newer plan has taken its ticket away or a pause was ordered meanwhile.
-    fn begin(&self, change: &Change, ticket: u64) -> bool {
-        let paused = self.is_paused(change);
+    /// Marks the change as begun, unless a newer plan has taken its ticket away, a pause was ordered meanwhile, or it has
+    /// waited for longer than it was right: then the pass of that boundary decides.
+    fn begin(&self, step: &Step, ticket: u64) -> bool {
+        let may_not = self.is_paused(&step.change) || step.lapses_at <= self.clock.now();
         let mut state = self.state();
-        let key = change.key();
+        let key = step.change.key();
         if self.stop.is_cancelled() || state.queued.get(&key).is_none_or(|queued| queued.ticket != ticket) {
             return false;
         }
         state.queued.remove(&key);
-        if !paused {
-            state.in_flight.insert(key, change.kind);
+        if !may_not {
+            state.in_flight.insert(key, step.change.kind);
         }
-        !paused
+        !may_not
     }
 }

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Limits, Mode};
-use crate::desired::Snapshots;
+use crate::desired::{Snapshots, Timeline};
 use crate::identity_center::ChangeKind;
 use crate::model::{ResolvedTarget, ScheduleKey, Snapshot};
 use crate::plan::{Change, Foresight, Key, Plan};
@@ -33,6 +33,8 @@ pub struct Conditions<'a> {
     pub patience: SignedDuration,
     /// How old a snapshot may be.
     pub max_staleness: SignedDuration,
+    /// What is to come, for how long a decision holds.
+    pub timeline: &'a Timeline,
     /// The snapshots planned from.
     pub snapshots: &'a Snapshots,
     /// Schedules that now hold nobody although they were known to hold somebody.
@@ -96,6 +98,9 @@ pub struct Step {
     pub waits_for: Vec<Key>,
     /// … unless this instant has passed.
     pub patience_ends: Timestamp,
+    /// From this instant on the opposite is right: the turn has ended, or the next one has begun. A step that has waited
+    /// until then must not begin any more.
+    pub lapses_at: Timestamp,
 }
 
 /// A change that a guard refuses for now.
@@ -457,10 +462,17 @@ fn order(
                 } else {
                     Vec::new()
                 };
+                let lapses_at = match &change.person {
+                    Some(person) if !change.is_ordered() => {
+                        c.timeline.holds_until(&change.entitlement, person, plan.at)
+                    }
+                    _ => Timestamp::MAX,
+                };
                 steps.push(Step {
                     change,
                     waits_for,
                     patience_ends,
+                    lapses_at,
                 });
             }
         }

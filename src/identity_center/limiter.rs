@@ -9,7 +9,7 @@ use crate::clock::Clock;
 
 /// Who may go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Priority {
+pub enum Priority {
     /// Changes, and asking how they stand: somebody is waiting for access.
     Change,
     /// Everything that only looks.
@@ -21,7 +21,7 @@ pub(super) enum Priority {
 ///
 /// First come, first served. A change waits behind at most one look, because looks queue among themselves first
 /// and only the foremost of them queues at the gate.
-pub(super) struct Limiter {
+pub struct Limiter {
     gap: SignedDuration,
     clock: Arc<dyn Clock>,
     looks: tokio::sync::Mutex<()>,
@@ -31,7 +31,8 @@ pub(super) struct Limiter {
 
 impl Limiter {
     /// `requests_per_second` of 0 counts as 1.
-    pub(super) fn new(requests_per_second: u32, clock: Arc<dyn Clock>) -> Self {
+    #[must_use]
+    pub fn new(requests_per_second: u32, clock: Arc<dyn Clock>) -> Self {
         let nanos = 1_000_000_000_i64.div_euclid(i64::from(requests_per_second.max(1))) + 1;
         Self {
             gap: SignedDuration::from_nanos(nanos),
@@ -43,7 +44,7 @@ impl Limiter {
     }
 
     /// Returns when one request may be sent.
-    pub(super) async fn acquire(&self, priority: Priority) {
+    pub async fn acquire(&self, priority: Priority) {
         let _looking = match priority {
             Priority::Change => None,
             Priority::Look => Some(self.looks.lock().await),

@@ -4,7 +4,7 @@ mod calls;
 mod client;
 mod failure;
 mod instance;
-mod limiter;
+pub mod limiter;
 mod live;
 mod people;
 mod reader;

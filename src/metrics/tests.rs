@@ -180,6 +180,7 @@ fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
         limits: &limits,
         patience: jiff::SignedDuration::ZERO,
         max_staleness: jiff::SignedDuration::ZERO,
+        timeline: &crate::desired::Timeline::default(),
         snapshots: &Snapshots::new(),
         emptied: &BTreeSet::new(),
         clock_skew: None,

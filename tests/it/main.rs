@@ -1,6 +1,7 @@
 //! Everything is proven through the front door: the real binary, or a pass against simulated services over HTTP.
 
 mod adversary;
+mod applying;
 mod backtest;
 mod bad_input;
 mod check;

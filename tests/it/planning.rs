@@ -217,6 +217,7 @@ impl World {
                 limits: &self.limits,
                 patience: minutes(10),
                 max_staleness: SignedDuration::from_hours(24),
+                timeline: &timeline,
                 snapshots: &self.newest,
                 emptied: &guard::emptied(&self.newest, &self.settled, plan.at),
                 clock_skew: None,

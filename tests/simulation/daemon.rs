@@ -1,164 +1,53 @@
-//! The daemon's parts at the daemon's pace, in virtual time. One life lasts until the process is killed.
+//! One life of the process: the daemon's own parts in virtual time, until the end of the run or until it is killed.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use dutybound::apply::Applier;
 use dutybound::clock::Clock;
-use dutybound::config::{Config, IdentityCenterConfig, Limits, Mode, Timing};
+use dutybound::config::Config;
 use dutybound::daemon::pace::Pace;
 use dutybound::http::Health;
+use dutybound::identity_center::limiter::Limiter;
 use dutybound::identity_center::{Read, Slots};
 use dutybound::ledger::Ledger;
 use dutybound::live::LiveCache;
-use dutybound::model::{Interval, SourceName};
-use dutybound::policy::{self, Policy, PolicyContext};
+use dutybound::model::{Person, SourceName};
+use dutybound::policy::Policy;
 use dutybound::poll::{Poller, Sources, Wanted};
 use dutybound::reconcile::{Pass, PassError, Reconciler};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::org::{Org, SOURCES, hours, minutes};
-use crate::promises::Promises;
-use crate::rng::Rng;
-use crate::story::Story;
-use crate::world::{Provider, World};
-
-/// What a run came to.
-pub(crate) struct Outcome {
-    pub(crate) journal: Vec<String>,
-    pub(crate) faults: Vec<String>,
-    pub(crate) summary: String,
-}
-
-pub(crate) struct Run {
-    pub(crate) world: World,
-    pub(crate) config: Config,
-    pub(crate) policy: Arc<Policy>,
-    pub(crate) promises: Promises,
-    pub(crate) story: Story,
-    ledger: PathBuf,
-    start: Timestamp,
-    end: Timestamp,
-    passes: u64,
-    lives: u32,
-}
+use crate::org::{SOURCES, email};
+use crate::run::Run;
+use crate::story::Asked;
+use crate::world::aws::Connection;
+use crate::world::provider::Provider;
 
 /// The last breath between two passes, as in the daemon.
 const BREATH: SignedDuration = SignedDuration::from_millis(100);
-
-pub(crate) fn simulate(seed: u64, days: i64) -> Outcome {
-    let mut rng = Rng::new(seed);
-    // Spread over years, so that changes of clocks, leap days and year ends are met.
-    let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-    let start = start + hours(24 * rng.range(0, 900)) + minutes(rng.range(0, 1439));
-    let end = start + hours(24 * days);
-    let org = Org::new(&mut rng, start, end);
-    // Memory where there is some: every commit is synced.
-    let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() {
-        tempfile::tempdir_in(memory)
-    } else {
-        tempfile::tempdir()
-    }
-    .unwrap();
-    let config = config(dir.path(), minutes(rng.range(20, 60)), minutes(rng.range(10, 120)));
-    let policy = parse(&org);
-    let timing = &config.timing;
-    let mut run = Run {
-        world: World::new(seed, org, start),
-        promises: Promises::new(timing.poll, timing.notice, timing.max_staleness, start),
-        story: Story::new(rng, start),
-        policy,
-        ledger: dir.path().join("ledger.db"),
-        config,
-        start,
-        end,
-        passes: 0,
-        lives: 0,
-    };
-    while run.world.state().now < end {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(run.life());
-        // Everything that was under way goes with it.
-        drop(runtime);
-        let mut state = run.world.state();
-        state.forget_sleepers();
-        state.crashed = false;
-        state.life += 1;
-    }
-    let mut state = run.world.state();
-    let summary = format!(
-        "{} passes, {} calls to AWS, {} lives, {} events, {} states judged, {} excused",
-        run.passes, state.calls, run.lives, run.story.events, run.promises.judged, run.promises.excused
-    );
-    Outcome {
-        journal: std::mem::take(&mut state.journal),
-        faults: std::mem::take(&mut state.faults),
-        summary,
-    }
-}
-
-pub(crate) fn parse(org: &Org) -> Arc<Policy> {
-    let context = PolicyContext {
-        sources: Some(SOURCES.iter().map(|s| (SourceName((*s).to_owned()), None)).collect()),
-        roots: None,
-        now: None,
-    };
-    let loaded = policy::parse(Path::new("access.d"), org.policy.files(&org.schedules), &context);
-    Arc::new(loaded.unwrap_or_else(|report| panic!("{}", report.to_text(false))).0)
-}
-
-fn config(dir: &Path, poll: SignedDuration, audit: SignedDuration) -> Config {
-    Config {
-        mode: Mode::Sync,
-        owner_id: "simulation".into(),
-        policy_dir: dir.join("access.d"),
-        roots: None,
-        ledger: dir.join("ledger.db"),
-        pause_file: dir.join("pause"),
-        sources: BTreeMap::new(),
-        identity_center: IdentityCenterConfig {
-            region: "eu-central-1".into(),
-            expected_account_id: "111122220000".into(),
-            instance_arn: None,
-            profile: None,
-            endpoint_url: None,
-            requests_per_second: 19,
-            assignments_in_flight: 8,
-            operation_timeout: Duration::from_secs(180),
-            call_timeout: Duration::from_secs(10),
-        },
-        identities: Vec::new(),
-        timing: Timing {
-            poll,
-            audit,
-            ..Timing::default()
-        },
-        limits: Limits::default(),
-        http: None,
-    }
-}
 
 type Passing = JoinHandle<(Reconciler, Result<Pass, PassError>)>;
 
 impl Run {
     /// Lives until the end of the run or until it is killed.
-    async fn life(&mut self) {
+    pub(crate) async fn life(&mut self) {
         self.lives += 1;
+        self.load_policy();
         let world = self.world.clone();
         let clock: Arc<dyn Clock> = Arc::new(world.clone());
-        let reader: Arc<dyn Read> = Arc::new(world.clone());
-        let ledger = Ledger::open(&self.ledger, "simulation", world.now()).await.unwrap();
+        let connection = Arc::new(Connection {
+            world: world.clone(),
+            limiter: Limiter::new(self.config.identity_center.requests_per_second, Arc::clone(&clock)),
+        });
+        let reader: Arc<dyn Read> = connection.clone();
+        let born = world.state().host();
+        let ledger = Ledger::open(&self.config.ledger, "simulation", born).await.unwrap();
         let stored = ledger.load_snapshots().await.unwrap();
-        let schedules = self.policy.schedules();
+        let schedules = self.in_force.policy().schedules();
         let mut starting = schedules.len() > stored.newest(&schedules).len();
         let started = world.state().now;
         let snapshots = Arc::new(Mutex::new(stored));
@@ -166,7 +55,7 @@ impl Run {
         let applier = Applier::new(
             Arc::clone(&clock),
             Arc::clone(&reader),
-            Arc::new(world.clone()),
+            connection,
             ledger.clone(),
             Slots::new(self.config.identity_center.assignments_in_flight),
             operation_timeout,
@@ -189,7 +78,7 @@ impl Run {
             sources.keys().cloned(),
             self.config.timing.poll,
             operation_timeout,
-            world.now(),
+            born,
         ));
         let told = Arc::new(Notify::new());
         let news = Arc::new(AtomicBool::new(false));
@@ -231,7 +120,8 @@ impl Run {
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;
         let mut idle = false;
-        let mut next_pass = world.now();
+        let mut orders = ledger.orders_mark().await.unwrap();
+        let mut next_pass = born;
         let mut not_before = world.state().now;
         let mut offset = world.state().offset;
         loop {
@@ -250,7 +140,10 @@ impl Run {
                 not_before = now + BREATH;
                 match result {
                     Ok(pass) => {
-                        next_pass = pace.passed(&pass, &self.config.timing, world.now());
+                        let host = world.state().host();
+                        next_pass = pace.passed(&pass, &self.config.timing, host);
+                        let retry = applier.next_try().filter(|t| host < *t);
+                        next_pass = retry.map_or(next_pass, |t| t.min(next_pass));
                         let mut state = world.state();
                         for held in &pass.survey.verdict.held {
                             let line = format!(
@@ -288,17 +181,17 @@ impl Run {
                         world
                             .state()
                             .say(&format!("a pass failed: {}", dutybound::chain(&error)));
-                        next_pass = pace.failed(&self.config.timing, world.now());
+                        next_pass = pace.failed(&self.config.timing, world.state().host());
                     }
                 }
             }
             if passing.is_none() && news.swap(false, Ordering::Relaxed) {
-                next_pass = world.now();
+                next_pass = world.state().host();
             }
             // The daemon looks at the clock every second, so a step is seen at once for all that matters here.
             let stepped = world.state().offset;
             if stepped < offset {
-                next_pass = world.now();
+                next_pass = world.state().host();
             }
             offset = stepped;
             if starting && (health.all_sources_read() || started + SignedDuration::from_secs(10) <= now) {
@@ -306,11 +199,11 @@ impl Run {
             }
             if !starting
                 && not_before <= now
-                && next_pass <= world.now()
+                && next_pass <= world.state().host()
                 && let Some(mut with) = reconciler.take()
             {
                 idle = applier.in_flight().is_empty();
-                let (config, policy) = (self.config.clone(), Arc::clone(&self.policy));
+                let (config, policy) = (self.config.clone(), Arc::clone(self.in_force.policy()));
                 passing = Some(tokio::spawn(async move {
                     let result = pass(&mut with, &config, &policy).await;
                     (with, result)
@@ -338,13 +231,29 @@ impl Run {
             let next = events.into_iter().flatten().min().unwrap().max(now);
             world.state().now = next;
             if next == self.story.next {
-                let policy_before = Arc::clone(&self.policy);
-                if self.tell() {
-                    self.die("between two calls");
-                    return;
+                let before = self.in_force.policy().revision.clone();
+                match self.tell() {
+                    Asked::Nothing => {}
+                    Asked::Kill => {
+                        self.die("between two calls");
+                        return;
+                    }
+                    Asked::Bar(person) => {
+                        let (person, host) = (Person::parse(&email(person)).unwrap(), world.state().host());
+                        ledger.bar(Some(&person), "simulated", "operator", host).await.unwrap();
+                    }
+                    Asked::Lift(person) => {
+                        let (person, host) = (Person::parse(&email(person)).unwrap(), world.state().host());
+                        ledger.lift(Some(&person), "operator", host).await.unwrap();
+                    }
                 }
-                if policy_before.revision != self.policy.revision {
+                if before != self.in_force.policy().revision {
                     wanted.send_replace(self.wanted());
+                    news.store(true, Ordering::Relaxed);
+                }
+                let given = ledger.orders_mark().await.unwrap();
+                if given != orders {
+                    orders = given;
                     news.store(true, Ordering::Relaxed);
                 }
             }
@@ -354,29 +263,10 @@ impl Run {
     fn wanted(&self) -> Wanted {
         let timing = &self.config.timing;
         Wanted {
-            schedules: self.policy.schedules(),
+            schedules: self.in_force.policy().schedules(),
             poll: timing.poll,
             horizon: timing.horizon,
         }
-    }
-
-    fn die(&mut self, how: &str) {
-        let mut state = self.world.state();
-        state.say(&format!("killed {how}"));
-        state.crashed = true;
-        let down = self.story.rng.range(1, 1800);
-        self.promises.look(&mut state);
-        // Nobody is there to wait for until it is back; then it settles what was open.
-        state.now = (state.now + SignedDuration::from_secs(down)).min(self.end);
-        self.promises.disturb_with_restart(state.now);
-        self.promises.soil();
-    }
-
-    /// The record at the end says what the world says.
-    async fn finish(&mut self, ledger: &Ledger) {
-        let rows = ledger.access_in(Interval::ALWAYS).await.unwrap();
-        let mut state = self.world.state();
-        crate::promises::judge_record(&mut state, &rows, Interval::new(self.start, self.end).unwrap());
     }
 }
 
@@ -396,7 +286,7 @@ async fn quiet(ledger: &Ledger) {
             calm += 1;
         } else {
             calm = 0;
-            std::thread::sleep(Duration::from_micros(30));
+            std::thread::yield_now();
         }
     }
 }

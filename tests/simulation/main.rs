@@ -6,12 +6,13 @@ mod daemon;
 mod org;
 mod promises;
 mod rng;
+mod run;
 mod story;
 mod world;
 
 use std::time::Instant;
 
-use daemon::{Outcome, simulate};
+use run::{Outcome, simulate};
 
 /// Seeds and days of an ordinary run: about a minute in a debug build.
 const SEEDS: std::ops::Range<u64> = 1..7;
@@ -19,6 +20,10 @@ const DAYS: i64 = 4;
 
 fn check(seed: u64, days: i64) -> Outcome {
     let outcome = simulate(seed, days);
+    if let Some(dir) = std::env::var_os("SIM_JOURNAL") {
+        let file = std::path::Path::new(&dir).join(format!("{seed}.log"));
+        std::fs::write(file, outcome.journal.join("\n")).expect("the journal can be written");
+    }
     if !outcome.faults.is_empty() {
         let from = outcome
             .journal

@@ -1,0 +1,310 @@
+//! Which of several queued changes begin, and which ends call for a pass: the applier alone, against an AWS that answers
+//! when the test lets it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dutybound::apply::Applier;
+use dutybound::clock::Clock;
+use dutybound::config::{Limits, Mode};
+use dutybound::desired::{Snapshots, Timeline};
+use dutybound::guard::{self, ApprovedPlan, Conditions};
+use dutybound::identity_center::{
+    AwsError, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Slots, Started, UserPin, Write,
+};
+use dutybound::ledger::Ledger;
+use dutybound::model::{
+    Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Target,
+};
+use dutybound::plan::{Change, Foresight, Plan};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Semaphore, watch};
+
+/// The time is what the test says; AWS answers once for every permit that the test gives for the name of a user.
+struct Fake {
+    now: watch::Sender<Timestamp>,
+    answers: BTreeMap<String, Semaphore>,
+    calls: Mutex<Vec<String>>,
+}
+
+impl Fake {
+    fn new(now: Timestamp) -> Arc<Self> {
+        let users = ["ann", "bob", "cat"];
+        Arc::new(Self {
+            now: watch::Sender::new(now),
+            answers: users.map(|user| (user.to_owned(), Semaphore::new(0))).into(),
+            calls: Mutex::default(),
+        })
+    }
+
+    fn answer(&self, user: &str) {
+        self.answers[user].add_permits(1);
+    }
+
+    fn advance(&self, span: SignedDuration) {
+        self.now.send_modify(|now| *now += span);
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Clock for Fake {
+    fn now(&self) -> Timestamp {
+        *self.now.borrow()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let until = self.now() + SignedDuration::try_from(duration).unwrap();
+        self.now.subscribe().wait_for(|now| until <= *now).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Read for Fake {
+    async fn instance(&self) -> Result<Instance, AwsError> {
+        unreachable!("the applier only asks how operations stand")
+    }
+
+    async fn resolve_target(&self, _: &Target) -> Result<ResolvedTarget, AwsError> {
+        unreachable!("the applier only asks how operations stand")
+    }
+
+    async fn resolve_person(&self, _: &Person, _: Option<&UserPin>) -> Result<Resolution, AwsError> {
+        unreachable!("the applier only asks how operations stand")
+    }
+
+    async fn holders(&self, _: &ResolvedTarget) -> Result<Holders, AwsError> {
+        unreachable!("the applier only asks how operations stand")
+    }
+
+    async fn operation(&self, _: &Operation) -> Result<Progress, AwsError> {
+        Ok(Progress::Succeeded)
+    }
+}
+
+#[async_trait]
+impl Write for Fake {
+    async fn start(&self, kind: ChangeKind, _: &ResolvedTarget, user: &PrincipalId) -> Result<Started, AwsError> {
+        self.calls.lock().unwrap().push(format!("{kind:?} {user}"));
+        self.answers[&user.0].acquire().await.unwrap().forget();
+        Ok(Started::Done { reference: None })
+    }
+}
+
+fn t(second: i64) -> Timestamp {
+    let base: Timestamp = "2026-03-02T09:00:00Z".parse().unwrap();
+    base + SignedDuration::from_secs(second)
+}
+
+fn person(name: &str) -> Person {
+    Person::parse(&format!("{name}@example.com")).unwrap()
+}
+
+fn entitlement(name: &str) -> EntitlementId {
+    EntitlementId {
+        project: ProjectName("payments".into()),
+        name: name.into(),
+    }
+}
+
+fn turn(name: &str, from: i64, to: i64) -> Cause {
+    let held = Interval::new(t(from), t(to)).unwrap();
+    Cause {
+        entitlement: entitlement("admin"),
+        person: person(name),
+        held,
+        duty: held,
+        end_known: true,
+        basis: Basis::Window,
+        project: ProjectName("payments".into()),
+        rule: Origin {
+            file: "access.d/payments.toml".into(),
+            line: 1,
+        },
+        member: None,
+    }
+}
+
+fn change(kind: ChangeKind, entitlement_name: &str, account: &str, name: &str) -> Change {
+    Change {
+        kind,
+        entitlement: entitlement(entitlement_name),
+        person: Some(person(name)),
+        target: ResolvedTarget::Assignment {
+            account: account.into(),
+            permission_set_arn: "arn:set".into(),
+        },
+        principal: PrincipalId(name.into()),
+        causes: vec![turn(name, 0, 3600)],
+        rests_on: BTreeSet::new(),
+        due: t(0),
+        foresight: Foresight::Predicted,
+        context: None,
+    }
+}
+
+fn approved(changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
+    let mut timeline = Timeline {
+        causes: turns,
+        problems: vec![],
+    };
+    timeline.causes.sort();
+    let plan = Plan {
+        at: t(0),
+        digest: "digest".into(),
+        changes,
+        drift: vec![],
+        problems: vec![],
+        lost: vec![],
+        kept: vec![],
+    };
+    let conditions = Conditions {
+        mode: Mode::Sync,
+        paused: false,
+        floors: &BTreeMap::new(),
+        limits: &Limits::default(),
+        patience: SignedDuration::from_mins(10),
+        max_staleness: SignedDuration::from_hours(24),
+        timeline: &timeline,
+        snapshots: &Snapshots::new(),
+        emptied: &BTreeSet::new(),
+        clock_skew: None,
+        unidentified: &BTreeSet::new(),
+        unresolved: &BTreeSet::new(),
+        in_flight_grants: &BTreeSet::new(),
+        owned: 0,
+        approved_digest: None,
+    };
+    guard::guard(&plan, &conditions).approved
+}
+
+async fn applier(fake: &Arc<Fake>, dir: &tempfile::TempDir) -> Arc<Applier> {
+    let ledger = Ledger::open(&dir.path().join("ledger.db"), "test", t(0)).await.unwrap();
+    let (clock, reader, writer) = (Arc::clone(fake), Arc::clone(fake), Arc::clone(fake));
+    let timeout = Duration::from_secs(60);
+    Applier::new(
+        clock,
+        reader,
+        writer,
+        ledger,
+        Slots::new(8),
+        timeout,
+        dir.path().join("pause"),
+    )
+}
+
+/// Found by simulation: an override of five seconds, and AWS took four to grant it. The revoke that had waited for that
+/// grant began when the turn that it was to end had begun again.
+#[tokio::test]
+async fn a_revoke_that_waited_until_the_next_turn_began_does_not_begin() {
+    for (taken, expected) in [
+        (4, vec!["Grant bob", "Revoke ann"]),
+        (5, vec!["Grant bob"]),
+        (6, vec!["Grant bob"]),
+    ] {
+        let (fake, dir) = (Fake::new(t(0)), tempfile::tempdir().unwrap());
+        let applier = applier(&fake, &dir).await;
+        let hand_off = vec![
+            change(ChangeKind::Grant, "admin", "1", "bob"),
+            change(ChangeKind::Revoke, "admin", "1", "ann"),
+        ];
+        let turns = vec![turn("bob", 0, 60), turn("ann", 5, 3600), turn("ann", 7200, 9000)];
+        applier.start(approved(hand_off, turns), "revision");
+        fake.advance(SignedDuration::from_secs(taken));
+        fake.answer("bob");
+        fake.answer("ann");
+        applier.idle().await;
+        assert_eq!(fake.calls(), expected, "the grant took {taken} s");
+    }
+}
+
+/// The other half of the same: a grant that waited for its account until the turn was over.
+#[tokio::test]
+async fn a_grant_that_waited_until_its_turn_was_over_does_not_begin() {
+    let (fake, dir) = (Fake::new(t(0)), tempfile::tempdir().unwrap());
+    let applier = applier(&fake, &dir).await;
+    let two_in_one_account = vec![
+        change(ChangeKind::Grant, "admin", "1", "ann"),
+        change(ChangeKind::Grant, "admin", "1", "bob"),
+    ];
+    let turns = vec![turn("ann", 0, 3600), turn("bob", 0, 5)];
+    applier.start(approved(two_in_one_account, turns), "revision");
+    fake.advance(SignedDuration::from_secs(5));
+    fake.answer("ann");
+    fake.answer("bob");
+    applier.idle().await;
+    assert_eq!(fake.calls(), ["Grant ann"]);
+}
+
+/// Found by simulation: a confirmed grant called for no pass, because one had been called for a moment ago and another
+/// step was still to end; that step was superseded, which calls for none. The revoke that was held until the grant was
+/// confirmed stayed for a whole poll.
+#[tokio::test]
+async fn a_change_that_ended_before_a_superseded_step_still_gets_its_pass() {
+    let (fake, dir) = (Fake::new(t(0)), tempfile::tempdir().unwrap());
+    let applier = applier(&fake, &dir).await;
+    let steps = vec![
+        change(ChangeKind::Grant, "other", "2", "cat"),
+        change(ChangeKind::Grant, "admin", "1", "ann"),
+        change(ChangeKind::Grant, "admin", "1", "bob"),
+    ];
+    applier.start(approved(steps, vec![]), "revision");
+    fake.answer("cat");
+    applier.progress().await;
+    assert_eq!(
+        applier.take_results().len(),
+        1,
+        "the first end calls for a pass at once"
+    );
+
+    // The newer plan wants only what is under way; AWS confirms that within the same second.
+    applier.start(approved(vec![], vec![]), "revision");
+    fake.answer("ann");
+    applier.idle().await;
+    assert_eq!(fake.calls(), ["Grant cat", "Grant ann"], "the third is superseded");
+
+    let mut called = pin!(applier.progress());
+    tokio::select! {
+        biased;
+        () = called.as_mut() => panic!("not at once"),
+        () = std::future::ready(()) => {}
+    }
+    fake.advance(SignedDuration::from_secs(1));
+    called.await;
+    assert_eq!(applier.take_results().len(), 1);
+}
+
+/// Found under load: a grant was confirmed while a pass looked, and the plan of that pass asked for it once more.
+#[tokio::test]
+async fn a_plan_that_is_older_than_the_end_of_a_change_does_not_ask_for_it_again() {
+    let (fake, dir) = (Fake::new(t(0)), tempfile::tempdir().unwrap());
+    let applier = applier(&fake, &dir).await;
+    let grant = || {
+        approved(
+            vec![change(ChangeKind::Grant, "admin", "1", "ann")],
+            vec![turn("ann", 0, 3600)],
+        )
+    };
+    fake.answer("ann");
+    applier.start(grant(), "revision");
+    applier.idle().await;
+    applier.start(grant(), "revision");
+    applier.idle().await;
+    assert_eq!(fake.calls(), ["Grant ann"]);
+    assert!(applier.is_news(&change(ChangeKind::Grant, "admin", "1", "ann").key()));
+    assert_eq!(applier.take_results().len(), 1);
+    fake.answer("ann");
+    applier.start(grant(), "revision");
+    applier.idle().await;
+    assert_eq!(
+        fake.calls(),
+        ["Grant ann", "Grant ann"],
+        "a pass that has taken the end in decides"
+    );
+}
