@@ -197,9 +197,9 @@ impl Run {
         // Nobody is there to wait for until it is back; AWS goes on with what it was asked for.
         let down = self.story.rng.range(1, 1800);
         let back = (state.now + SignedDuration::from_secs(down)).min(self.end);
+        self.promises.excuses.down = back + minutes(2);
         state.pass_without_us(back);
         self.promises.look(&mut state);
-        self.promises.excuses.down = back + minutes(2);
         self.promises.soil();
     }
 

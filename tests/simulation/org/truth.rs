@@ -38,7 +38,10 @@ impl Policy {
             };
             match &rule.trigger {
                 Trigger::Members => spans.push((Timestamp::MIN, Timestamp::MAX)),
-                Trigger::OfficeHours => spans.extend(office_hours(from, to)),
+                Trigger::OfficeHours => {
+                    let windows = office_hours(from - linger, to + lead);
+                    spans.extend(windows.into_iter().map(|(start, end)| (start - lead, end + linger)));
+                }
                 Trigger::OnCall { schedule, levels } => {
                     let turns = turns(*schedule);
                     let first = turns.partition_point(|turn| turn.start < from - LONGEST_TURN);
