@@ -19,6 +19,7 @@
 //!                              apply ──► intent ─► AWS ─► outcome (ledger)
 //!
 //!  ledger ─► accounting (pure) ─► metrics, report
+//!  policy + snapshots ─► forecast, compare, review (pure) ─► `forecast`, `backtest`, `diff --base`, `review`
 //! ```
 //!
 //! Data moves one way. [`survey`] is the reading half of a pass and has no way to write; [`reconcile`] is one pass of

@@ -82,6 +82,26 @@ pub async fn read_all(
     results
 }
 
+/// Reads every schedule once and takes in what was read. Returns what could not be read, and why, in words for people.
+pub async fn read_into(
+    stored: &mut StoredSnapshots,
+    sources: &Sources,
+    schedules: &BTreeSet<ScheduleKey>,
+    window: Interval,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut unread = Vec::new();
+    for read in read_all(sources, schedules, window).await {
+        match read {
+            Ok(snapshot) => {
+                stored.accept(snapshot, now);
+            }
+            Err(error) => unread.push(error.to_string()),
+        }
+    }
+    unread
+}
+
 fn by_source(schedules: &BTreeSet<ScheduleKey>) -> BTreeMap<SourceName, Vec<ScheduleKey>> {
     let mut map: BTreeMap<SourceName, Vec<ScheduleKey>> = BTreeMap::new();
     for key in schedules {

@@ -116,9 +116,13 @@ pub async fn survey(
         |span| Interval::new(began, began.checked_add(span).unwrap_or(Timestamp::MAX)).unwrap_or(Interval::ALWAYS);
     let timeline = Timeline::build(policy, &newest, &config.identities, ahead(config.timing.horizon));
     let foreseen = Timeline::build(policy, &settled, &config.identities, ahead(LONGEST_READ));
+    let vanished = guard::vanished(&newest, &settled, began, config.timing.max_staleness);
+    let last = stored.last_with_turns(&vanished, began);
+    let before = Timeline::build(policy, &last, &config.identities, ahead(LONGEST_READ));
 
     let targets = plan::refuse_shared_targets(resolve_targets(reader, policy, live.silence()).await);
     let mut people = people_of(&timeline, &foreseen, began);
+    people.extend(people_of(&before, &before, began));
     if policy.entitlements().any(|e| e.exclusive) {
         // Whoever holds an exclusive entitlement without us is known by name only if they are looked up.
         people.extend(config.limits.protected.iter().cloned());
@@ -166,8 +170,7 @@ pub async fn survey(
 
     let at = when.instant();
     let (mut desired, predicted) = (timeline.at(at), foreseen.at(at));
-    let vanished = guard::vanished(&newest, &settled, at, config.timing.max_staleness);
-    let stand_in = stand_in(&mut desired, &predicted, &vanished, &record.owned);
+    let stand_in = stand_in(&mut desired, &before.at(at), &vanished, &record.owned);
     let plan = plan::plan(&Inputs {
         at,
         desired: &desired,
@@ -235,6 +238,7 @@ pub async fn survey(
         .map(|cause| cause.held.end())
         .chain(timeline.next_boundary(at))
         .chain(foreseen.next_boundary(at))
+        .chain(before.next_boundary(at))
         .min();
     Ok(Survey {
         at,
@@ -253,13 +257,13 @@ pub async fn survey(
 /// known before go on meanwhile. Whoever holds the entitlement already is left to the guards. Returns what to tell people.
 fn stand_in(
     desired: &mut Desired,
-    predicted: &Desired,
+    before: &Desired,
     vanished: &BTreeSet<ScheduleKey>,
     owned: &BTreeMap<Key, Owned>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     let held: BTreeSet<(&EntitlementId, &Person)> = owned.values().map(|o| (&o.entitlement, &o.person)).collect();
-    for (entitlement, holders) in &predicted.holders {
+    for (entitlement, holders) in &before.holders {
         for (person, causes) in holders
             .iter()
             .filter(|(person, _)| !held.contains(&(entitlement, *person)))

@@ -57,16 +57,9 @@ pub async fn read(
     now: Timestamp,
 ) -> (Snapshots, Vec<String>) {
     let schedules: BTreeSet<_> = policies.iter().flat_map(|policy| policy.schedules()).collect();
-    let (mut stored, mut notes) = (StoredSnapshots::default(), Vec::new());
+    let mut stored = StoredSnapshots::default();
     let window = poll::window(period.start(), period.duration(), None);
-    for read in poll::read_all(sources, &schedules, window).await {
-        match read {
-            Ok(snapshot) => {
-                stored.accept(snapshot, now);
-            }
-            Err(error) => notes.push(error.to_string()),
-        }
-    }
+    let mut notes = poll::read_into(&mut stored, sources, &schedules, window, now).await;
     notes.sort();
     (stored.newest(&schedules), notes)
 }

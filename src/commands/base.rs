@@ -115,14 +115,7 @@ pub async fn look(
     let mut notes = Vec::new();
     if let Some(sources) = sources {
         let window = poll::window(now, period.duration(), None);
-        for read in poll::read_all(sources, &schedules, window).await {
-            match read {
-                Ok(snapshot) => {
-                    stored.accept(snapshot, now);
-                }
-                Err(error) => notes.push(error.to_string()),
-            }
-        }
+        notes = poll::read_into(&mut stored, sources, &schedules, window, now).await;
     }
     let snapshots = stored.newest(&schedules);
     for unread in schedules.iter().filter(|key| !snapshots.contains_key(*key)) {

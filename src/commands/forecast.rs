@@ -38,15 +38,7 @@ pub async fn look(
     let now = period.start();
     let window = poll::window(now, now.duration_until(period.end()), None);
     let schedules = policy.schedules();
-    let mut notes = Vec::new();
-    for read in poll::read_all(sources, &schedules, window).await {
-        match read {
-            Ok(snapshot) => {
-                stored.accept(snapshot, now);
-            }
-            Err(error) => notes.push(error.to_string()),
-        }
-    }
+    let mut notes = poll::read_into(&mut stored, sources, &schedules, window, now).await;
     let snapshots = stored.newest(&schedules);
     let wanted = people_of(policy, &snapshots, &config.identities, period);
     let people = match reader.instance().await {

@@ -37,14 +37,12 @@ pub async fn look(
     let ahead = Interval::new(now, now.saturating_add(AHEAD).unwrap_or(Timestamp::MAX)).unwrap_or(period);
     let window = poll::window(period.start(), period.start().duration_until(ahead.end()), None);
     let mut stored = StoredSnapshots::default();
-    for read in poll::read_all(sources, &policy.schedules(), window).await {
-        match read {
-            Ok(snapshot) => {
-                stored.accept(snapshot, now);
-            }
-            Err(error) => notes.push(format!("{error}; who was on call there is not known")),
-        }
-    }
+    let unread = poll::read_into(&mut stored, sources, &policy.schedules(), window, now).await;
+    notes.extend(
+        unread
+            .into_iter()
+            .map(|why| format!("{why}; who was on call there is not known")),
+    );
     let snapshots = stored.newest(&policy.schedules());
     let timeline = |range| Timeline::build(policy, &snapshots, &config.identities, range);
     let (mut rows, mut drift) = (Vec::new(), Vec::new());

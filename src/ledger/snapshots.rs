@@ -72,6 +72,17 @@ impl StoredSnapshots {
         wanted.iter().filter_map(newest).collect()
     }
 
+    /// The newest content of each of these schedules in which somebody is on call at or after `at`.
+    #[must_use]
+    pub fn last_with_turns(&self, wanted: &BTreeSet<ScheduleKey>, at: Timestamp) -> Snapshots {
+        let ahead = |v: &&Version| v.snapshot.shifts.iter().any(|shift| at < shift.interval.end());
+        let last = |key: &ScheduleKey| self.versions.get(key)?.iter().rev().find(ahead);
+        let known = wanted
+            .iter()
+            .filter_map(|key| Some((key.clone(), last(key)?.snapshot.clone())));
+        known.collect()
+    }
+
     /// What was known of every schedule `notice` before `at`: the content in force then, if reads went on finding it for
     /// as long, because a single read, before an outage or a long poll, confirms nothing. Where a schedule was first read
     /// later than that, its first content counts, because nothing before it could contradict it.

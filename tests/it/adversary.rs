@@ -349,3 +349,17 @@ async fn a_schedule_that_hangs_keeps_no_other_of_its_provider_waiting() {
         site.story()
     );
 }
+
+/// Found by moto's referee: the content from before the notice period took the place of what had vanished, and whoever
+/// had been on call by it was granted once more.
+#[tokio::test]
+async fn what_takes_the_place_of_a_vanished_schedule_is_its_last_content() {
+    let site = admin_site("").await;
+    site.run(&["apply"]).await.expect(0);
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.run(&["apply"]).await.expect(0);
+    assert!(site.admin(BOB) && !site.admin(ALICE));
+    site.shifts(&[]);
+    site.run(&["apply"]).await.expect(3).says(&["empty_schedule"]);
+    assert!(site.admin(BOB) && !site.admin(ALICE), "{}", site.story());
+}
