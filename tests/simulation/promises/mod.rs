@@ -9,6 +9,7 @@ mod record;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dutybound::identity_center::ChangeKind;
+use dutybound::problem::{Problem, ProblemKind};
 use dutybound::reconcile::Pass;
 use jiff::{SignedDuration, Timestamp};
 
@@ -201,7 +202,11 @@ impl Promises {
                 ));
             }
         }
-        let settled = idle && approved.is_empty() && pass.survey.verdict.held.is_empty() && pass.open_intents == 0;
+        // A pass that could not see everything has not said that nothing is to be done.
+        let blind = |p: &Problem| matches!(p.kind, ProblemKind::TargetUnresolved | ProblemKind::PersonUnresolved);
+        let saw_all = pass.survey.unresolved == 0 && !pass.survey.problems.iter().any(blind);
+        let quiet = approved.is_empty() && pass.survey.verdict.held.is_empty() && pass.open_intents == 0;
+        let settled = idle && quiet && saw_all;
         self.clean_since = if settled { Some(pass.survey.at) } else { None };
     }
 }
