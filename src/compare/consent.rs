@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::PersonLine;
 use super::edits::Edit;
-use super::{PersonLine, ancestors};
 use crate::model::{Person, ProjectName};
 use crate::policy::Policy;
 
@@ -58,11 +58,13 @@ pub(super) fn consent(before: &Policy, after: &Policy, edits: &[Edit], people: &
     because
         .into_iter()
         .map(|(project, because)| {
-            let line = match before.projects.contains_key(project) {
-                true => ancestors(before, project),
-                false => ancestors(after, project),
+            let tree = if before.projects.contains_key(project) {
+                before
+            } else {
+                after
             };
-            let known: Vec<_> = line.iter().filter_map(|name| before.projects.get(name)).collect();
+            let line = tree.lineage(project);
+            let known: Vec<_> = line.filter_map(|above| before.projects.get(&above.name)).collect();
             let owners = match known.first() {
                 Some(nearest) => nearest.owners.clone(),
                 // A new root has nobody above it: its own owners answer for it.

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use serde::Serialize;
 
-use crate::forecast::spans::{length, without};
 use crate::forecast::{Forecast, Gap};
-use crate::model::{EntitlementId, Interval, Person, ProjectName};
+use crate::model::{
+    EntitlementId, Interval, Person,
+    spans::{length, without},
+};
 use crate::policy::Policy;
 
 mod consent;
@@ -234,15 +236,4 @@ fn a_week(time: SignedDuration, period: Interval) -> i64 {
     const WEEK: i128 = 7 * 86_400;
     let whole = i128::from(period.duration().as_secs().max(1));
     i64::try_from(i128::from(time.as_secs()) * WEEK / whole).unwrap_or(i64::MAX)
-}
-
-/// A project and those above it, the nearest first. A policy that loaded has no cycles.
-fn ancestors(policy: &Policy, project: &ProjectName) -> Vec<ProjectName> {
-    let mut line = vec![project.clone()];
-    let mut next = policy.projects.get(project).and_then(|p| p.parent.clone());
-    while let Some(name) = next {
-        next = policy.projects.get(&name).and_then(|p| p.parent.clone());
-        line.push(name);
-    }
-    line
 }

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::{Change, Comparison, HoursLine, PersonLine};
-use crate::forecast::{Gap, spans::length, when};
-use crate::model::{Interval, ProjectName};
+use crate::forecast::{Gap, when};
+use crate::model::{Interval, ProjectName, spans::length};
 use crate::text::{clean, instant, markdown as cell, span};
 
 impl Comparison {

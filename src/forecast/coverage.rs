@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::spans::without;
 use super::{Gap, GapKind, Holding};
 use crate::desired::Snapshots;
-use crate::model::{EntitlementId, Interval, Person, ScheduleKey};
+use crate::model::{
+    EntitlementId, Interval, Person, ScheduleKey,
+    spans::{self, merged},
+};
 use crate::policy::{Policy, Trigger};
 use crate::text::clean;
 
@@ -53,7 +55,7 @@ pub fn uncovered(policy: &Policy, snapshots: &Snapshots, period: Interval) -> Ve
             .iter()
             .filter(|shift| counts(shift.level) && (permanent || !shift.permanent))
             .map(|shift| shift.interval);
-        let bare = without(&[known], &turns.collect::<Vec<_>>());
+        let bare = spans::gaps(known, &merged(turns.collect()));
         if let Some(first) = bare.first() {
             let at = levels.map(|levels| {
                 let levels: Vec<String> = levels.iter().map(ToString::to_string).collect();

@@ -16,7 +16,6 @@ use crate::text::{instant, span};
 
 mod coverage;
 pub mod page;
-pub(crate) mod spans;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,6 @@
 //! Sets of instants: spans of time in order, which neither overlap nor touch.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Interval;
 
@@ -38,9 +38,25 @@ pub fn gaps(whole: Interval, spans: &[Interval]) -> Vec<Interval> {
     common(&[whole], &gaps)
 }
 
+/// The instants of one set outside the other. Neither need be in order or free of overlaps.
+#[must_use]
+pub fn without(these: &[Interval], those: &[Interval]) -> Vec<Interval> {
+    let those = merged(those.to_vec());
+    let rest = merged(these.to_vec()).into_iter().map(|span| gaps(span, &those));
+    rest.flatten().collect()
+}
+
+/// How long spans are together; what overlaps counts once.
+#[must_use]
+pub fn length(spans: &[Interval]) -> SignedDuration {
+    let lengths = merged(spans.to_vec()).into_iter().map(|span| span.duration());
+    lengths.fold(SignedDuration::ZERO, SignedDuration::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn span(from: i64, to: i64) -> Interval {
         let t = |second| Timestamp::from_second(second).unwrap();
@@ -60,5 +76,29 @@ mod tests {
         assert_eq!(gaps(span(2, 6), &[]), [span(2, 6)]);
         assert_eq!(merged(vec![]), []);
         assert_eq!(gaps(Interval::ALWAYS, &[Interval::ALWAYS]), []);
+    }
+
+    fn lasting((from, long): (i64, i64)) -> Interval {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        Interval::new(at(from), at(from + long)).unwrap()
+    }
+
+    proptest! {
+        /// Second by second, as a slow and obvious program would.
+        #[test]
+        fn they_agree_with_counting_seconds(
+            these in proptest::collection::vec((0..40i64, 1..12i64), 0..6),
+            those in proptest::collection::vec((0..40i64, 1..12i64), 0..6),
+        ) {
+            let these: Vec<Interval> = these.into_iter().map(lasting).collect();
+            let those: Vec<Interval> = those.into_iter().map(lasting).collect();
+            let inside = |spans: &[Interval], s| spans.iter().any(|i| i.contains(Timestamp::from_second(s).unwrap()));
+            let rest = without(&these, &those);
+            for second in 0..60 {
+                prop_assert_eq!(inside(&rest, second), inside(&these, second) && !inside(&those, second));
+            }
+            let seconds = (0..60).filter(|s| inside(&these, *s)).count();
+            prop_assert_eq!(length(&these), SignedDuration::from_secs(i64::try_from(seconds).unwrap()));
+        }
     }
 }

@@ -199,9 +199,10 @@ fn look_at_member(
         );
     }
     if let Some(by) = &member.added_by {
-        let owners = owners_up(inputs.policy, project);
+        let mut above = inputs.policy.lineage(&project.name);
         let left = inputs.gone.get(by).cloned().or_else(|| {
-            (!owners.contains(by)).then(|| format!("owns neither {} nor a project above it any more", project.name))
+            (!above.any(|p| p.owners.contains(by)))
+                .then(|| format!("owns neither {} nor a project above it any more", project.name))
         });
         if let Some(why) = left {
             find(
@@ -309,16 +310,6 @@ impl<'a> Seen<'a> {
             *last = end.max(*last);
         }
     }
-}
-
-fn owners_up(policy: &Policy, project: &Project) -> BTreeSet<Person> {
-    let mut owners = BTreeSet::new();
-    let mut next = Some(project);
-    while let Some(project) = next {
-        owners.extend(project.owners.iter().cloned());
-        next = project.parent.as_ref().and_then(|parent| policy.projects.get(parent));
-    }
-    owners
 }
 
 fn idle_rule(inputs: &Inputs<'_>, rule: &Rule) -> Finding {
