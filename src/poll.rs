@@ -184,7 +184,9 @@ impl Poller {
                     (key, now, result)
                 });
             }
-            if reads.is_empty() {
+            // A read that takes longer than the poll is followed by the next one at once, so that some may always be
+            // under way; what counts is that each has ended once.
+            if due.values().all(|t| Timestamp::MIN < *t) {
                 self.health.source_read(source.name());
             }
             let next = due

@@ -1,6 +1,7 @@
 //! The daemon: hand-offs at their instant, edits, signals, crashes and outages.
 
 use std::fs;
+use std::time::Duration;
 
 use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind, Status};
 use dutybound_sandbox::{Call, Fault, Service};
@@ -575,6 +576,15 @@ async fn a_restart_during_an_outage_of_the_provider_goes_on_from_the_record() {
         "{}",
         site.story()
     );
+}
+
+#[tokio::test]
+async fn a_provider_slower_than_the_poll_keeps_no_daemon_from_being_ready() {
+    let site = admin_site().await;
+    site.sandbox
+        .fault(Fault::on(Service::PagerDuty, "*").delay(Duration::from_secs(2)));
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
 }
 
 #[tokio::test]

@@ -402,10 +402,19 @@ impl Daemon {
     }
 
     pub(crate) async fn ready(&self) {
-        eventually("the daemon is ready", async || {
-            self.get("/readyz").await.is_some_and(|(status, _)| status == 200)
-        })
-        .await;
+        let began = Instant::now();
+        loop {
+            let answer = self.get("/readyz").await;
+            if answer.as_ref().is_some_and(|(status, _)| *status == 200) {
+                return;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "the daemon is not ready, but {answer:?}; its log:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Its process id.
