@@ -247,7 +247,12 @@ impl Reconciler {
         let mut unsettled = Vec::new();
         let mut silent = false;
         for intent in self.ledger.open_intents().await? {
-            if in_flight.contains_key(&intent.change.key()) {
+            // One that began after the record was asked for is carried out by somebody, who records its end.
+            let news = self
+                .applier
+                .as_ref()
+                .is_some_and(|applier| applier.is_news(&intent.change.key()));
+            if news || in_flight.contains_key(&intent.change.key()) {
                 continue;
             }
             // While AWS does not answer, nothing more is asked: what is open stays as it is, and the rest goes on.

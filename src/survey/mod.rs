@@ -2,29 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp, Unit};
-use tokio::task::JoinSet;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::desired::{Desired, Snapshots, Timeline};
+use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Verdict};
-use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read, Resolution, UserPin};
+use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
 use crate::ledger::{Bar, LastTry, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
-use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey, Snapshot, SourceName};
-use crate::plan::{self, Foresight, Inputs, Key, Owned, Plan};
+use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey};
+use crate::plan::{self, Inputs, Key, Owned, Plan};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse};
 use crate::unfinished::{self, Unsettled};
 
+mod lookups;
+mod problems;
+
+use lookups::people_of;
+pub(crate) use lookups::{resolve_people, resolve_targets};
+use problems::{change_problems, clock_skew, source_problems, target_problems};
+
 /// The longest that reading the world may take for what was foreseen to cover its end.
 const LONGEST_READ: SignedDuration = SignedDuration::from_hours(2);
-
-/// How long before somebody's turn their user is looked up, so that the hand-off itself needs no search.
-const LOOK_AHEAD: SignedDuration = SignedDuration::from_mins(15);
 
 /// What is known besides the providers' and AWS's word.
 #[derive(Debug, Clone, Default)]
@@ -295,33 +297,6 @@ fn stand_in(
     problems
 }
 
-fn target_problems(
-    targets: &BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
-    errors: &BTreeMap<ResolvedTarget, AwsError>,
-) -> Vec<Problem> {
-    let unresolved = targets.iter().filter_map(|(id, target)| {
-        let message = target.as_ref().err()?.clone();
-        Some((Some(id.clone()), message))
-    });
-    let unread = errors.iter().map(|(target, error)| {
-        let entitlement = entitlement_of(targets, target);
-        let name = entitlement
-            .as_ref()
-            .map_or_else(|| target.to_string(), |id| format!("{id} ({target})"));
-        (
-            entitlement,
-            format!("who holds {name} could not be read, so it is left alone: {error}"),
-        )
-    });
-    unresolved
-        .chain(unread)
-        .map(|(entitlement, message)| Problem {
-            entitlement,
-            ..Problem::new(ProblemKind::TargetUnresolved, message)
-        })
-        .collect()
-}
-
 fn floors(
     policy: &Policy,
     targets: &BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
@@ -343,208 +318,4 @@ fn floors(
         }
     }
     floors
-}
-
-/// Changes that should have been in force a while ago, and duty that nobody could foresee.
-fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for change in &plan.changes {
-        let planned = record.planned_since.get(&change.key()).copied();
-        problems.extend(unfinished::overdue(change, planned, at));
-        // A grant that failed for an earlier turn says nothing of this one.
-        let of_this_turn = |last: &&LastTry| change.kind == ChangeKind::Revoke || change.due <= last.at;
-        if let Some(last) = record.failures.get(&change.key()).filter(of_this_turn) {
-            problems.push(unfinished::failed(change, last));
-        }
-        if let (ChangeKind::Grant, Foresight::Surprising(why)) = (change.kind, &change.foresight) {
-            problems.push(unfinished::about(
-                change,
-                ProblemKind::SurprisingDuty,
-                format!(
-                    "{} comes on duty for {} out of the blue: {why}",
-                    change.who(),
-                    change.entitlement
-                ),
-            ));
-        }
-    }
-    problems
-}
-
-/// Takes in what lookups find. When none has ended for `silence`, the rest goes on beside the pass, for a later one to
-/// find the answer remembered.
-async fn gather<T: 'static>(
-    mut lookups: JoinSet<T>,
-    silence: Option<Duration>,
-    what: &'static str,
-    mut take: impl FnMut(T),
-) {
-    loop {
-        let next = lookups.join_next();
-        let ended = match silence {
-            Some(silence) => tokio::time::timeout(silence, next).await,
-            None => Ok(next.await),
-        };
-        match ended {
-            Ok(Some(Ok(found))) => take(found),
-            Ok(Some(Err(error))) => tracing::error!(%error, "a lookup of {what} broke off"),
-            Ok(None) => return,
-            Err(_elapsed) => return lookups.detach_all(),
-        }
-    }
-}
-
-/// What every entitlement of the policy is in AWS, or why that is not known.
-pub(crate) async fn resolve_targets(
-    reader: &Arc<dyn Read>,
-    policy: &Policy,
-    silence: Option<Duration>,
-) -> BTreeMap<EntitlementId, Result<ResolvedTarget, String>> {
-    let mut targets = BTreeMap::new();
-    let mut lookups = JoinSet::new();
-    for entitlement in policy.entitlements() {
-        // A lookup that does not end leaves this: not knowing, which revokes nobody.
-        let unanswered = format!(
-            "{}: {}: AWS has not answered yet",
-            entitlement.origin, entitlement.target
-        );
-        targets.insert(entitlement.id.clone(), Err(unanswered));
-        let (reader, id, target) = (Arc::clone(reader), entitlement.id.clone(), entitlement.target.clone());
-        let origin = entitlement.origin.clone();
-        lookups.spawn(async move {
-            let resolved = reader.resolve_target(&target).await;
-            (id, resolved.map_err(|error| format!("{origin}: {target}: {error}")))
-        });
-    }
-    gather(lookups, silence, "an entitlement", |(id, target)| {
-        targets.insert(id, target);
-    })
-    .await;
-    targets
-}
-
-/// Everybody who is concerned now or soon; looking them up before their turn makes the hand-off itself need no search.
-fn people_of(timeline: &Timeline, foreseen: &Timeline, at: Timestamp) -> BTreeSet<Person> {
-    let soon = at.checked_add(LOOK_AHEAD).unwrap_or(Timestamp::MAX);
-    let causes = timeline.causes.iter().chain(&foreseen.causes);
-    causes
-        .filter(|c| c.held.start() <= soon)
-        .map(|c| c.person.clone())
-        .collect()
-}
-
-/// Looks everybody up in the identity store, beside each other. Whoever is not known in time is missing in the answer.
-pub(crate) async fn resolve_people(
-    reader: &Arc<dyn Read>,
-    config: &Config,
-    people: BTreeSet<Person>,
-    silence: Option<Duration>,
-) -> BTreeMap<Person, Result<Resolution, String>> {
-    let mut lookups = JoinSet::new();
-    for person in people {
-        let pin: Option<UserPin> = config
-            .identities
-            .iter()
-            .find(|i| i.person == person)
-            .and_then(|i| i.identity_center.clone());
-        let reader = Arc::clone(reader);
-        lookups.spawn(async move {
-            let found = reader.resolve_person(&person, pin.as_ref()).await;
-            (person, found.map_err(|error| error.to_string()))
-        });
-    }
-    let mut resolved = BTreeMap::new();
-    gather(lookups, silence, "a person", |(person, found)| {
-        resolved.insert(person, found);
-    })
-    .await;
-    resolved
-}
-
-fn entitlement_of(
-    targets: &BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
-    target: &ResolvedTarget,
-) -> Option<EntitlementId> {
-    targets
-        .iter()
-        .find(|(_, t)| t.as_ref() == Ok(target))
-        .map(|(id, _)| id.clone())
-}
-
-/// What is wrong with the sources: failing, stale, worth a notice, or with another idea of the time.
-fn source_problems(
-    config: &Config,
-    policy: &Policy,
-    stored: &StoredSnapshots,
-    newest: &Snapshots,
-    at: Timestamp,
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let about = |key: &ScheduleKey, kind, message| Problem {
-        schedule: Some(key.clone()),
-        ..Problem::new(kind, message)
-    };
-    for key in policy.schedules() {
-        let snapshot = newest.get(&key);
-        if let Some(failure) = stored.failures().get(&key) {
-            let standing_in = snapshot.map_or_else(
-                || "nothing is stored to stand in for it".to_owned(),
-                |s| stands_in(s.read_at, config.timing.max_staleness, at),
-            );
-            problems.push(about(
-                &key,
-                ProblemKind::ScheduleFailing,
-                format!(
-                    "{key} cannot be read since {}: {}; {standing_in}",
-                    seconds(failure.since),
-                    failure.message
-                ),
-            ));
-        }
-        let Some(snapshot) = snapshot else { continue };
-        if config.timing.max_staleness < snapshot.read_at.duration_until(at) {
-            problems.push(about(&key, ProblemKind::ScheduleStale, format!(
-                "{key} was last read completely at {}, longer ago than max_staleness; its grants are held as they are", seconds(snapshot.read_at)
-            )));
-        }
-        for notice in &snapshot.notices {
-            problems.push(about(&key, ProblemKind::ScheduleNotice, format!("{key}: {notice}")));
-        }
-    }
-    if let Some(skew) = clock_skew(config, newest, at) {
-        problems.push(Problem::new(ProblemKind::ClockSkew, skew));
-    }
-    problems
-}
-
-/// For how long the last complete read of a schedule serves in place of newer ones.
-pub(crate) fn stands_in(read_at: Timestamp, max_staleness: SignedDuration, at: Timestamp) -> String {
-    let until = read_at.saturating_add(max_staleness).unwrap_or(Timestamp::MAX);
-    let (read_at, verb) = (seconds(read_at), if until < at { "stood" } else { "stands" });
-    format!("the snapshot read at {read_at} {verb} in until {}", seconds(until))
-}
-
-/// The worst difference between a source's clock and ours, by the source's last read, if that is recent: an offset
-/// measured before the clock was corrected says nothing.
-fn clock_skew(config: &Config, newest: &Snapshots, at: Timestamp) -> Option<String> {
-    let recent = config.timing.poll.saturating_mul(3).max(SignedDuration::from_mins(5));
-    let mut last: BTreeMap<&SourceName, &Snapshot> = BTreeMap::new();
-    for snapshot in newest.values() {
-        let entry = last.entry(&snapshot.schedule.source).or_insert(snapshot);
-        if entry.read_at < snapshot.read_at {
-            *entry = snapshot;
-        }
-    }
-    let current = last.into_iter().filter(|(_, s)| s.read_at.duration_until(at) <= recent);
-    let offsets = current.filter_map(|(source, s)| Some((source, SignedDuration::from_millis(s.clock_offset_ms?))));
-    let (source, offset) = offsets.max_by_key(|(_, offset)| offset.abs())?;
-    (config.timing.max_clock_skew < offset.abs()).then(|| {
-        format!(
-            "the clock of {source} differs from this host's by {offset:#}, more than max_clock_skew; new grants wait"
-        )
-    })
-}
-
-fn seconds(t: Timestamp) -> Timestamp {
-    t.round(Unit::Second).unwrap_or(t)
 }
