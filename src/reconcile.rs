@@ -153,11 +153,14 @@ impl Reconciler {
             tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");
             self.ledger.close_lost(key, survey.at).await?;
         }
+        let doubted = survey.verdict.doubted();
+        self.ledger
+            .update_kept(&survey.plan.recordable(&doubted), survey.at)
+            .await?;
         if let Some(applier) = &self.applier {
             applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
             applier.start(survey.verdict.approved.clone(), &policy.revision);
         }
-        self.ledger.update_kept(&survey.plan.kept, survey.at).await?;
         self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
         self.show(look, config, policy).await
     }

@@ -174,6 +174,14 @@ impl Guard {
         }
     }
 
+    /// Whether it holds a change because what the change follows from may not be true.
+    fn doubts(self) -> bool {
+        match self {
+            Self::ClockSkew | Self::StaleSource | Self::NotKnowing | Self::EmptySchedule | Self::Limit => true,
+            Self::Mode | Self::Pause | Self::Protected | Self::MinHolders | Self::MakeBeforeBreak => false,
+        }
+    }
+
     /// Whether a person's approval of the plan's digest overrules it.
     fn yields_to_approval(self) -> bool {
         !matches!(self, Self::Mode | Self::Pause | Self::Protected | Self::MinHolders)
@@ -193,6 +201,15 @@ pub struct Verdict {
     pub approved: ApprovedPlan,
     /// What may not, in the plan's order.
     pub held: Vec<Held>,
+}
+
+impl Verdict {
+    /// The changes whose reason may not be true.
+    #[must_use]
+    pub fn doubted(&self) -> BTreeSet<Key> {
+        let doubted = self.held.iter().filter(|held| held.guard.doubts());
+        doubted.map(|held| held.change.key()).collect()
+    }
 }
 
 /// Schedules on which nobody is at `at` by the newest snapshot although somebody is by the settled one.

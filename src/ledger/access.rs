@@ -17,8 +17,9 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn owned(&self) -> Result<BTreeMap<Key, Owned>, LedgerError> {
         let rows = sqlx::query(
-            "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, c.body \
-             FROM access a LEFT JOIN cause c ON c.access_id = a.id AND c.ended_at IS NULL \
+            "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, c.body, c.ended_at IS NOT NULL \
+             FROM access a LEFT JOIN cause c ON c.access_id = a.id AND c.ended_at IS \
+             (SELECT CASE WHEN COUNT(*) = COUNT(ended_at) THEN MAX(ended_at) END FROM cause WHERE access_id = a.id) \
              WHERE a.revoked_at IS NULL ORDER BY a.id, c.id",
         )
         .fetch_all(&self.pool)
@@ -36,6 +37,7 @@ impl Ledger {
                     entitlement: parse(row.try_get::<String, _>(1)?, what)?,
                     person: parse(row.try_get::<String, _>(4)?, what)?,
                     causes: Vec::new(),
+                    lapsed: row.try_get(7)?,
                 }),
             };
             if let Some(body) = row.try_get::<Option<&str>, _>(6)? {

@@ -90,6 +90,7 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
         problems: Vec::new(),
         lost: Vec::new(),
         kept: Vec::new(),
+        lapsing: Vec::new(),
     };
     let verdict = ask_guards(&plan, Mode::Sync);
     Pass {

@@ -163,6 +163,7 @@ fn approved(changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
         problems: vec![],
         lost: vec![],
         kept: vec![],
+        lapsing: vec![],
     };
     let conditions = Conditions {
         mode: Mode::Sync,

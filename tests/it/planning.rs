@@ -247,6 +247,7 @@ impl World {
                             entitlement: change.entitlement.clone(),
                             person: change.person.clone().unwrap(),
                             causes: change.causes.clone(),
+                            lapsed: false,
                         },
                     );
                 }
