@@ -225,7 +225,7 @@ pub async fn survey(
         timeline: &timeline,
         snapshots: &newest,
         emptied: &guard::emptied(&newest, &settled, at),
-        clock_skew: clock_skew(config, &newest, at),
+        clock_skew: clock_skew(config, &newest, at).and_then(|skew| skew.of_ours()),
         unidentified: &of_kind(ProblemKind::is_not_knowing),
         unresolved: &unresolved_people,
         in_flight_grants: &in_flight_grants,
