@@ -210,6 +210,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// Runs a statement as another program would.
+    #[cfg(test)]
+    pub(crate) async fn try_raw(&self, statement: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::query(statement).execute(&self.pool).await.map(drop)
+    }
+
     /// Access time of the intervals that were removed because of their age.
     ///
     /// # Errors

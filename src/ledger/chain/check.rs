@@ -431,7 +431,7 @@ async fn look_up(tx: &mut SqliteConnection, head: &PublishedHead, verdict: &mut 
         Some(seq) => sqlx::query("SELECT seq, hash FROM event WHERE seq = ?").bind(seq),
         None => sqlx::query("SELECT seq, hash FROM event WHERE hash = ?").bind(unhex(&wanted)),
     };
-    let known = known.fetch_optional(tx).await?;
+    let known = known.fetch_optional(&mut *tx).await?;
     let known = known.map(|row| row.try_get::<Vec<u8>, _>(1)).transpose()?;
     let older = head.seq.zip(verdict.first).is_some_and(|(seq, first)| seq < first);
     if known.is_some_and(|hash| hex(&hash) == wanted) {
@@ -447,6 +447,17 @@ async fn look_up(tx: &mut SqliteConnection, head: &PublishedHead, verdict: &mut 
             Some(seq) => format!("event {seq} is not the one whose hash was published: {wanted}"),
             None => format!("the published head {wanted} is no event of the chain"),
         };
+        let restored: Option<i64> = sqlx::query_scalar("SELECT MAX(found_at) FROM restoration")
+            .fetch_one(tx)
+            .await?;
+        let restored = restored.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let what = restored.map_or(what.clone(), |at| {
+            let at = crate::text::instant(at);
+            format!(
+                "{what}. The ledger was restored from a copy at {at}, and heads from between the copy and then are not in its chain; \
+                 `dutybound status` and the chain itself say what of that time is lost"
+            )
+        });
         verdict.add(Finding {
             seq: head.seq,
             ..Finding::new(what)
