@@ -85,8 +85,9 @@ impl From<&Basis> for Phase {
 }
 
 /// Access time by phase, exact to the nanosecond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Figures {
+    /// In the order of [`Phase::ALL`].
     phases: [SignedDuration; Phase::ALL.len()],
 }
 

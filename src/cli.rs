@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use crate::commands::{forecast, report};
+use crate::commands::{audit, forecast, report};
 
 /// Exit codes, the same for every command.
 pub mod exit {
@@ -73,6 +73,9 @@ pub enum Command {
     Review(Review),
     /// Show access hours of a period.
     Report(Report),
+    /// Prove the record, or export it.
+    #[command(subcommand)]
+    Audit(Audit),
     /// Draw the projects: owners, limits, delegations, counts and access hours a week.
     Tree(Tree),
     /// Print the CODEOWNERS file that makes Git ask the right owners about each policy file.
@@ -265,6 +268,55 @@ pub struct Report {
     /// How to show it.
     #[arg(long, default_value = "text")]
     pub format: report::Format,
+}
+
+/// What `audit` can do.
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Prove that nobody changed the record: the chain of its events, and every row against them.
+    Verify(Verify),
+    /// Write the events of a period to stdout, in the order in which they were recorded.
+    #[command(after_help = EXPORT_HELP)]
+    Export(Export),
+}
+
+const EXPORT_HELP: &str = "Kinds of events: chain_begun, ledger_named, policy_in_force, intent_begun, reference_known, \
+intent_completed, access_begun, access_renamed, access_ended, cause_recorded, cause_ended, hold_begun, hold_changed, \
+hold_ended, order_given, order_lifted, approval_given, approval_used, schedule_read, schedule_dropped, restoration_found, \
+restoration_settled, retention, totals_carried, row_restated.\nFields of a line of JSON: seq, time, kind, hash, table, row, \
+says (what the event itself says), person, entitlement, principal, account, permission_set_arn, group_id, intent, asked, \
+reference (AWS's request or membership id), outcome, detail, policy (content hash), context, causes (basis, schedule, \
+schedule_user, via_override, duty_from, duty_to, held_from, held_to, project, rule, member, added_by).";
+
+/// Arguments of `audit export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Events recorded from this instant on.
+    #[arg(long, value_name = "TIME")]
+    pub from: Timestamp,
+    /// Events recorded before this instant; now when left out.
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Timestamp>,
+    /// Of this file, such as a copy made by `backup`, instead of the ledger in use.
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+    /// As what.
+    #[arg(long, default_value = "jsonl")]
+    pub format: audit::export::Format,
+}
+
+/// Arguments of `audit verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Also prove that a head which was published earlier is part of the chain: a file of heads, a hash, or event:hash.
+    #[arg(long, value_name = "FILE or HASH")]
+    pub head: Vec<String>,
+    /// Of this file, such as a copy made by `backup`, instead of the ledger in use.
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
 }
 
 /// Arguments of `tree`.

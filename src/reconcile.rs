@@ -98,6 +98,8 @@ impl Reconciler {
         for applied in ended.iter().filter(|a| a.end == End::Confirmed) {
             self.live.note(&applied.change.key(), applied.change.kind);
         }
+        let (revision, mode) = (&policy.revision, config.mode.as_str());
+        self.ledger.policy_in_force(revision, mode, self.clock.now()).await?;
         self.reader.instance().await?;
         let unsettled = self.settle().await?;
         let open_intents = unsettled.len();

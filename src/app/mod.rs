@@ -27,6 +27,7 @@ use crate::secret::{ProcessEnv, Secrets};
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
 
+mod audit;
 mod outlook;
 mod serve;
 mod show;
@@ -51,6 +52,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Backtest(args) => outlook::backtest(path, &args).await,
         Command::Review(args) => outlook::review(path, &args).await,
         Command::Report(args) => show::report(path, &args).await,
+        Command::Audit(args) => audit::audit(path, &args).await,
         Command::Tree(args) => show::tree(path, &args).await,
         Command::Codeowners { root } => show::codeowners(path, root.as_deref()),
         Command::IamPolicy(args) => show::iam_policy(path, &args).await,

@@ -1,6 +1,7 @@
 //! What each command does, apart from the daemon.
 
 pub mod apply;
+pub mod audit;
 pub mod backtest;
 pub mod base;
 pub mod check;

@@ -12,8 +12,8 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    Config, Identity, IdentityCenterConfig, Limits, Provider, Timing,
-    file::{ConfigFile, HttpTable, IdentityCenterTable, IdentityEntry, LimitsTable, TimingTable},
+    Audit, Config, Identity, IdentityCenterConfig, Limits, Provider, Timing,
+    file::{AuditTable, ConfigFile, HttpTable, IdentityCenterTable, IdentityEntry, LimitsTable, TimingTable},
 };
 use crate::{
     diagnostics::did_you_mean,
@@ -80,7 +80,11 @@ impl Checking<'_> {
             "\"acme-production\"",
         );
         let owner_id = owner_id.and_then(|id| self.found.name(&id.value, id.span()));
-        for path in [&file.policy_dir, &file.ledger, &file.pause_file].into_iter().flatten() {
+        let heads = file.audit.as_ref().map_or(&None, |table| &table.value.heads);
+        for path in [&file.policy_dir, &file.ledger, &file.pause_file, heads]
+            .into_iter()
+            .flatten()
+        {
             if path.value.is_empty() || unprintable(&path.value) {
                 self.found.error("bad-path", path.span(), "this is not a path", "");
             }
@@ -108,6 +112,7 @@ impl Checking<'_> {
         let timing = self.timing(file.timing.as_ref());
         let limits = self.limits(file.limits.as_ref());
         let http = self.http(file.http.as_ref());
+        let audit = self.audit(file.audit.as_ref());
         let ledger = self
             .base
             .join(file.ledger.as_ref().map_or(LEDGER, |path| path.value.as_str()));
@@ -128,6 +133,7 @@ impl Checking<'_> {
             timing,
             limits,
             http,
+            audit,
         })
     }
 
@@ -422,6 +428,18 @@ impl Checking<'_> {
                 any,
                 default.surprising_revokes_per_entitlement,
             ),
+        }
+    }
+
+    fn audit(&mut self, table: Option<&Entry<AuditTable>>) -> Audit {
+        let t = table.map(|table| &table.value);
+        let retention = t.and_then(|t| t.retention.as_ref());
+        let heads = t.and_then(|t| t.heads.as_ref());
+        Audit {
+            // Shorter than how far back passes themselves look at the record would be wrong.
+            retention: retention.and_then(|text| self.found.duration(text, DAY * 90..=DAY * 36_500)),
+            heads: heads.map(|path| self.base.join(&path.value)),
+            heads_every: self.length(t.and_then(|t| t.heads_every.as_ref()), secs(60)..=DAY, HOUR),
         }
     }
 

@@ -46,6 +46,8 @@ pub struct ConfigFile {
     pub limits: Option<Entry<LimitsTable>>,
     /// The listener for metrics and health.
     pub http: Option<Entry<HttpTable>>,
+    /// How the record is kept and how others can prove that it was not changed.
+    pub audit: Option<Entry<AuditTable>>,
 }
 
 /// One on-call source.
@@ -179,6 +181,19 @@ pub struct LimitsTable {
     pub surprising_revokes_per_entitlement: Option<At<u32>>,
     /// E-mail addresses of people from whom nothing is ever revoked. Default: nobody.
     pub protected: Option<At<Vec<At<String>>>>,
+}
+
+/// How the record is kept and how others can prove that it was not changed.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditTable {
+    /// How long the record of what has ended is kept, 90d to 36500d. Default: for ever.
+    pub retention: Option<At<String>>,
+    /// A file to which the head of the record's chain is appended, one JSON object a line. Put it where whoever can change
+    /// the ledger cannot change it, or have it copied there. Default: none; heads are in the log.
+    pub heads: Option<At<String>>,
+    /// Time between heads, 1m to 24h. One is published when the daemon stops as well. Default: `1h`.
+    pub heads_every: Option<At<String>>,
 }
 
 /// The listener for metrics and health.

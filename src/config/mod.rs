@@ -52,6 +52,19 @@ pub struct Config {
     pub limits: Limits,
     /// The HTTP listener; `None` turns it off.
     pub http: Option<SocketAddr>,
+    /// How the record is kept and its heads are published.
+    pub audit: Audit,
+}
+
+/// How the record is kept and its heads are published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// How long what has ended is kept; `None` is for ever.
+    pub retention: Option<SignedDuration>,
+    /// To which file heads are appended.
+    pub heads: Option<PathBuf>,
+    /// Time between heads.
+    pub heads_every: SignedDuration,
 }
 
 /// What the daemon may write to AWS.

@@ -18,6 +18,7 @@ use crate::reconcile::{Pass, PassError, Reconciler};
 pub mod files;
 pub mod in_force;
 mod journal;
+mod keeper;
 pub mod pace;
 mod watch;
 
@@ -26,6 +27,7 @@ use crate::text::clean;
 use files::{Files, Seen};
 use in_force::Reload;
 use journal::Journal;
+use keeper::Keeper;
 use pace::Pace;
 use watch::StepWatch;
 
@@ -110,6 +112,7 @@ impl Daemon {
         notify(&[sd_notify::NotifyState::Ready]);
         let mut journal = Journal::default();
         let mut pace = Pace::default();
+        let mut keeper = Keeper::default();
         let mut next_pass = self.clock.now();
         let mut next_look = self.clock.now();
         let mut orders = None;
@@ -150,6 +153,7 @@ impl Daemon {
                 self.clock.sleep(BREATH).await;
                 continue;
             }
+            keeper.look(&self.reconciler.ledger, &self.config.audit, now).await;
             notify(&[sd_notify::NotifyState::Watchdog]);
             let wake = if starting.is_some() {
                 next_look
@@ -166,7 +170,7 @@ impl Daemon {
                 }
                 seen = self.files.seen() => {
                     let Some((seen, hung)) = seen else {
-                        self.stop(background).await;
+                        self.stop(background, keeper).await;
                         return Err(std::io::Error::other("the thread that watches the files broke off"));
                     };
                     if self.take_up(seen, hung) {
@@ -176,14 +180,14 @@ impl Daemon {
                 }
                 Some(ended) = background.join_next() => {
                     let why = format!("a part of the daemon broke off: {ended:?}");
-                    self.stop(background).await;
+                    self.stop(background, keeper).await;
                     return Err(std::io::Error::other(why));
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
         }
-        self.stop(background).await;
+        self.stop(background, keeper).await;
         Ok(())
     }
 
@@ -205,7 +209,7 @@ impl Daemon {
         ]);
     }
 
-    async fn stop(self, mut background: JoinSet<()>) {
+    async fn stop(self, mut background: JoinSet<()>, mut keeper: Keeper) {
         notify(&[sd_notify::NotifyState::Stopping]);
         tracing::info!("stopping; calls under way may end, nothing new is begun");
         background.abort_all();
@@ -214,6 +218,9 @@ impl Daemon {
         {
             tracing::warn!("some changes had not ended; the next start settles them");
         }
+        keeper
+            .publish(&self.reconciler.ledger, &self.config.audit, self.clock.now())
+            .await;
         tracing::info!("stopped");
     }
 
@@ -347,13 +354,14 @@ impl Daemon {
             (_, mode) => mode,
         };
         tracing::info!(
-            "limits, timing, identities and mode are reloaded; sources, identity_center, ledger and http need a restart"
+            "limits, timing, identities, audit and mode are reloaded; sources, identity_center, ledger and http need a restart"
         );
         self.config = Config {
             mode,
             identities: new.identities,
             timing: new.timing,
             limits: new.limits,
+            audit: new.audit,
             ..self.config.clone()
         };
     }

@@ -53,7 +53,7 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn close_lost(&self, key: &Key, now: Timestamp) -> Result<(), LedgerError> {
         let reason = "removed by somebody else";
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin().await?;
         let grant: Option<i64> = sqlx::query_scalar(
             "SELECT grant_intent FROM access WHERE target = ? AND principal = ? AND revoked_at IS NULL",
         )
@@ -62,7 +62,7 @@ impl Ledger {
         .fetch_optional(&mut *tx)
         .await?;
         end_access(&mut tx, key, None, reason, now).await?;
-        tx.commit().await?;
+        self.commit(tx, now).await?;
         if let Some(grant) = grant {
             self.note(|| Entry::Gone {
                 grant,
@@ -95,7 +95,7 @@ impl Ledger {
             return Ok(());
         }
         let mut lines = Vec::with_capacity(news.len());
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin().await?;
         for (kept, old, new) in news {
             let grant: i64 = sqlx::query_scalar("SELECT grant_intent FROM access WHERE id = ?")
                 .bind(kept.access_id)
@@ -112,7 +112,7 @@ impl Ledger {
             change_kept(&mut tx, &line).await?;
             lines.push(line);
         }
-        tx.commit().await?;
+        self.commit(tx, now).await?;
         for line in lines {
             self.note(|| line);
         }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
 
 use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
 use crate::guard::{Guard, Held};
@@ -58,6 +58,8 @@ pub struct AccessMark {
     open: i64,
     newest_cause: Option<i64>,
     ended_causes: i64,
+    /// How many intervals were removed because of their age.
+    pub removed: i64,
 }
 
 /// A change that a guard holds, and since when.
@@ -160,7 +162,8 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn access_mark(&self) -> Result<AccessMark, LedgerError> {
         let row = sqlx::query(
-            "SELECT (SELECT MAX(id) FROM access), COUNT(DISTINCT a.id), MAX(c.id), COUNT(c.ended_at) \
+            "SELECT (SELECT MAX(id) FROM access), COUNT(DISTINCT a.id), MAX(c.id), COUNT(c.ended_at), \
+             (SELECT COALESCE(SUM(intervals), 0) FROM removed) \
              FROM access a LEFT JOIN cause c ON c.access_id = a.id WHERE a.revoked_at IS NULL",
         )
         .fetch_one(&self.pool)
@@ -170,6 +173,7 @@ impl Ledger {
             open: row.try_get(1)?,
             newest_cause: row.try_get(2)?,
             ended_causes: row.try_get(3)?,
+            removed: row.try_get(4)?,
         })
     }
 
@@ -197,7 +201,7 @@ impl Ledger {
     pub async fn set_holds(&self, held: &[Held], now: Timestamp) -> Result<(), LedgerError> {
         let before: BTreeMap<(String, String), (Timestamp, String)> = self.hold_rows().await?;
         let mut after = BTreeSet::new();
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin().await?;
         for hold in held {
             let subject = write_json(&(hold.change.kind, &hold.change.target, &hold.change.principal));
             let summary = write_json(&HeldSummary {
@@ -230,8 +234,7 @@ impl Ledger {
                 .execute(&mut *tx)
                 .await?;
         }
-        tx.commit().await?;
-        Ok(())
+        self.commit(tx, now).await
     }
 
     async fn hold_rows(&self) -> Result<BTreeMap<(String, String), (Timestamp, String)>, LedgerError> {
@@ -291,6 +294,19 @@ impl Ledger {
             .await?;
         body.map(|body| read_json(&body, || "the board".to_owned())).transpose()
     }
+}
+
+/// The intervals with these ids, the lowest first.
+pub(super) async fn access_by_id(
+    connection: &mut SqliteConnection,
+    ids: &[i64],
+) -> Result<Vec<AccessRow>, LedgerError> {
+    let query = concat!(
+        access_with_causes!(),
+        " WHERE a.id IN (SELECT value FROM json_each(?)) ORDER BY a.id, c.id"
+    );
+    let rows = sqlx::query(query).bind(write_json(&ids)).fetch_all(connection).await?;
+    assemble(rows)
 }
 
 /// Rows of one interval stand together.

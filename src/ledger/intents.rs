@@ -59,9 +59,9 @@ impl Ledger {
         policy_revision: &str,
         now: Timestamp,
     ) -> Result<i64, LedgerError> {
-        let mut connection = self.pool.acquire().await?;
-        let id = insert_intent(&mut connection, None, change, policy_revision, now).await?;
-        drop(connection);
+        let mut tx = self.begin().await?;
+        let id = insert_intent(&mut tx, None, change, policy_revision, now).await?;
+        self.commit(tx, now).await?;
         if let Some(redo) = &self.redo {
             redo.insist(&Entry::Asked {
                 id,
@@ -78,11 +78,13 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn note_reference(&self, intent: i64, reference: &str, now: Timestamp) -> Result<(), LedgerError> {
+        let mut tx = self.begin().await?;
         sqlx::query("UPDATE intent SET reference = ? WHERE id = ? AND completed_at IS NULL")
             .bind(reference)
             .bind(intent)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
+        self.commit(tx, now).await?;
         self.note(|| Entry::Answered {
             id: intent,
             reference: reference.to_owned(),
@@ -105,9 +107,9 @@ impl Ledger {
         effective: Timestamp,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin().await?;
         complete_intent(&mut tx, intent, change, outcome.as_str(), detail, effective, now).await?;
-        tx.commit().await?;
+        self.commit(tx, now).await?;
         self.note(|| Entry::Ended {
             id: intent,
             outcome: outcome.as_str().to_owned(),

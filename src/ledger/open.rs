@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, SqlitePool};
 
 use super::replay::refuse_gone;
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, chain};
 
 /// How long a write waits for its turn among our own: some thirty changes at once, on a very slow disk.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,6 +57,7 @@ impl Ledger {
         let mut ledger = Self::with(pool);
         ledger._lock = Some(Arc::new(lock));
         ledger.check_owner(path, owner_id).await?;
+        ledger.begin_chain(now).await.map_err(|error| error.at(path))?;
         ledger.join_redo(path, now).await.map_err(|error| error.at(path))?;
         Ok(ledger)
     }
@@ -98,9 +99,7 @@ impl Ledger {
             .filename(path)
             .busy_timeout(LOCK_PATIENCE)
             .foreign_keys(true);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(PATIENCE)
+        let pool = listening()
             .connect_with(options)
             .await
             .map_err(|error| LedgerError::from(error).at(path))?;
@@ -193,8 +192,7 @@ async fn prepare(path: &Path, owner_id: &str, now: Timestamp) -> Result<SqlitePo
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true);
     // Changes that end at the same moment queue for the one connection, however slow the disk.
-    let patient = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
-    let pool = patient.connect_with(options).await?;
+    let pool = listening().connect_with(options).await?;
     // Reads touch only the pages that they need: damage elsewhere would show when an intent has been carried out already.
     let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await?;
     if found != "ok" {
@@ -206,7 +204,16 @@ async fn prepare(path: &Path, owner_id: &str, now: Timestamp) -> Result<SqlitePo
         .bind(now.as_millisecond())
         .execute(&pool)
         .await?;
+    chain::listen(&mut *pool.acquire().await?).await?;
     Ok(pool)
+}
+
+/// One connection, and whichever takes its place notes changes for the chain.
+fn listening() -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(PATIENCE)
+        .after_connect(|connection, _| Box::pin(chain::listen(connection)))
 }
 
 /// Creates the file readable by nobody else, before SQLite would create it readable by everybody.

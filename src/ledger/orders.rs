@@ -43,13 +43,14 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn record_approval(&self, digest: &str, by: &str, now: Timestamp) -> Result<(), LedgerError> {
+        let mut tx = self.begin().await?;
         sqlx::query("INSERT INTO approval (digest, approved_at, approved_by) VALUES (?, ?, ?)")
             .bind(digest)
             .bind(now.as_millisecond())
             .bind(by)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        self.commit(tx, now).await
     }
 
     /// The plan that a person released last, if that was after `since` and no pass has looked at it yet.
@@ -77,12 +78,13 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn use_approvals(&self, released: bool, now: Timestamp) -> Result<(), LedgerError> {
+        let mut tx = self.begin().await?;
         sqlx::query("UPDATE approval SET used_at = ?, released = ? WHERE used_at IS NULL")
             .bind(now.as_millisecond())
             .bind(released)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        self.commit(tx, now).await
     }
 
     /// Bars a person, or everybody. Barring who is barred already changes nothing.
@@ -96,6 +98,7 @@ impl Ledger {
         by: &str,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
+        let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO bar (person, since, ordered_by, reason) SELECT ?1, ?2, ?3, ?4 \
              WHERE NOT EXISTS (SELECT 1 FROM bar WHERE person IS ?1 AND lifted_at IS NULL)",
@@ -104,8 +107,9 @@ impl Ledger {
         .bind(now.as_millisecond())
         .bind(by)
         .bind(reason)
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
+        self.commit(tx, now).await?;
         self.keep_orders(now).await
     }
 
@@ -114,12 +118,14 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn lift(&self, person: Option<&Person>, by: &str, now: Timestamp) -> Result<bool, LedgerError> {
+        let mut tx = self.begin().await?;
         let done = sqlx::query("UPDATE bar SET lifted_at = ?, lifted_by = ? WHERE person IS ? AND lifted_at IS NULL")
             .bind(now.as_millisecond())
             .bind(by)
             .bind(person.map(Person::as_str))
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
+        self.commit(tx, now).await?;
         self.keep_orders(now).await?;
         Ok(done.rows_affected() > 0)
     }

@@ -132,7 +132,7 @@ impl Ledger {
                 Err(error) => return Err(on_log(error)),
             },
             Standing::New => {
-                let ledger = self.name_itself().await?;
+                let ledger = self.name_itself(now).await?;
                 Redo::begin(&log, &ledger, mine.last_intent, now).map_err(on_log)?
             }
             Standing::Unknown { why, lost_to } => self.begin_anew(&log, &why, lost_to, &mine, now).await?,
@@ -141,11 +141,11 @@ impl Ledger {
             .execute(&self.pool)
             .await?;
         if let Some(bars) = redo.bars() {
-            let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let mut tx = self.begin().await?;
             for bar in &bars {
                 insert_bar(&mut tx, bar).await?;
             }
-            tx.commit().await?;
+            self.commit(tx, now).await?;
         }
         self.redo = Some(Arc::new(redo));
         self.look_for_restoration().await
@@ -184,14 +184,14 @@ impl Ledger {
             last_intent: mine.last_intent,
             replayed: None,
         };
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin().await?;
         // Another name, so that the file that this is a copy of is not taken for it later.
         sqlx::query("UPDATE installation SET ledger_id = NULL")
             .execute(&mut *tx)
             .await?;
         self.record_restoration(&mut tx, &found).await?;
-        tx.commit().await?;
-        let ledger = self.name_itself().await?;
+        self.commit(tx, now).await?;
+        let ledger = self.name_itself(now).await?;
         Redo::begin(log, &ledger, mine.last_intent, now).map_err(on_log)
     }
 
@@ -214,10 +214,12 @@ impl Ledger {
         })
     }
 
-    async fn name_itself(&self) -> Result<String, LedgerError> {
+    async fn name_itself(&self, now: Timestamp) -> Result<String, LedgerError> {
+        let mut tx = self.begin().await?;
         sqlx::query("UPDATE installation SET ledger_id = lower(hex(randomblob(16))) WHERE ledger_id IS NULL")
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
+        self.commit(tx, now).await?;
         Ok(sqlx::query_scalar("SELECT ledger_id FROM installation")
             .fetch_one(&self.pool)
             .await?)
@@ -264,7 +266,7 @@ impl Ledger {
             Some(copied_at) => copied_at,
             None => self.last_instant().await?,
         };
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin().await?;
         if mine.ledger.is_none() {
             sqlx::query("UPDATE installation SET ledger_id = ?")
                 .bind(&extent.ledger)
@@ -360,7 +362,7 @@ impl Ledger {
             replayed: Some(replayed),
         };
         self.record_restoration(&mut tx, &found).await?;
-        tx.commit().await?;
+        self.commit(tx, now).await?;
         Ok(())
     }
 }

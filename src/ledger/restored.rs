@@ -281,7 +281,7 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<(), LedgerError> {
         let mut lines = Vec::new();
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin().await?;
         for gone in gone {
             end_access(&mut tx, &gone.key, None, &gone.reason, gone.ended).await?;
             lines.push(Entry::Gone {
@@ -318,7 +318,7 @@ impl Ledger {
             .bind(restoration.id)
             .execute(&mut *tx)
             .await?;
-        tx.commit().await?;
+        self.commit(tx, now).await?;
         self.look_for_restoration().await?;
         if let Some(redo) = &self.redo {
             for line in &lines {

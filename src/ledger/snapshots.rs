@@ -261,7 +261,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let key = write_json(&snapshot.schedule);
         let (read_at, body) = (snapshot.read_at, write_json(snapshot));
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin().await?;
         if had_failed {
             sqlx::query("DELETE FROM read_failure WHERE schedule = ?")
                 .bind(&key)
@@ -294,8 +294,7 @@ impl Ledger {
                     .await?;
             }
         }
-        tx.commit().await?;
-        Ok(())
+        self.commit(tx, now).await
     }
 
     /// Records that a schedule could not be read, keeping since when. Returns whether that is news.

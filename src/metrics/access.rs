@@ -9,6 +9,9 @@ use crate::ledger::history::AccessMark;
 use crate::ledger::{Ledger, LedgerError};
 use crate::model::{EntitlementId, Interval};
 
+/// Far less than anything is kept for: nothing that ended since is removed yet.
+const AGES: SignedDuration = SignedDuration::from_hours(24);
+
 /// What the counters of one entitlement show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Held {
@@ -22,6 +25,7 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 pub(super) struct AccessTime {
     mark: Option<AccessMark>,
+    read_at: Option<Timestamp>,
     newest: i64,
     /// Ended intervals never change.
     ended: BTreeMap<EntitlementId, Figures>,
@@ -46,10 +50,26 @@ impl AccessTime {
         now: Timestamp,
     ) -> Result<&BTreeMap<EntitlementId, Held>, LedgerError> {
         let mark = ledger.access_mark().await?;
+        let long_ago = self.read_at.is_none_or(|read| AGES < read.duration_until(now));
+        if self
+            .mark
+            .is_none_or(|before| before.removed != mark.removed && long_ago)
+        {
+            // Intervals that were never looked at since they ended may be among the removed ones: everything is added up
+            // anew. Others are in these sums, and stay.
+            (self.newest, self.mark) = (0, None);
+            self.open.clear();
+            self.ended = ledger.removed_totals().await?.into_iter().collect();
+        }
         if self.mark != Some(mark) {
             self.catch_up(ledger).await?;
+            if self.mark.is_none() && ledger.access_mark().await?.removed != mark.removed {
+                // Something was removed while this was being added up.
+                return Ok(&self.shown);
+            }
             self.mark = Some(mark);
         }
+        self.read_at = Some(now);
         let mut sums = self.ended.clone();
         for held in self.shown.values_mut() {
             held.active = 0;

@@ -580,3 +580,85 @@ fn kept(access_id: i64, recorded: &[Cause], causes: &[Cause]) -> Kept {
         renamed: false,
     }
 }
+
+#[tokio::test]
+async fn counters_stay_and_the_chain_goes_on_when_what_is_old_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(&dir).await;
+    let day = 24 * 3600;
+    let turn = |day_of: i64| {
+        cause(
+            on_call(),
+            Interval::new(s(day_of), s(day_of + 7200)).unwrap(),
+            Interval::new(s(day_of), s(day_of + 3600)).unwrap(),
+            0,
+            None,
+        )
+        .cause
+    };
+    let hand = async |who: &str, kind: ChangeKind, at: i64| {
+        let change = change(kind, "payments/admin", who, vec![turn(at)], s(at));
+        carry_out(&ledger, &change, s(at)).await;
+    };
+    hand("standing@example.com", ChangeKind::Grant, day).await;
+    for n in 1..=40 {
+        hand("alice@example.com", ChangeKind::Grant, n * day).await;
+        hand("alice@example.com", ChangeKind::Revoke, n * day + 7200).await;
+    }
+    let early = ledger.head().await.unwrap().unwrap();
+    for n in 41..=120 {
+        hand("bob@example.com", ChangeKind::Grant, n * day).await;
+        hand("bob@example.com", ChangeKind::Revoke, n * day + 7200).await;
+    }
+    let late = ledger.head().await.unwrap().unwrap();
+    let now = s(121 * day);
+    let shown = async || {
+        let mut access = access::AccessTime::default();
+        access.read(&ledger, now).await.unwrap().clone()
+    };
+    let running = &mut access::AccessTime::default();
+    let before = running.read(&ledger, now).await.unwrap().clone();
+    let rows = ledger.access_in(Interval::ALWAYS).await.unwrap();
+
+    let (mut removed, mut rounds) = (0, 0);
+    while let Some(round) = ledger.remove_before(s(100 * day), now).await.unwrap() {
+        removed += round.intervals;
+        rounds += 1;
+        assert_eq!(shown().await, before, "round {rounds}");
+        assert_eq!(*running.read(&ledger, now).await.unwrap(), before);
+    }
+    assert!(10 < rounds && 90 < removed, "{rounds} {removed}");
+    let left = ledger.access_in(Interval::ALWAYS).await.unwrap();
+    assert_eq!(left.len(), rows.len() - usize::try_from(removed).unwrap());
+    assert!(left.iter().all(|row| rows.contains(row)), "what stays is as it was");
+    assert!(left.iter().any(|row| row.person.as_str() == "standing@example.com"));
+
+    let published = |head: &crate::ledger::Head| crate::ledger::PublishedHead {
+        seq: Some(head.seq),
+        hash: head.hash.clone(),
+    };
+    let verdict = ledger
+        .check_chain([published(&early), published(&late)].into_iter())
+        .await
+        .unwrap();
+    assert!(verdict.intact, "{verdict:#?}");
+    assert_eq!((verdict.heads_older, verdict.heads_found), (1, 1));
+    assert!(verdict.first > Some(early.seq));
+
+    // Nothing else may be deleted, before as after.
+    for statement in [
+        "DELETE FROM access",
+        "DELETE FROM intent",
+        "DELETE FROM cause",
+        "DELETE FROM event",
+        "DELETE FROM removed",
+    ] {
+        assert!(ledger.try_raw(statement).await.is_err(), "{statement}");
+    }
+    hand("alice@example.com", ChangeKind::Grant, 121 * day).await;
+    assert!(ledger.check_chain(std::iter::empty()).await.unwrap().intact);
+}
+
+fn s(second: i64) -> Timestamp {
+    t(0) + jiff::SignedDuration::from_secs(second)
+}

@@ -2,6 +2,7 @@
 
 mod adversary;
 mod applying;
+mod audit;
 mod backtest;
 mod bad_input;
 mod check;
