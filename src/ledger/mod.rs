@@ -19,6 +19,7 @@ pub mod snapshots;
 pub mod tries;
 mod trouble;
 
+pub use access::HeldSpan;
 pub use error::LedgerError;
 pub use history::{AccessRow, Board, HoldRow};
 pub use intents::{OpenIntent, Outcome};

@@ -15,6 +15,7 @@ use dutybound::guard::{self, ApprovedPlan, Conditions};
 use dutybound::identity_center::{
     AwsError, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Slots, Started, UserPin, Write,
 };
+use dutybound::invariant::Ground;
 use dutybound::ledger::Ledger;
 use dutybound::model::{
     Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Target,
@@ -168,6 +169,7 @@ fn approved(changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
         mode: Mode::Sync,
         paused: false,
         floors: &BTreeMap::new(),
+        ground: &Ground::default(),
         limits: &Limits::default(),
         patience: SignedDuration::from_mins(10),
         max_staleness: SignedDuration::from_hours(24),
