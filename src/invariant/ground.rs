@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Condition, Holder, Invariant, Obstacle, Tally, stretch};
 use crate::desired::Timeline;
@@ -41,6 +41,45 @@ impl<'a> Ground<'a> {
         let key = person.map(|person| (id.clone(), person.clone()));
         let past = key.and_then(|key| self.past.get(&key));
         past.map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+impl Ground<'_> {
+    /// The next instant after `at` at which the clock alone changes what a statement says of somebody who holds something
+    /// or is `waiting` for it: a training begins or ends to count, a break has lasted, or access has grown too long.
+    #[must_use]
+    pub fn next_change<'c>(&'c self, waiting: impl Iterator<Item = &'c Person>, at: Timestamp) -> Option<Timestamp> {
+        let holding = self.held.iter().filter_map(|(_, holder)| holder.person.as_ref());
+        let people: BTreeSet<&Person> = holding.chain(waiting).collect();
+        let mut moments = Vec::new();
+        for invariant in self.invariants {
+            match invariant.condition {
+                Condition::Requires(_) => {
+                    let spans = people
+                        .iter()
+                        .filter_map(|person| invariant.trained.get(*person))
+                        .flatten();
+                    moments.extend(spans.flat_map(|span| [span.start(), span.end()]));
+                }
+                Condition::LongestAccess { longest, rest } => {
+                    let past = self.past.iter().filter(|((id, _), _)| invariant.is_about(id));
+                    for (spans, last) in past.filter_map(|(_, spans)| Some((spans, spans.last()?))) {
+                        moments.extend(if last.end() < at {
+                            last.end().checked_add(rest)
+                        } else {
+                            // At exactly the longest it is not longer yet.
+                            let beyond = longest.saturating_add(SignedDuration::from_secs(1));
+                            stretch(spans, *last, at, rest).start().checked_add(beyond)
+                        });
+                    }
+                }
+                Condition::MaxHolders(_) | Condition::NeverTogether | Condition::Domains(_) => {}
+            }
+        }
+        moments
+            .into_iter()
+            .filter(|moment| at < *moment && *moment < Timestamp::MAX)
+            .min()
     }
 }
 

@@ -30,8 +30,18 @@ pub struct Written {
     pub(crate) name: Option<(Range<usize>, String)>,
     pub(crate) entitlements: Vec<(Range<usize>, EntitlementId)>,
     pub(crate) trainings: Vec<(Range<usize>, String)>,
+    /// Whether it may name what the policy at hand does not have.
+    pub(crate) lenient: bool,
     /// `None` when something in it was not understood; then there is an error.
     pub(crate) invariant: Option<Invariant>,
+}
+
+impl Written {
+    /// The same for a policy other than the one in force, which may lack what the statement names.
+    #[must_use]
+    pub fn for_another_policy(self) -> Self {
+        Self { lenient: true, ..self }
+    }
 }
 
 /// Reads the entry of a project, or without one of the operator.
@@ -84,6 +94,7 @@ pub(crate) fn lower(
         name: name.map(|name| (name.span().clone(), name.value.clone())),
         entitlements,
         trainings,
+        lenient: false,
         invariant,
     }
 }

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::desired::{Desired, Timeline};
-use crate::guard::{self, Conditions, Floor, Verdict};
+use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
 use crate::invariant::Past;
 use crate::ledger::{Bar, LastTry, StoredSnapshots};
@@ -245,6 +245,8 @@ pub async fn survey(
     problems.extend(standing_problems(&ground, &verdict, record, at));
     let problems = collapse(problems);
     let unresolved = targets.values().filter(|t| t.is_err()).count() + errors.len();
+    let by_statement = verdict.held.iter().filter(|held| held.guard == Guard::Invariant);
+    let waiting = by_statement.filter_map(|held| held.change.person.as_ref());
     let recorded_ends = record.owned.values().flat_map(|owned| &owned.causes);
     let next_boundary = recorded_ends
         .filter(|cause| cause.end_known && at < cause.held.end())
@@ -252,6 +254,7 @@ pub async fn survey(
         .chain(timeline.next_boundary(at))
         .chain(foreseen.next_boundary(at))
         .chain(before.next_boundary(at))
+        .chain(ground.next_change(waiting, at))
         .min();
     Ok(Survey {
         at,

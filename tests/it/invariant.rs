@@ -1,6 +1,7 @@
 //! Statements of owners and operator, at the front door: hand-offs go on with them, and nothing else passes them.
 
-use dutybound_sandbox::Call;
+use dutybound_sandbox::world::pagerduty::Schedule;
+use dutybound_sandbox::{Call, World};
 use jiff::SignedDuration;
 
 use crate::harness::*;
@@ -72,6 +73,33 @@ async fn with_at_most_one_holder_a_hand_off_revokes_first_and_then_grants() {
 }
 
 #[tokio::test]
+async fn one_apply_is_enough_for_a_hand_off_and_diff_says_how_it_goes() {
+    let site = Site::new(organisation(), &with(ADMIN_ON_CALL, ONE)).await;
+    site.run(&["apply"]).await.expect(0);
+    site.shifts(&[("PBOB002", from_now(-5), from_now(3600))]);
+    site.run(&["diff"]).await.expect(3).says(&[
+        "- alice@example.com",
+        "= bob@example.com  HELD (invariant): grant waits",
+        "at most 1 holder is allowed, and alice@example.com holds it; due since 20",
+        "(this plan revokes that of alice@example.com), or an edit of the statement",
+    ]);
+    site.run(&["apply"]).await.expect(0).says(&[
+        "revoke of payments/prod-admin for alice@example.com",
+        "grant of payments/prod-admin for bob@example.com",
+    ]);
+    assert!(site.admin(BOB) && !site.admin(ALICE));
+    assert_eq!(
+        site.written(),
+        [
+            "CreateAccountAssignment",
+            "DeleteAccountAssignment",
+            "CreateAccountAssignment"
+        ]
+    );
+    site.run(&["apply"]).await.expect(0).says(&["0 held"]);
+}
+
+#[tokio::test]
 async fn people_who_swap_what_nobody_holds_together_both_get_it() {
     let rules = r#"
 [[rule]]
@@ -82,32 +110,24 @@ on_call     = "pagerduty/PABC123"
 entitlement = "prod-readers"
 on_call     = "pagerduty/PDEF456"
 "#;
-    let mut world = organisation();
-    let schedule = |id: &str, turns: &[(&str, i64, i64)]| {
-        let mut schedule = dutybound_sandbox::world::pagerduty::Schedule::new(id, id);
-        for (user, from, to) in turns {
-            schedule = schedule.with_entry(user, from_now(*from), from_now(*to));
-        }
-        schedule
+    let on_call = |world: &mut World, id: &str, user: &str| {
+        let turn = Schedule::new(id, id).with_entry(user, from_now(-60), from_now(3600));
+        world.pagerduty.schedules.retain(|schedule| schedule.id != id);
+        world.pagerduty.schedules.push(turn);
     };
-    set_shifts(
-        &mut world,
-        &[
-            ("PALICE1", from_now(-60), from_now(12)),
-            ("PBOB002", from_now(12), from_now(3600)),
-        ],
-    );
-    world.pagerduty.schedules.retain(|s| s.id != "PDEF456");
-    world
-        .pagerduty
-        .schedules
-        .push(schedule("PDEF456", &[("PBOB002", -60, 12), ("PALICE1", 12, 3600)]));
+    let mut world = organisation();
+    on_call(&mut world, "PABC123", "PALICE1");
+    on_call(&mut world, "PDEF456", "PBOB002");
     let site = Site::new(world, &with(rules, APART)).await;
     let daemon = site.ready_daemon().await;
     site.until("each holds one", |view| {
         view.world.aws.holds(ACCOUNT, ADMIN, ALICE) && view.world.aws.is_member(READERS, BOB)
     })
     .await;
+    site.sandbox.edit(|world| {
+        on_call(world, "PABC123", "PBOB002");
+        on_call(world, "PDEF456", "PALICE1");
+    });
     site.until("they have swapped", |view| {
         let aws = &view.world.aws;
         let both = |who| aws.holds(ACCOUNT, ADMIN, who) && aws.is_member(READERS, who);
@@ -190,6 +210,10 @@ requires  = ["incident-training"]
     })
     .await;
     site.run(&["status"]).await.says(&words);
+    site.run(&["explain", ALICE, "payments/prod-admin"])
+        .await
+        .expect(0)
+        .says(&words[1..]);
     assert!(site.admin(ALICE));
     site.policy("trainings.csv", "email,training\nalice@example.com,incident-training\n");
     eventually("it is mended", async || {
