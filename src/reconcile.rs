@@ -17,7 +17,7 @@ use crate::plan::{Change, Key};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse, remember};
 use crate::restore::Finder;
-use crate::survey::{Record, Survey, When, survey};
+use crate::survey::{Record, Survey, When, past, survey};
 use crate::text::instant;
 use crate::unfinished::{self, Unsettled};
 
@@ -114,7 +114,7 @@ impl Reconciler {
             now: self.clock.now(),
         };
         let restored = finder.find_out().await?;
-        let record = self.record(unsettled, self.clock.now()).await?;
+        let record = self.record(policy, unsettled, self.clock.now()).await?;
         let when = When::Now(&*self.clock);
         let mut survey = survey(
             &self.reader,
@@ -340,7 +340,7 @@ impl Reconciler {
         Judgement::Ended(outcome, detail.to_owned())
     }
 
-    async fn record(&self, unsettled: Vec<Unsettled>, at: Timestamp) -> Result<Record, LedgerError> {
+    async fn record(&self, policy: &Policy, unsettled: Vec<Unsettled>, at: Timestamp) -> Result<Record, LedgerError> {
         let ago = |span| at.checked_sub(span).unwrap_or(Timestamp::MIN);
         let mut in_flight = self.in_flight();
         in_flight.extend(
@@ -357,6 +357,7 @@ impl Reconciler {
             in_flight,
             unsettled,
             failures: self.applier.as_ref().map(|a| a.failures()).unwrap_or_default(),
+            past: past(policy, &self.ledger, at).await?,
         })
     }
 

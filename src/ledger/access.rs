@@ -6,9 +6,12 @@ use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection};
 
 use super::redo::Entry;
-use super::{Ledger, LedgerError, parse, read_json, write_json};
-use crate::model::{Cause, PrincipalId};
+use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
+use crate::model::{Cause, EntitlementId, Person, PrincipalId};
 use crate::plan::{Kept, Key, Owned};
+
+/// What somebody held, from when, and until when if it has ended.
+pub type HeldSpan = (EntitlementId, Person, Timestamp, Option<Timestamp>);
 
 impl Ledger {
     /// Everything that we granted and did not revoke.
@@ -45,6 +48,33 @@ impl Ledger {
             }
         }
         Ok(owned)
+    }
+
+    /// When who held what through us, as far as it lasted beyond `since`; without an end what still stands.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn held_since(&self, since: Timestamp) -> Result<Vec<HeldSpan>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT id, entitlement, person, granted_at, revoked_at FROM access \
+             WHERE revoked_at IS NULL OR revoked_at > ? ORDER BY granted_at, id",
+        )
+        .bind(since.as_millisecond())
+        .fetch_all(&self.pool)
+        .await?;
+        let mut held = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let what = || format!("access {id}");
+            let ended: Option<i64> = row.try_get(4)?;
+            held.push((
+                parse(row.try_get::<String, _>(1)?, what)?,
+                parse(row.try_get::<String, _>(2)?, what)?,
+                instant(row.try_get(3)?, what)?,
+                ended.map(|ended| instant(ended, what)).transpose()?,
+            ));
+        }
+        Ok(held)
     }
 
     /// Ends the record of access that somebody else took away.

@@ -178,6 +178,7 @@ fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
         paused: false,
         floors: &BTreeMap::new(),
         mode,
+        ground: &crate::invariant::Ground::default(),
         limits: &limits,
         patience: jiff::SignedDuration::ZERO,
         max_staleness: jiff::SignedDuration::ZERO,
