@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-use crate::accounting::Phase;
+use crate::accounting::{Part, Phase};
 use crate::apply::{Applied, End, kind_word};
 use crate::config::Mode;
 use crate::guard::Guard;
@@ -411,6 +411,47 @@ fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy
         "Access time that people held through dutybound, from the ledger: on duty by basis, or overhang (lead, linger, late).",
         &["project", "entitlement", "basis"],
         times,
+    )?;
+    let overhang = ids.iter().flat_map(|id| {
+        let times = of(id).overhang;
+        let named = Part::OVERHANG.into_iter().zip(times);
+        named.map(|(part, time)| {
+            (
+                [id.project.0.as_str(), id.name.as_str(), part.as_str()],
+                time.as_secs_f64(),
+            )
+        })
+    });
+    page.counters(
+        "dutybound_overhang_seconds_total",
+        "Access time that people held off duty: lead and linger as rules ask for, late after the last cause had ended.",
+        &["project", "entitlement", "part"],
+        overhang,
+    )?;
+    page.counters(
+        "dutybound_uncovered_seconds_total",
+        "Time that people were on duty without the access that it earns; counts five minutes behind, and not while a grant is open.",
+        &["project", "entitlement"],
+        ids.iter().map(|id| (labels(id), of(id).uncovered.as_secs_f64())),
+    )?;
+    page.counters(
+        "dutybound_session_tail_seconds_total",
+        "For how long role sessions can have lived on after revokes, at the most; counts five minutes behind, and not while a grant is open. Nothing for groups.",
+        &["project", "entitlement"],
+        ids.iter().map(|id| (labels(id), of(id).tail.as_secs_f64())),
+    )?;
+    page.gauges(
+        "dutybound_session_duration_seconds",
+        "The session duration of the entitlement's permission set; absent for groups and before the first grant.",
+        &["project", "entitlement"],
+        ids.iter()
+            .filter_map(|id| Some((labels(id), of(id).session?.as_secs_f64()))),
+    )?;
+    page.gauges(
+        "dutybound_uncovered_people",
+        "People who are on duty without the access that it earns, as of the last pass.",
+        &["project", "entitlement"],
+        ids.iter().map(|id| (labels(id), f64::from(of(id).unheld))),
     )?;
     page.gauges(
         "dutybound_active_grants",

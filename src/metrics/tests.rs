@@ -108,6 +108,7 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
             plan,
             verdict,
             problems,
+            unheld: Vec::new(),
             next_boundary: Some(t(490)),
             unresolved: 0,
         },

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
-use crate::ledger::{Bar, LastTry, StoredSnapshots};
+use crate::ledger::{Bar, LastTry, OnDuty, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
 use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Inputs, Key, Owned, Plan};
@@ -20,6 +20,7 @@ use crate::unfinished::{self, Unsettled};
 
 mod lookups;
 mod problems;
+mod unheld;
 
 use lookups::people_of;
 pub(crate) use lookups::{resolve_people, resolve_targets};
@@ -66,6 +67,8 @@ pub struct Survey {
     pub verdict: Verdict,
     /// Everything that people should look at, sorted.
     pub problems: Vec<Problem>,
+    /// Who is on duty without the access that it earns.
+    pub unheld: Vec<OnDuty>,
     /// Targets that could not be read or resolved; with nothing else, the survey is complete.
     pub unresolved: usize,
     /// The next instant at which something begins or ends by the newest snapshots, by what was foreseen, or by the record.
@@ -242,6 +245,7 @@ pub async fn survey(
         .chain(foreseen.next_boundary(at))
         .chain(before.next_boundary(at))
         .min();
+    let unheld = unheld::unheld(&desired, record, &plan, &verdict, &problems, at);
     Ok(Survey {
         at,
         instance,
@@ -250,6 +254,7 @@ pub async fn survey(
         plan,
         verdict,
         problems,
+        unheld,
         unresolved,
         next_boundary,
     })

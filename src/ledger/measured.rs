@@ -1,0 +1,247 @@
+//! What the measure of access time needs besides access: who was on duty without it, and how long role sessions live.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Ledger, LedgerError, instant, parse, write_json};
+use crate::accounting::{Sessions, Unheld};
+use crate::model::{EntitlementId, Interval, Person};
+
+/// Somebody who is on duty and does not hold what it earns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnDuty {
+    /// What should be held.
+    pub entitlement: EntitlementId,
+    /// By whom.
+    pub person: Person,
+    /// The duty; its end is `Timestamp::MAX` where it is not known.
+    pub duty: Interval,
+    /// What is known about why, as a stable word.
+    pub why: String,
+}
+
+/// Tells whether anything about duty without access has changed; see [`Ledger::unheld_mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnheldMark {
+    newest: Option<i64>,
+    open: i64,
+}
+
+/// A macro, because the statement must be a literal to be known free of anything else.
+macro_rules! unheld_with_access {
+    () => {
+        "SELECT u.id, u.entitlement, u.person, u.duty_from, u.duty_to, u.why, u.ended_at, a.granted_at, a.revoked_at \
+         FROM unheld u LEFT JOIN access a ON a.entitlement = u.entitlement AND a.person = u.person \
+         AND a.granted_at < u.duty_to AND (a.revoked_at IS NULL OR u.duty_from < a.revoked_at)"
+    };
+}
+
+impl Ledger {
+    /// Notes how long the sessions of permission sets live, where that is not on record already.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn note_sessions(
+        &self,
+        found: &BTreeMap<String, SignedDuration>,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        let known = self.sessions().await?;
+        for (arn, duration) in found.iter().filter(|(arn, found)| known.newest(arn) != Some(**found)) {
+            sqlx::query("INSERT INTO session_length (permission_set, found_at, milliseconds) VALUES (?, ?, ?)")
+                .bind(arn)
+                .bind(now.as_millisecond())
+                .bind(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+                .execute(&self.pool)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// How long the sessions of permission sets live, and lived.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn sessions(&self) -> Result<Sessions, LedgerError> {
+        let rows =
+            sqlx::query("SELECT permission_set, found_at, milliseconds FROM session_length ORDER BY found_at, id")
+                .fetch_all(&self.pool)
+                .await?;
+        let mut sessions = Sessions::default();
+        for row in rows {
+            let arn: String = row.try_get(0)?;
+            let at = instant(row.try_get(1)?, || format!("the session duration of {arn}"))?;
+            sessions.add(&arn, at, SignedDuration::from_millis(row.try_get(2)?));
+        }
+        Ok(sessions)
+    }
+
+    /// Brings the record of duty without access up to date with what a pass saw at `now`. Duty counts from its own
+    /// beginning, however late it was noticed, but not from before its person last held the entitlement, and where the
+    /// policy is another than that of the pass before (`policy_is_new`), not from before this pass.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn note_unheld(&self, seen: &[OnDuty], policy_is_new: bool, now: Timestamp) -> Result<(), LedgerError> {
+        let rows = sqlx::query("SELECT id, entitlement, person, duty_to, why FROM unheld WHERE ended_at IS NULL")
+            .fetch_all(&self.pool)
+            .await?;
+        let mut wanted: BTreeMap<(String, &str, i64, &str), &OnDuty> = seen
+            .iter()
+            .map(|s| {
+                let key = (
+                    s.entitlement.to_string(),
+                    s.person.as_str(),
+                    s.duty.end().as_millisecond(),
+                    s.why.as_str(),
+                );
+                (key, s)
+            })
+            .collect();
+        let mut over: Vec<i64> = Vec::new();
+        for row in &rows {
+            let key = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+            if wanted.remove(&key).is_none() {
+                over.push(row.try_get(0)?);
+            }
+        }
+        if over.is_empty() && wanted.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("UPDATE unheld SET ended_at = ? WHERE ended_at IS NULL AND id IN (SELECT value FROM json_each(?))")
+            .bind(now.as_millisecond())
+            .bind(write_json(&over))
+            .execute(&mut *tx)
+            .await?;
+        for ((entitlement, person, duty_to, why), on_duty) in wanted {
+            let before: Option<i64> = sqlx::query_scalar(
+                "SELECT MAX(t) FROM (SELECT MAX(revoked_at) AS t FROM access WHERE entitlement = ?1 AND person = ?2 \
+                 UNION ALL SELECT MAX(MIN(duty_to, ended_at)) FROM unheld WHERE entitlement = ?1 AND person = ?2)",
+            )
+            .bind(&entitlement)
+            .bind(person)
+            .fetch_one(&mut *tx)
+            .await?;
+            let begin = on_duty.duty.start();
+            let since = match before {
+                _ if policy_is_new => now.as_millisecond(),
+                None if begin == Timestamp::MIN => now.as_millisecond(),
+                before => before.unwrap_or(i64::MIN).max(begin.as_millisecond()),
+            };
+            let from = since.min(now.as_millisecond());
+            if duty_to <= from {
+                continue;
+            }
+            sqlx::query(
+                "INSERT INTO unheld (entitlement, person, duty_from, duty_to, why, noted_at) VALUES (?, ?, ?, ?, ?, ?)",
+            )
+            .bind(&entitlement)
+            .bind(person)
+            .bind(from)
+            .bind(duty_to)
+            .bind(why)
+            .bind(now.as_millisecond())
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Duty without access that overlaps `range`, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn unheld_in(&self, range: Interval) -> Result<Vec<Unheld>, LedgerError> {
+        let rows = sqlx::query(concat!(
+            unheld_with_access!(),
+            " WHERE u.duty_from < ? AND (u.ended_at IS NULL OR u.ended_at > ?) ORDER BY u.id, a.id"
+        ))
+        .bind(range.end().as_millisecond())
+        .bind(range.start().as_millisecond())
+        .fetch_all(&self.pool)
+        .await?;
+        assemble(rows)
+    }
+
+    /// Reads a value that differs whenever duty without access began or ended.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn unheld_mark(&self) -> Result<UnheldMark, LedgerError> {
+        let row = sqlx::query("SELECT MAX(id), (SELECT COUNT(*) FROM unheld WHERE ended_at IS NULL) FROM unheld")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(UnheldMark {
+            newest: row.try_get(0)?,
+            open: row.try_get(1)?,
+        })
+    }
+
+    /// What may differ from an earlier look: entries with a higher id than `after`, and those of `open`.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn unheld_since(&self, after: i64, open: &BTreeSet<i64>) -> Result<Vec<Unheld>, LedgerError> {
+        let rows = sqlx::query(concat!(
+            unheld_with_access!(),
+            " WHERE u.id > ? OR u.id IN (SELECT value FROM json_each(?)) ORDER BY u.id, a.id"
+        ))
+        .bind(after)
+        .bind(write_json(open))
+        .fetch_all(&self.pool)
+        .await?;
+        assemble(rows)
+    }
+
+    /// When the oldest grant was asked for of which the outcome is not known: since then somebody may hold what the record
+    /// does not show yet.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn oldest_open_grant(&self) -> Result<Option<Timestamp>, LedgerError> {
+        let oldest: Option<i64> =
+            sqlx::query_scalar("SELECT MIN(created_at) FROM intent WHERE completed_at IS NULL AND kind = 'grant'")
+                .fetch_one(&self.pool)
+                .await?;
+        oldest
+            .map(|ms| instant(ms, || "the oldest open intent".to_owned()))
+            .transpose()
+    }
+}
+
+/// Rows of one entry stand together.
+fn assemble(rows: Vec<SqliteRow>) -> Result<Vec<Unheld>, LedgerError> {
+    let mut found: Vec<Unheld> = Vec::new();
+    for row in rows {
+        let id: i64 = row.try_get(0)?;
+        let what = || format!("duty without access {id}");
+        let at = |ms: i64| instant(ms, what);
+        if found.last().is_none_or(|last| last.id != id) {
+            let duty = Interval::new(at(row.try_get(3)?)?, at(row.try_get(4)?)?);
+            found.push(Unheld {
+                id,
+                entitlement: parse(row.try_get::<String, _>(1)?, what)?,
+                person: parse(row.try_get::<String, _>(2)?, what)?,
+                duty: duty.ok_or_else(|| LedgerError::Damaged { what: what() })?,
+                why: row.try_get(5)?,
+                ended_at: row.try_get::<Option<i64>, _>(6)?.map(at).transpose()?,
+                held: Vec::new(),
+            });
+        }
+        if let (Some(granted), Some(unheld)) = (row.try_get::<Option<i64>, _>(7)?, found.last_mut()) {
+            let revoked = row.try_get::<Option<i64>, _>(8)?.map(at).transpose()?;
+            unheld
+                .held
+                .extend(Interval::new(at(granted)?, revoked.unwrap_or(Timestamp::MAX)));
+        }
+    }
+    Ok(found)
+}
