@@ -198,6 +198,11 @@ impl Daemon {
         let schedules = self.policy.schedules();
         let stored = self.reconciler.snapshots.lock().await;
         self.metrics.sources(&stored, &schedules, self.sources.keys());
+        let newest = stored.newest(&schedules);
+        drop(stored);
+        let (config, now) = (&self.config, self.clock.now());
+        self.metrics
+            .outlook(&self.policy, &newest, &config.identities, config.timing.horizon, now);
         let status = journal.status_line(self.clock.now());
         notify(&[
             sd_notify::NotifyState::Watchdog,

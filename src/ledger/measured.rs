@@ -225,7 +225,14 @@ fn assemble(rows: Vec<SqliteRow>) -> Result<Vec<Unheld>, LedgerError> {
         let what = || format!("duty without access {id}");
         let at = |ms: i64| instant(ms, what);
         if found.last().is_none_or(|last| last.id != id) {
-            let duty = Interval::new(at(row.try_get(3)?)?, at(row.try_get(4)?)?);
+            let end: i64 = row.try_get(4)?;
+            // The end of time has more digits than a millisecond.
+            let end = if end < Timestamp::MAX.as_millisecond() {
+                at(end)?
+            } else {
+                Timestamp::MAX
+            };
+            let duty = Interval::new(at(row.try_get(3)?)?, end);
             found.push(Unheld {
                 id,
                 entitlement: parse(row.try_get::<String, _>(1)?, what)?,
@@ -244,4 +251,128 @@ fn assemble(rows: Vec<SqliteRow>) -> Result<Vec<Unheld>, LedgerError> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::accounting::fixtures::{id, person, span, t};
+    use crate::accounting::{length, uncovered};
+
+    async fn ledger(dir: &TempDir) -> Ledger {
+        let path = dir.path().join("ledger.sqlite");
+        Ledger::open(&path, "test", t(0)).await.unwrap()
+    }
+
+    fn alice(from: i64, to: i64, why: &str) -> OnDuty {
+        OnDuty {
+            entitlement: id("payments/admin"),
+            person: person("alice@example.com"),
+            duty: span(from, to),
+            why: why.to_owned(),
+        }
+    }
+
+    async fn seconds(ledger: &Ledger, now: i64) -> Vec<(String, i64)> {
+        let entries = ledger.unheld_in(Interval::ALWAYS).await.unwrap();
+        entries
+            .iter()
+            .map(|unheld| (unheld.why.clone(), length(uncovered(unheld, t(now))).as_secs()))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn duty_counts_from_its_beginning_whenever_a_pass_notices_it() {
+        let dir = TempDir::new().unwrap();
+        let ledger = ledger(&dir).await;
+        let granting = |s: i64| ("granting".to_owned(), s);
+        ledger.note_unheld(&[], true, t(0)).await.unwrap();
+        for now in [1060, 1120, 1180] {
+            ledger
+                .note_unheld(&[alice(1000, 5000, "granting")], false, t(now))
+                .await
+                .unwrap();
+        }
+        assert_eq!(
+            seconds(&ledger, 1200).await,
+            [granting(200)],
+            "one entry, however many passes"
+        );
+        ledger.note_unheld(&[], false, t(1300)).await.unwrap();
+        assert_eq!(seconds(&ledger, 9000).await, [granting(300)]);
+        // Away and back: by the schedule's last word it was duty all along.
+        ledger
+            .note_unheld(&[alice(1000, 5000, "granting")], false, t(2000))
+            .await
+            .unwrap();
+        ledger.note_unheld(&[], false, t(2010)).await.unwrap();
+        assert_eq!(seconds(&ledger, 9000).await, [granting(300), granting(710)]);
+    }
+
+    #[tokio::test]
+    async fn a_new_policy_does_not_judge_the_time_before_it() {
+        let dir = TempDir::new().unwrap();
+        let ledger = ledger(&dir).await;
+        ledger
+            .note_unheld(&[alice(1000, 5000, "granting")], true, t(3000))
+            .await
+            .unwrap();
+        let always = OnDuty {
+            duty: Interval::ALWAYS,
+            person: person("bob@example.com"),
+            ..alice(0, 1, "barred")
+        };
+        ledger
+            .note_unheld(&[alice(1000, 5000, "granting"), always], false, t(3100))
+            .await
+            .unwrap();
+        assert_eq!(
+            seconds(&ledger, 3200).await,
+            [("granting".to_owned(), 200), ("barred".to_owned(), 100)]
+        );
+    }
+
+    #[tokio::test]
+    async fn another_reason_or_the_next_shift_goes_on_where_the_last_ended() {
+        let dir = TempDir::new().unwrap();
+        let ledger = ledger(&dir).await;
+        ledger
+            .note_unheld(&[alice(1000, 2000, "granting")], false, t(1001))
+            .await
+            .unwrap();
+        ledger
+            .note_unheld(&[alice(1000, 2000, "held_by_pause")], false, t(1500))
+            .await
+            .unwrap();
+        ledger
+            .note_unheld(&[alice(2000, 3000, "held_by_pause")], false, t(2003))
+            .await
+            .unwrap();
+        let expected = [("granting", 500), ("held_by_pause", 500), ("held_by_pause", 1000)];
+        assert_eq!(
+            seconds(&ledger, 9000).await,
+            expected.map(|(why, s)| (why.to_owned(), s))
+        );
+    }
+
+    #[tokio::test]
+    async fn session_durations_are_noted_once_for_each_change() {
+        let dir = TempDir::new().unwrap();
+        let ledger = ledger(&dir).await;
+        let found = |hours| BTreeMap::from([("arn:ps".to_owned(), SignedDuration::from_hours(hours))]);
+        for (hours, now) in [(1, 0), (1, 10), (4, 20), (4, 30), (1, 40)] {
+            ledger.note_sessions(&found(hours), t(now)).await.unwrap();
+        }
+        let rows: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM session_length")
+            .fetch_one(&ledger.pool)
+            .await
+            .unwrap();
+        assert_eq!(rows, 3);
+        assert_eq!(
+            ledger.sessions().await.unwrap().newest("arn:ps"),
+            Some(SignedDuration::from_hours(1))
+        );
+    }
 }

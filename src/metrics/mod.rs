@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use prometheus::proto::MetricFamily;
 use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::accounting::{Part, Phase};
 use crate::apply::{Applied, End, kind_word};
-use crate::config::Mode;
+use crate::config::{Identity, Mode};
+use crate::desired::Snapshots;
 use crate::guard::Guard;
 use crate::identity_center::ChangeKind;
 use crate::ledger::{HoldRow, Ledger, LedgerError, StoredSnapshots};
@@ -24,12 +26,18 @@ use crate::reconcile::{Pass, PassError};
 use crate::telemetry::ApiCalls;
 
 mod access;
+mod openmetrics;
+mod outlook;
 mod page;
 mod sources;
 
 use access::{AccessTime, Held};
+use outlook::Outlook;
 use page::{Page, flag, number, unix};
 use sources::SourceState;
+
+/// The media type of Prometheus' text format; with another one a scrape fails.
+const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PASS_BUCKETS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 const DELAY_BUCKETS: [f64; 13] = [
@@ -59,7 +67,12 @@ struct State {
     pass: Option<Seen>,
     policy: Option<Loaded>,
     sources: BTreeMap<SourceName, SourceState>,
+    outlook: Outlook,
     changes_in_flight: usize,
+    /// Whether the last pass could write its record.
+    ledger_writable: Option<bool>,
+    /// Whether the last read of the configuration was put in force.
+    config_ok: Option<bool>,
 }
 
 /// What the last pass saw.
@@ -181,6 +194,7 @@ impl Metrics {
         let mut state = self.state();
         state.last_attempt = Some(now);
         state.last_success = Some(now);
+        state.ledger_writable = Some(true);
         state.pass = Some(seen);
     }
 
@@ -193,6 +207,9 @@ impl Metrics {
         self.passes.with_label_values(&[outcome]).inc();
         let mut state = self.state();
         state.last_attempt = Some(now);
+        if matches!(error, PassError::Ledger(_)) {
+            state.ledger_writable = Some(false);
+        }
         if let (PassError::Aws(_), Some(seen)) = (error, &mut state.pass) {
             seen.problems.insert(ProblemKind::AwsUnavailable, 1);
         }
@@ -245,6 +262,26 @@ impl Metrics {
         });
     }
 
+    /// The configuration was read, at the start or again.
+    pub fn config_loaded(&self, ok: bool) {
+        self.state().config_ok = Some(ok);
+    }
+
+    /// What the policy and the schedules show for the time up to the horizon.
+    pub fn outlook(
+        &self,
+        policy: &Policy,
+        snapshots: &Snapshots,
+        identities: &[Identity],
+        horizon: SignedDuration,
+        now: Timestamp,
+    ) {
+        // Worked out aside, so that no scrape waits for it.
+        let mut outlook = std::mem::take(&mut self.state().outlook);
+        outlook.look(policy, snapshots, identities, horizon, now);
+        self.state().outlook = outlook;
+    }
+
     /// How many changes are under way at AWS.
     pub fn changes_in_flight(&self, count: usize) {
         self.state().changes_in_flight = count;
@@ -267,6 +304,30 @@ impl Metrics {
     /// # Errors
     /// Never in practice; see [`Metrics::new`].
     pub async fn encode(&self, ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<String, Error> {
+        TextEncoder::new().encode_to_string(&self.families(ledger, policy, now).await?)
+    }
+
+    /// The same in the format that the `Accept` header asks for, with its media type.
+    ///
+    /// # Errors
+    /// Never in practice; see [`Metrics::new`].
+    pub async fn negotiate(
+        &self,
+        accept: &str,
+        ledger: &Ledger,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<(&'static str, String), Error> {
+        if !openmetrics::wanted(accept) {
+            return Ok((TEXT_TYPE, self.encode(ledger, policy, now).await?));
+        }
+        let families = self.families(ledger, policy, now).await?;
+        let text = openmetrics::encode(&families).map_err(|error| Error::Msg(error.to_string()))?;
+        Ok((openmetrics::TYPE, text))
+    }
+
+    /// Everything, sorted by name.
+    async fn families(&self, ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<Vec<MetricFamily>, Error> {
         let mut page = Page::default();
         let mut access = self.access.lock().await;
         match recorded(&mut access, ledger, now).await {
@@ -288,7 +349,7 @@ impl Metrics {
         let mut families = page.gather();
         families.extend(self.registry.gather());
         families.sort_by(|a, b| a.name().cmp(b.name()));
-        TextEncoder::new().encode_to_string(&families)
+        Ok(families)
     }
 
     fn state_families(&self, page: &mut Page, policy: &Policy) -> Result<(), Error> {
@@ -321,9 +382,24 @@ impl Metrics {
             "Changes under way at AWS.",
             number(state.changes_in_flight),
         )?;
+        if let Some(writable) = state.ledger_writable {
+            page.gauge(
+                "dutybound_ledger_writable",
+                "Whether the last pass that came to a plan, or failed at the ledger, could keep its record.",
+                flag(writable),
+            )?;
+        }
+        if let Some(ok) = state.config_ok {
+            page.gauge(
+                "dutybound_config_reload_success",
+                "Whether the last read of the configuration was put in force; 0 means that an edit was refused.",
+                flag(ok),
+            )?;
+        }
         if let Some(seen) = &state.pass {
             seen.families(page, policy)?;
         }
+        state.outlook.families(page, policy)?;
         if let Some(loaded) = &state.policy {
             page.gauge(
                 "dutybound_policy_reload_success",
