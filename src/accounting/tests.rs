@@ -194,7 +194,7 @@ fn sessions(finds: &[(i64, i64)]) -> Sessions {
 fn assignment(granted: i64, revoked: Option<i64>, causes: Vec<RecordedCause>) -> AccessRow {
     AccessRow {
         target: ResolvedTarget::Assignment {
-            account: "111122223333".to_owned().try_into().unwrap(),
+            account: "111122223333".to_owned(),
             permission_set_arn: ADMIN.to_owned(),
         },
         ..row(granted, revoked, causes)

@@ -198,6 +198,9 @@ impl Daemon {
         let schedules = self.policy.schedules();
         let stored = self.reconciler.snapshots.lock().await;
         self.metrics.sources(&stored, &schedules, self.sources.keys());
+        let expiries = self.config.sources.iter();
+        let expiries = expiries.flat_map(|(name, source)| Some((name.clone(), source.expires?)));
+        self.metrics.credentials(expiries.collect());
         let newest = stored.newest(&schedules);
         drop(stored);
         let (config, now) = (&self.config, self.clock.now());

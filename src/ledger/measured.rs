@@ -39,6 +39,25 @@ macro_rules! unheld_with_access {
     };
 }
 
+/// Duty without a beginning of its own counts from where the record leaves off, or from now.
+const BEGIN_UNHELD: &str = "\
+    INSERT INTO unheld (entitlement, person, duty_from, duty_to, why, noted_at) \
+    SELECT entitlement, person, duty_from, duty_to, why, ?2 FROM (\
+        SELECT entitlement, person, duty_to, why, MIN(?2, CASE \
+            WHEN ?3 THEN ?2 \
+            WHEN begin IS NULL THEN COALESCE(MAX(held_to, unheld_to), held_to, unheld_to, ?2) \
+            ELSE MAX(begin, COALESCE(held_to, begin), COALESCE(unheld_to, begin)) END) AS duty_from \
+        FROM (\
+            SELECT json_extract(n.value, '$[0]') AS entitlement, json_extract(n.value, '$[1]') AS person, \
+                json_extract(n.value, '$[2]') AS begin, json_extract(n.value, '$[3]') AS duty_to, \
+                json_extract(n.value, '$[4]') AS why, \
+                (SELECT MAX(a.revoked_at) FROM access a WHERE a.entitlement = json_extract(n.value, '$[0]') \
+                    AND a.person = json_extract(n.value, '$[1]')) AS held_to, \
+                (SELECT MAX(MIN(u.duty_to, u.ended_at)) FROM unheld u WHERE u.entitlement = json_extract(n.value, '$[0]') \
+                    AND u.person = json_extract(n.value, '$[1]')) AS unheld_to \
+            FROM json_each(?1) n)) \
+    WHERE duty_from < duty_to";
+
 impl Ledger {
     /// Notes how long the sessions of permission sets live, where that is not on record already.
     ///
@@ -114,44 +133,32 @@ impl Ledger {
         if over.is_empty() && wanted.is_empty() {
             return Ok(());
         }
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE unheld SET ended_at = ? WHERE ended_at IS NULL AND id IN (SELECT value FROM json_each(?))")
+        // Two statements and no transaction: what the second one lacks, the next pass adds from the same instant on.
+        if !over.is_empty() {
+            sqlx::query(
+                "UPDATE unheld SET ended_at = ? WHERE ended_at IS NULL AND id IN (SELECT value FROM json_each(?))",
+            )
             .bind(now.as_millisecond())
             .bind(write_json(&over))
-            .execute(&mut *tx)
-            .await?;
-        for ((entitlement, person, duty_to, why), on_duty) in wanted {
-            let before: Option<i64> = sqlx::query_scalar(
-                "SELECT MAX(t) FROM (SELECT MAX(revoked_at) AS t FROM access WHERE entitlement = ?1 AND person = ?2 \
-                 UNION ALL SELECT MAX(MIN(duty_to, ended_at)) FROM unheld WHERE entitlement = ?1 AND person = ?2)",
-            )
-            .bind(&entitlement)
-            .bind(person)
-            .fetch_one(&mut *tx)
-            .await?;
-            let begin = on_duty.duty.start();
-            let since = match before {
-                _ if policy_is_new => now.as_millisecond(),
-                None if begin == Timestamp::MIN => now.as_millisecond(),
-                before => before.unwrap_or(i64::MIN).max(begin.as_millisecond()),
-            };
-            let from = since.min(now.as_millisecond());
-            if duty_to <= from {
-                continue;
-            }
-            sqlx::query(
-                "INSERT INTO unheld (entitlement, person, duty_from, duty_to, why, noted_at) VALUES (?, ?, ?, ?, ?, ?)",
-            )
-            .bind(&entitlement)
-            .bind(person)
-            .bind(from)
-            .bind(duty_to)
-            .bind(why)
-            .bind(now.as_millisecond())
-            .execute(&mut *tx)
+            .execute(&self.pool)
             .await?;
         }
-        tx.commit().await?;
+        let news: Vec<_> = wanted
+            .into_iter()
+            .map(|((entitlement, person, duty_to, why), on_duty)| {
+                let begin = on_duty.duty.start();
+                let begin = (Timestamp::MIN < begin).then(|| begin.as_millisecond());
+                (entitlement, person, begin, duty_to, why)
+            })
+            .collect();
+        if !news.is_empty() {
+            sqlx::query(BEGIN_UNHELD)
+                .bind(write_json(&news))
+                .bind(now.as_millisecond())
+                .bind(policy_is_new)
+                .execute(&self.pool)
+                .await?;
+        }
         Ok(())
     }
 

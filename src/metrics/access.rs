@@ -11,6 +11,7 @@ use crate::accounting::{
 use crate::ledger::history::AccessMark;
 use crate::ledger::{AccessRow, Ledger, LedgerError, UnheldMark};
 use crate::model::{EntitlementId, Interval, ResolvedTarget};
+use crate::problem::ProblemKind;
 
 /// What the counters of one entitlement show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,7 +103,9 @@ impl AccessTime {
         for unheld in self.unheld.values() {
             let without = !uncovered(unheld, Timestamp::MAX).iter().all(|span| !span.contains(now));
             let held = self.shown.entry(unheld.entitlement.clone()).or_default();
-            held.unheld += u32::from(without && unheld.ended_at.is_none());
+            // Whoever a person's order keeps from it is not to be alarmed about.
+            let ordered = unheld.why == ProblemKind::Barred.as_str();
+            held.unheld += u32::from(without && !ordered && unheld.ended_at.is_none());
         }
         for (id, figures) in sums {
             let held = self.shown.entry(id).or_default();

@@ -23,6 +23,7 @@ use crate::plan::Foresight;
 use crate::policy::Policy;
 use crate::problem::ProblemKind;
 use crate::reconcile::{Pass, PassError};
+use crate::survey::Survey;
 use crate::telemetry::ApiCalls;
 
 mod access;
@@ -69,6 +70,8 @@ struct State {
     sources: BTreeMap<SourceName, SourceState>,
     outlook: Outlook,
     changes_in_flight: usize,
+    /// When the credentials of sources expire, as the configuration states it.
+    expiries: BTreeMap<SourceName, Timestamp>,
     /// Whether the last pass could write its record.
     ledger_writable: Option<bool>,
     /// Whether the last read of the configuration was put in force.
@@ -82,6 +85,8 @@ struct Seen {
     drift: BTreeMap<EntitlementId, usize>,
     next_boundary: Option<Timestamp>,
     open_intents: usize,
+    /// Changes that AWS keeps waiting, not a guard: grants, revokes.
+    overdue: [usize; 2],
 }
 
 struct Loaded {
@@ -180,6 +185,10 @@ impl Metrics {
             drift: BTreeMap::new(),
             next_boundary: survey.next_boundary,
             open_intents: pass.open_intents,
+            overdue: [
+                overdue(survey, ProblemKind::GrantOverdue, ChangeKind::Grant),
+                overdue(survey, ProblemKind::RevokeOverdue, ChangeKind::Revoke),
+            ],
         };
         for problem in &survey.problems {
             if problem.holds_at(survey.at) {
@@ -280,6 +289,11 @@ impl Metrics {
         let mut outlook = std::mem::take(&mut self.state().outlook);
         outlook.look(policy, snapshots, identities, horizon, now);
         self.state().outlook = outlook;
+    }
+
+    /// When the credentials of sources expire, as far as the configuration states it: no provider tells.
+    pub fn credentials(&self, expiries: BTreeMap<SourceName, Timestamp>) {
+        self.state().expiries = expiries;
     }
 
     /// How many changes are under way at AWS.
@@ -418,6 +432,12 @@ impl Metrics {
                 [([loaded.revision.as_str()], 1.0)],
             )?;
         }
+        page.gauges(
+            "dutybound_credential_expiry_timestamp_seconds",
+            "When the credential of the source expires, as the configuration states it; absent where it does not.",
+            &["source"],
+            state.expiries.iter().map(|(name, at)| ([name.0.as_str()], unix(*at))),
+        )?;
         sources::families(page, &state.sources)
     }
 }
@@ -452,6 +472,16 @@ impl Seen {
             "Changes of which the outcome is not known, as of the last pass.",
             number(self.open_intents),
         )?;
+        page.gauges(
+            "dutybound_overdue_changes",
+            "Changes that should have been in force a while ago and that no guard holds, as of the last pass, by kind.",
+            &["kind"],
+            [ChangeKind::Grant, ChangeKind::Revoke]
+                .map(kind_word)
+                .into_iter()
+                .zip(self.overdue)
+                .map(|(kind, count)| ([kind], number(count))),
+        )?;
         match self.next_boundary {
             Some(boundary) => page.gauge(
                 "dutybound_next_boundary_timestamp_seconds",
@@ -461,6 +491,22 @@ impl Seen {
             None => Ok(()),
         }
     }
+}
+
+fn overdue(survey: &Survey, problem: ProblemKind, kind: ChangeKind) -> usize {
+    let held: BTreeSet<_> = survey
+        .verdict
+        .held
+        .iter()
+        .filter(|held| held.change.kind == kind)
+        .map(|held| (Some(&held.change.entitlement), held.change.person.as_ref()))
+        .collect();
+    let late = survey
+        .problems
+        .iter()
+        .filter(|p| p.kind == problem && p.holds_at(survey.at));
+    late.filter(|p| !held.contains(&(p.entitlement.as_ref(), p.person.as_ref())))
+        .count()
 }
 
 async fn recorded<'a>(
@@ -525,7 +571,7 @@ fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy
     )?;
     page.gauges(
         "dutybound_uncovered_people",
-        "People who are on duty without the access that it earns, as of the last pass.",
+        "People who are on duty without the access that it earns, as of the last pass; not those whom an order keeps from it.",
         &["project", "entitlement"],
         ids.iter().map(|id| (labels(id), f64::from(of(id).unheld))),
     )?;

@@ -136,7 +136,7 @@ async fn full_page(dir: &TempDir) -> String {
         t(0),
     );
     assigned.target = ResolvedTarget::Assignment {
-        account: "111122223333".to_owned().try_into().unwrap(),
+        account: "111122223333".to_owned(),
         permission_set_arn: "arn:ps".to_owned(),
     };
     carry_out(&ledger, &assigned, t(0)).await;
@@ -164,6 +164,7 @@ async fn full_page(dir: &TempDir) -> String {
     metrics.sources(&stored, &[schedule()].into(), [&schedule().source]);
     metrics.outlook(&policy, &snapshots(), &[], SignedDuration::from_hours(1), t(0));
     metrics.config_loaded(true);
+    metrics.credentials(BTreeMap::from([(schedule().source, t(86_400))]));
     metrics.changes_in_flight(1);
     metrics.encode(&ledger, &policy, t(40)).await.unwrap()
 }
@@ -697,7 +698,7 @@ async fn tails_and_uncovered_time_count_behind_and_never_go_back() {
     let arn = "arn:aws:sso:::permissionSet/ssoins-1/ps-1";
     let on_target = |mut change: Change| {
         change.target = ResolvedTarget::Assignment {
-            account: "111122223333".to_owned().try_into().unwrap(),
+            account: "111122223333".to_owned(),
             permission_set_arn: arn.to_owned(),
         };
         change

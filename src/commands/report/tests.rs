@@ -18,7 +18,7 @@ const ADMIN: &str = "arn:aws:sso:::permissionSet/ssoins-1/ps-admin";
 /// As of an account assignment, of which the session duration is known.
 fn assigned(mut row: AccessRow) -> AccessRow {
     row.target = ResolvedTarget::Assignment {
-        account: "111122223333".to_owned().try_into().unwrap(),
+        account: "111122223333".to_owned(),
         permission_set_arn: ADMIN.to_owned(),
     };
     row

@@ -175,7 +175,7 @@ async fn session_durations_come_with_the_name_and_cost_no_call() {
     for n in 1..=6 {
         let arn = format!("arn:aws:sso:::permissionSet/ssoins-1/ps-{n}");
         let target = Target::Assignment {
-            account: "111122223333".to_owned().try_into().unwrap(),
+            account: "111122223333".to_owned(),
             permission_set: PermissionSetRef::Arn(arn),
         };
         reader.resolve_target(&target).await.unwrap();
