@@ -163,8 +163,19 @@ impl Reconciler {
             applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
             applier.start(survey.verdict.approved.clone(), &policy.revision);
         }
+        self.measure(survey, policy).await?;
         self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
         self.show(look, config, policy).await
+    }
+
+    /// Records what the measure of access time needs besides access.
+    async fn measure(&self, survey: &Survey, policy: &Policy) -> Result<(), LedgerError> {
+        let before = self.ledger.board().await?.and_then(|board| board.measured_policy);
+        let policy_is_new = before.as_ref() != Some(&policy.revision);
+        self.ledger
+            .note_unheld(&survey.unheld, policy_is_new, survey.at)
+            .await?;
+        self.ledger.note_sessions(&self.reader.sessions(), survey.at).await
     }
 
     /// Records what a pass saw, for whoever looks at the record.
@@ -185,6 +196,7 @@ impl Reconciler {
             drift: survey.plan.drift.iter().map(Into::into).collect(),
             next_boundary: survey.next_boundary,
             unseen_since: None,
+            measured_policy: Some(policy.revision.clone()),
         };
         if !board.problems.is_empty() {
             let before = self.ledger.board().await?.unwrap_or_default();
