@@ -10,7 +10,7 @@ use crate::apply::{Applied, Applier, End};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read};
-use crate::ledger::{Board, LastTry, Ledger, LedgerError, OpenIntent, Outcome, StoredSnapshots};
+use crate::ledger::{Board, LastTry, Ledger, LedgerError, OpenIntent, Outcome, PolicyInForce, StoredSnapshots};
 use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
 use crate::model::ResolvedTarget;
 use crate::plan::{Change, Key};
@@ -98,8 +98,12 @@ impl Reconciler {
         for applied in ended.iter().filter(|a| a.end == End::Confirmed) {
             self.live.note(&applied.change.key(), applied.change.kind);
         }
-        let (revision, mode) = (&policy.revision, config.mode.as_str());
-        self.ledger.policy_in_force(revision, mode, self.clock.now()).await?;
+        let in_force = PolicyInForce {
+            revision: policy.revision.clone(),
+            mode: config.mode.as_str().to_owned(),
+            commit: policy.commit.clone(),
+        };
+        self.ledger.policy_in_force(&in_force, self.clock.now()).await?;
         self.reader.instance().await?;
         let unsettled = self.settle().await?;
         let open_intents = unsettled.len();

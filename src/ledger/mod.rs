@@ -24,7 +24,7 @@ pub mod tries;
 mod trouble;
 
 pub use access::HeldSpan;
-pub use chain::{Finding, Head, PublishedHead, Verdict};
+pub use chain::{Finding, Head, PolicyInForce, PublishedHead, Verdict};
 pub use error::LedgerError;
 pub use export::{Export, ExportedCause, ExportedEvent};
 pub use history::{AccessRow, Board, HeldSummary, HoldRow};
