@@ -8,11 +8,19 @@ use anyhow::{Context, bail};
 use crate::policy;
 use crate::text::clean;
 
+/// The policy files of a commit.
+pub struct Committed {
+    /// Its full hash.
+    pub commit: String,
+    /// Each file's name and content.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
 /// The commit that is checked out, where the policy files stand there exactly as a policy with this content hash has them.
 /// `None` too where the directory is no checkout or `git` does not answer: then the content hash alone names the policy.
 #[must_use]
 pub fn commit_of(revision: &str, policy_dir: &Path) -> Option<String> {
-    let (commit, files) = at_revision("HEAD", policy_dir).ok()?;
+    let Committed { commit, files } = at_revision("HEAD", policy_dir).ok()?;
     (policy::revision_of(policy_dir, files).ok()? == revision).then_some(commit)
 }
 
@@ -20,7 +28,7 @@ pub fn commit_of(revision: &str, policy_dir: &Path) -> Option<String> {
 ///
 /// # Errors
 /// When `git` cannot be run, knows no such revision, or it holds no ordinary policy file.
-pub fn at_revision(revision: &str, policy_dir: &Path) -> anyhow::Result<(String, Vec<(String, Vec<u8>)>)> {
+pub fn at_revision(revision: &str, policy_dir: &Path) -> anyhow::Result<Committed> {
     let what = || {
         format!(
             "{revision:?} is no directory, and no Git revision of {}",
@@ -56,7 +64,7 @@ pub fn at_revision(revision: &str, policy_dir: &Path) -> anyhow::Result<(String,
     if files.is_empty() {
         bail!("{} held no policy file at {revision:?}", policy_dir.display());
     }
-    Ok((commit, files))
+    Ok(Committed { commit, files })
 }
 
 fn git(dir: &Path, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {

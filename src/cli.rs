@@ -173,9 +173,9 @@ pub struct Revoke {
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// The person's e-mail address.
-    pub person: String,
-    /// Such as `payments/prod-admin`; all that concern the person when left out.
+    /// A person's e-mail address, an entitlement such as `payments/prod-admin`, or an AWS account of twelve digits.
+    pub subject: String,
+    /// After a person: only this entitlement; all that concern them when left out.
     pub entitlement: Option<String>,
     /// At this instant, past or coming.
     #[arg(long, value_name = "TIME")]
@@ -296,7 +296,7 @@ hold_ended, order_given, order_lifted, approval_given, approval_used, schedule_r
 restoration_settled, retention, totals_carried, row_restated.\nFields of a line of JSON: seq, time, kind, hash, table, row, \
 says (what the event itself says), person, entitlement, principal, account, permission_set_arn, group_id, intent, asked, \
 reference (AWS's request or membership id), outcome, detail, policy (content hash), context, causes (basis, schedule, \
-schedule_user, via_override, duty_from, duty_to, held_from, held_to, project, rule, member, added_by).";
+schedule_user, via_override, duty_from, duty_to, held_from, held_to, project, rule, member, added_by, delegation).";
 
 /// Arguments of `audit export`.
 #[derive(Debug, Args)]

@@ -246,6 +246,7 @@ impl Timeline {
                 basis: turn.basis.clone(),
                 project: project.name.clone(),
                 rule: rule.origin.clone(),
+                delegation: rule.delegation.as_ref().map(|delegation| delegation.origin.clone()),
                 member: member
                     .filter(|_| rule.member || !rule.trainings.is_empty())
                     .map(member_ref),

@@ -337,6 +337,7 @@ mod tests {
                 line: 1,
             },
             member: None,
+            delegation: None,
         };
         let all = vec![cause(20, 30), cause(1, 2), cause(5, 9), cause(4, 5), cause(6, 7)];
         let stretch = last_stretch(all.clone(), t(12));

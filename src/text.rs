@@ -109,7 +109,11 @@ pub fn cause(cause: &Cause) -> String {
         "until at least"
     };
     let (what, end) = (basis(cause), format!("{end} {}", instant(cause.held.end())));
-    format!("{what} {end} ({})", cause.rule)
+    let delegated = cause.delegation.as_ref();
+    let delegated = delegated
+        .map(|origin| format!(", delegated by {origin}"))
+        .unwrap_or_default();
+    format!("{what} {end} ({}{delegated})", cause.rule)
 }
 
 /// Why somebody held what is taken back at `at`. A cause that should have lasted longer says so.

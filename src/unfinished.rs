@@ -205,6 +205,7 @@ mod tests {
                 line: 1,
             },
             member: None,
+            delegation: None,
         };
         Change {
             kind,

@@ -1,6 +1,6 @@
 //! Commands that look and write nothing: `diff`, `status`, `explain`, `report`, `tree`, `codeowners`, `iam-policy`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -146,25 +146,25 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
     let now = system_clock().now();
     let config = load_config(path, Secrets::Skip)?;
     let policy = load_policy(&config, now)?;
-    let person = Person::parse(&args.person)?;
-    let entitlement = args
-        .entitlement
-        .clone()
-        .map(EntitlementId::try_from)
-        .transpose()
-        .map_err(|why| anyhow::anyhow!("{why}"))?;
+    let about = explain::About::parse(&args.subject, args.entitlement.as_deref()).map_err(anyhow::Error::msg)?;
     let at = args.at.unwrap_or(now);
     let mut snapshots = Snapshots::default();
     let (mut access, mut holds, mut board) = (Vec::new(), Vec::new(), Board::default());
-    let mut restorations = Vec::new();
-    if let Some(ledger) = open_if_there(&config).await? {
+    let (mut restorations, mut policy_then) = (Vec::new(), None);
+    let ledger = open_if_there(&config).await?;
+    if let Some(ledger) = &ledger {
         snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
         access = ledger.access_in(around(at)).await?;
-        holds = ledger.holds().await?;
+        holds = match args.at {
+            Some(at) if at < now => ledger.holds_at(at).await?,
+            Some(_) => Vec::new(),
+            None => ledger.holds().await?,
+        };
         board = ledger.board().await?.unwrap_or_default();
+        policy_then = ledger.policy_at(at).await?.filter(|_| at <= now);
         restorations = ledger.restorations().await?;
         if args.at.is_none() {
-            let unfinished = not_in_force(&ledger, &config, &policy, &snapshots, &access, now).await?;
+            let unfinished = not_in_force(ledger, &config, &policy, &snapshots, &access, now).await?;
             let newer: Vec<_> = unfinished.iter().map(Problem::subject).collect();
             board.problems.retain(|p| !newer.contains(&p.subject()));
             board.problems.extend(unfinished);
@@ -180,9 +180,18 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         holds: &holds,
         problems: &board.problems,
         restorations: &restorations,
+        policy_then,
         now,
     };
-    let explanation = explain::explain(&sources, &person, entitlement.as_ref(), at);
+    let question = explain::Question::new(&sources, about, at);
+    let mut neighbours = BTreeMap::new();
+    if let Some(ledger) = &ledger {
+        for (entitlement, person) in question.concerned() {
+            let found = ledger.neighbours(entitlement, person, at).await?;
+            neighbours.insert((entitlement.clone(), person.clone()), found);
+        }
+    }
+    let explanation = question.answer(neighbours);
     match args.format {
         Format::Text => print(explanation.text(width()))?,
         Format::Json => print_json(&explanation)?,

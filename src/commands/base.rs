@@ -33,8 +33,8 @@ pub fn load(base: &str, policy_dir: &Path, context: &PolicyContext) -> Result<Po
     let loaded = if Path::new(base).is_dir() {
         policy::load(Path::new(base), context)
     } else {
-        let (_, files) = checkout::at_revision(base, policy_dir).map_err(BaseError::Git)?;
-        policy::parse(policy_dir, files, context)
+        let found = checkout::at_revision(base, policy_dir).map_err(BaseError::Git)?;
+        policy::parse(policy_dir, found.files, context)
     };
     loaded.map(|(policy, _)| policy).map_err(BaseError::Policy)
 }

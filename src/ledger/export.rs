@@ -87,6 +87,8 @@ pub struct ExportedCause {
     pub member: Option<String>,
     /// Who added the member.
     pub added_by: Option<String>,
+    /// File and line of the consent to a rule of another project.
+    pub delegation: Option<String>,
 }
 
 impl From<Cause> for ExportedCause {
@@ -113,6 +115,7 @@ impl From<Cause> for ExportedCause {
             project: cause.project.to_string(),
             rule: cause.rule.to_string(),
             member: cause.member.as_ref().map(|member| member.origin.to_string()),
+            delegation: cause.delegation.as_ref().map(ToString::to_string),
             added_by: cause.member.and_then(|m| m.added_by).map(|person| person.to_string()),
         }
     }

@@ -51,6 +51,15 @@ pub struct RecordedCause {
     pub ended_at: Option<Timestamp>,
 }
 
+/// Somebody's access to an entitlement around an instant at which they do not have it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Neighbours {
+    /// The last interval that began before.
+    pub before: Option<AccessRow>,
+    /// The first that began after.
+    pub after: Option<AccessRow>,
+}
+
 /// Tells whether anything about access has changed; see [`Ledger::access_mark`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessMark {
@@ -195,6 +204,92 @@ impl Ledger {
         .fetch_all(&self.pool)
         .await?;
         assemble(rows)
+    }
+
+    /// The record of somebody's access to an entitlement on both sides of an instant.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn neighbours(
+        &self,
+        entitlement: &EntitlementId,
+        person: &Person,
+        at: Timestamp,
+    ) -> Result<Neighbours, LedgerError> {
+        let mut found = Vec::with_capacity(2);
+        for query in [
+            concat!(
+                access_with_causes!(),
+                " WHERE a.id = (SELECT id FROM access WHERE person = ? AND entitlement = ? AND granted_at <= ? \
+                 ORDER BY granted_at DESC, id DESC LIMIT 1) ORDER BY c.id"
+            ),
+            concat!(
+                access_with_causes!(),
+                " WHERE a.id = (SELECT id FROM access WHERE person = ? AND entitlement = ? AND granted_at > ? \
+                 ORDER BY granted_at, id LIMIT 1) ORDER BY c.id"
+            ),
+        ] {
+            let rows = sqlx::query(query)
+                .bind(person.as_str())
+                .bind(entitlement.to_string())
+                .bind(at.as_millisecond())
+                .fetch_all(&self.pool)
+                .await?;
+            found.push(assemble(rows)?.pop());
+        }
+        let after = found.pop().flatten();
+        Ok(Neighbours {
+            before: found.pop().flatten(),
+            after,
+        })
+    }
+
+    /// What guards held at a past instant, the oldest first, by the events of the chain.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn holds_at(&self, at: Timestamp) -> Result<Vec<HoldRow>, LedgerError> {
+        if !self.has_chain().await? {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query("SELECT row, op, body FROM event WHERE tbl = 'hold' AND at <= ? ORDER BY seq")
+            .bind(at.as_millisecond())
+            .fetch_all(&self.pool)
+            .await?;
+        let mut standing: BTreeMap<i64, serde_json::Map<String, serde_json::Value>> = BTreeMap::new();
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            if row.try_get::<&str, _>(1)? == "delete" {
+                standing.remove(&id);
+            } else {
+                standing
+                    .entry(id)
+                    .or_default()
+                    .extend(read_json::<serde_json::Map<_, _>>(row.try_get(2)?, || {
+                        format!("hold {id}")
+                    })?);
+            }
+        }
+        let mut holds = Vec::new();
+        for (id, columns) in standing {
+            let what = || format!("hold {id} in the chain");
+            let text = |name: &str| {
+                columns
+                    .get(name)
+                    .and_then(serde_json::Value::as_str)
+                    .unwrap_or_default()
+            };
+            let since = columns
+                .get("since")
+                .and_then(serde_json::Value::as_i64)
+                .unwrap_or_default();
+            holds.push(HoldRow {
+                since: instant(since, what)?,
+                held: read_json(text("body"), what)?,
+            });
+        }
+        holds.sort_by_key(|hold| hold.since);
+        Ok(holds)
     }
 
     /// Replaces the list of held changes, keeping since when for those that were held before.

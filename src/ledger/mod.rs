@@ -27,7 +27,7 @@ pub use access::HeldSpan;
 pub use chain::{Finding, Head, PolicyInForce, PublishedHead, Verdict};
 pub use error::LedgerError;
 pub use export::{Export, ExportedCause, ExportedEvent};
-pub use history::{AccessRow, Board, HeldSummary, HoldRow};
+pub use history::{AccessRow, Board, HeldSummary, HoldRow, Neighbours};
 pub use intents::{OpenIntent, Outcome};
 pub use measured::{OnDuty, UnheldMark};
 pub use orders::{Approval, Bar};

@@ -42,6 +42,9 @@ pub struct Cause {
     pub rule: Origin,
     /// Where the membership stands that the rule demanded, with who added the person.
     pub member: Option<MemberRef>,
+    /// Where the owner of another project's entitlement consented to the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<Origin>,
 }
 
 impl Cause {

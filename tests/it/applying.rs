@@ -131,6 +131,7 @@ fn turn(name: &str, from: i64, to: i64) -> Cause {
             line: 1,
         },
         member: None,
+        delegation: None,
     }
 }
 

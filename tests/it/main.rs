@@ -12,6 +12,7 @@ mod crash;
 mod daemon;
 mod demo;
 mod edits;
+mod explain;
 mod faults;
 mod forecast;
 mod harness;

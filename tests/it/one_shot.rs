@@ -550,7 +550,7 @@ async fn every_command_that_shows_something_speaks_json() {
     let status = site.run(&["status", "--format", "json"]).await.expect(0).json();
     assert_eq!(status["access"].as_array().unwrap().len(), 2, "{status}");
     let explained = site.run(&["explain", ALICE, "--format", "json"]).await.expect(0).json();
-    assert_eq!(explained["entitlements"][0]["holds"], true);
+    assert_eq!(explained["answers"][0]["holds"], true);
     assert!(site.run(&["report", "--format", "json"]).await.expect(0).json()["total"].is_object());
     site.run(&["check", "--format", "json"]).await.expect(0).json();
     site.policy("project.toml", "[project\n");

@@ -1,0 +1,195 @@
+//! An explanation as text.
+
+use std::fmt::Write as _;
+
+use super::{About, Answer, Explanation};
+use crate::layout::wrap;
+use crate::model::Person;
+use crate::text::{cause, clean, instant, span};
+
+impl Explanation {
+    /// Whether anybody asked about holds any of the entitlements explained.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.answers.iter().any(|a| a.holds)
+    }
+
+    /// As text for a terminal of that width.
+    #[must_use]
+    pub fn text(&self, width: Option<usize>) -> String {
+        let mut out = String::new();
+        self.write(&mut out).unwrap_or_default();
+        wrap(&out, width)
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        if let Some(lost) = &self.record_lost {
+            writeln!(out, "NOTE  {}", clean(lost))?;
+        }
+        self.write_policy(out)?;
+        if self.answers.is_empty() && self.nobody.is_empty() {
+            let at = instant(self.at);
+            return match &self.about {
+                About::Person { person, .. } => writeln!(
+                    out,
+                    "{person} holds nothing at {at}, and no rule of the policy concerns them."
+                ),
+                About::Entitlement(id) => writeln!(out, "Nobody holds {id} at {at}."),
+                About::Account(account) => writeln!(
+                    out,
+                    "Neither the policy nor the record of {at} has an entitlement in account {account}."
+                ),
+            };
+        }
+        for empty in &self.nobody {
+            writeln!(out, "Nobody holds {} at {}", empty.entitlement, instant(self.at))?;
+            if let Some(next) = &empty.next {
+                writeln!(
+                    out,
+                    "  next      {} at {}: {}",
+                    next.person,
+                    instant(next.held.start()),
+                    cause(next)
+                )?;
+            }
+        }
+        for answer in &self.answers {
+            let verb = if answer.holds { "holds" } else { "does not hold" };
+            writeln!(
+                out,
+                "{} {verb} {} at {}",
+                answer.person,
+                answer.entitlement,
+                instant(self.at)
+            )?;
+            if !answer.target.is_empty() {
+                writeln!(out, "  what      {}", clean(&answer.target))?;
+            }
+            if let Some(context) = &answer.context {
+                writeln!(out, "  context   {}", clean(context.trim()))?;
+            }
+            if !answer.owners.is_empty() {
+                let owners: Vec<_> = answer.owners.iter().map(Person::as_str).collect();
+                writeln!(
+                    out,
+                    "  consent   {} (owners of {})",
+                    owners.join(", "),
+                    answer.entitlement.project
+                )?;
+            }
+            if !answer.owners_above.is_empty() {
+                let above: Vec<_> = answer
+                    .owners_above
+                    .iter()
+                    .flat_map(|(project, owners)| owners.iter().map(move |owner| format!("{owner} ({project})")))
+                    .collect();
+                writeln!(out, "  above     {}", above.join(", "))?;
+            }
+            if let Some(access) = &answer.access {
+                let reference = access
+                    .grant_reference
+                    .as_ref()
+                    .map(|r| format!(", AWS reference {}", clean(r)))
+                    .unwrap_or_default();
+                writeln!(out, "  confirmed {}{reference}", instant(access.granted_at))?;
+                let in_force = self.policy.as_ref().map(|then| &then.policy.revision);
+                if in_force != Some(&access.policy) {
+                    writeln!(out, "  under     policy {}", short(&access.policy))?;
+                }
+                if let Some(revoked) = access.revoked_at {
+                    let reason = access.end_reason.as_deref().unwrap_or("revoked");
+                    writeln!(out, "  ended     {}: {}", instant(revoked), clean(reason))?;
+                }
+                for recorded in access
+                    .causes
+                    .iter()
+                    .filter(|c| c.ended_at.is_none() || answer.causes.is_empty())
+                {
+                    writeln!(out, "  because   {}", cause(&recorded.cause))?;
+                }
+            } else {
+                for earned in &answer.causes {
+                    writeln!(out, "  earned    {}", cause(earned))?;
+                }
+            }
+            write_neighbours(out, answer)?;
+            for rule in &answer.rules {
+                writeln!(out, "  rule      {}: earned by {}", rule.rule, rule.earned_by)?;
+                for key in &rule.keys {
+                    writeln!(
+                        out,
+                        "            {} {}",
+                        if key.met { "[x]" } else { "[ ]" },
+                        clean(&key.key)
+                    )?;
+                }
+            }
+            for obstacle in &answer.obstacles {
+                let word = if answer.holds { "pending " } else { "obstacle" };
+                writeln!(out, "  {word}  {}", clean(obstacle))?;
+            }
+            if let Some(next) = &answer.next {
+                writeln!(
+                    out,
+                    "  next      in {} from then, at {}: {}",
+                    span(self.at.duration_until(next.held.start())),
+                    instant(next.held.start()),
+                    cause(next)
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_policy(&self, out: &mut String) -> std::fmt::Result {
+        let Some(then) = &self.policy else { return Ok(()) };
+        let commit = then.policy.commit.as_ref();
+        let commit = commit
+            .map(|commit| format!(" (Git commit {})", short(commit)))
+            .unwrap_or_default();
+        writeln!(
+            out,
+            "POLICY  {}{commit}, mode {}, in force since {}",
+            short(&then.policy.revision),
+            clean(&then.policy.mode),
+            instant(then.since)
+        )?;
+        if !then.is_present {
+            let base = then.policy.commit.as_ref().map_or("its files", |commit| short(commit));
+            writeln!(
+                out,
+                "NOTE  the policy has changed since; rules and keys below are today's, the rest is from the record \
+                 (`dutybound diff --base {base}` shows what changed)"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Enough of a hash to find it by.
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+/// Since when, and until when, somebody does not hold it.
+fn write_neighbours(out: &mut String, answer: &Answer) -> std::fmt::Result {
+    if answer.holds {
+        return Ok(());
+    }
+    if let Some(before) = &answer.neighbours.before
+        && let Some(revoked) = before.revoked_at
+    {
+        let reason = before.end_reason.as_deref().unwrap_or("revoked");
+        writeln!(
+            out,
+            "  before    held from {} until {}: {}",
+            instant(before.granted_at),
+            instant(revoked),
+            clean(reason)
+        )?;
+    }
+    if let Some(after) = &answer.neighbours.after {
+        writeln!(out, "  after     held from {} on", instant(after.granted_at))?;
+    }
+    Ok(())
+}
