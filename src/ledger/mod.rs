@@ -24,7 +24,7 @@ mod trouble;
 
 pub use chain::{Finding, Head, PublishedHead, Verdict};
 pub use error::LedgerError;
-pub use export::{Export, ExportedCause, ExportedEvent};
+pub use export::{Export, ExportedCause, ExportedEvent, Stretch};
 pub use history::{AccessRow, Board, HeldSummary, HoldRow};
 pub use intents::{OpenIntent, Outcome};
 pub use orders::{Approval, Bar};

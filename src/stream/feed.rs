@@ -1,0 +1,151 @@
+//! Reads what a sink has not confirmed, and notices where the chain is not what the sink knows of it.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::batch::{Batch, Rendering};
+use super::cursor::Cursor;
+use super::record::{Mark, MarkKind, Record};
+use crate::ledger::{ExportedEvent, Ledger, LedgerError};
+
+/// No batch has more events.
+const MOST_EVENTS: usize = 1000;
+/// No batch has more bytes, unless its first event alone has.
+pub(super) const MOST_BYTES: usize = 1 << 20;
+
+/// What one sink is to be sent.
+pub(super) struct Feed {
+    pub(super) ledger: Ledger,
+    /// The ledger's name.
+    pub(super) name: String,
+    pub(super) rendering: Rendering,
+    /// What was confirmed last; none at the beginning.
+    pub(super) cursor: Option<Cursor>,
+    /// The sink's name.
+    pub(super) sink: String,
+    pub(super) heads_every: SignedDuration,
+    pub(super) next_head: Option<Timestamp>,
+    /// The head that was sent last.
+    pub(super) published: Option<i64>,
+    /// Less than [`MOST_BYTES`] for a receiver that does not take as much.
+    pub(super) most_bytes: usize,
+}
+
+/// The next batch, and how many events before it can never be sent.
+pub(super) struct Next {
+    pub(super) batch: Batch,
+    pub(super) lost: i64,
+}
+
+impl Feed {
+    /// The next batch: events, or else the head where it is due. `None` where there is neither.
+    pub(super) async fn next(&mut self, now: Timestamp, stopping: bool) -> Result<Option<Next>, LedgerError> {
+        let seq = self.cursor.as_ref().map_or(0, |cursor| cursor.seq);
+        let mut stretch = self.ledger.events_after(seq, MOST_EVENTS).await?;
+        let mut next = Next {
+            batch: Batch::default(),
+            lost: 0,
+        };
+        if let Some(cursor) = &self.cursor {
+            let removed = cursor.seq < stretch.oldest;
+            let same = removed || stretch.hash_before.as_ref() == Some(&cursor.hash);
+            if cursor.ledger != self.name || !same {
+                self.mark(&mut next.batch, cursor, now, MarkKind::StreamRestarted, None);
+                stretch = self.ledger.events_after(0, MOST_EVENTS).await?;
+            } else if cursor.seq + 1 < stretch.oldest {
+                next.lost = stretch.oldest - 1 - cursor.seq;
+                self.mark(&mut next.batch, cursor, now, MarkKind::StreamGap, Some(next.lost));
+            }
+        }
+        self.fill(&mut next.batch, stretch.events);
+        if next.batch.end.is_some() {
+            return Ok(Some(next));
+        }
+        self.head(now, stopping).await
+    }
+
+    fn fill(&self, batch: &mut Batch, events: Vec<ExportedEvent>) {
+        for event in events {
+            let (lines, end) = (batch.lines.len(), batch.end.take());
+            batch.push(&Record::Event(Box::new(event)), &self.rendering, &self.name);
+            if 0 < lines && end.is_some() && self.most_bytes < batch.size() {
+                batch.lines.truncate(lines);
+                batch.end = end;
+                return;
+            }
+        }
+    }
+
+    fn mark(&self, batch: &mut Batch, cursor: &Cursor, now: Timestamp, kind: MarkKind, events: Option<i64>) {
+        let detail = match events {
+            Some(events) => format!(
+                "{events} events after event {} were removed by retention before they were sent",
+                cursor.seq
+            ),
+            None => format!(
+                "event {} with the hash that was sent is not in the ledger any more: it was restored, replaced or changed; \
+                 all events that it has follow",
+                cursor.seq
+            ),
+        };
+        tracing::error!(sink = self.sink, detail, "the stream of events is not continuous");
+        let mark = Mark {
+            kind,
+            time: now,
+            seq: cursor.seq,
+            hash: cursor.hash.clone(),
+            recorded: None,
+            events,
+            detail,
+        };
+        batch.push(&Record::Mark(mark), &self.rendering, &self.name);
+    }
+
+    /// The head, once all events before it were confirmed.
+    async fn head(&mut self, now: Timestamp, stopping: bool) -> Result<Option<Next>, LedgerError> {
+        let Some(cursor) = &self.cursor else { return Ok(None) };
+        let due = self
+            .next_head
+            .is_none_or(|next| next <= now || self.heads_every < now.duration_until(next));
+        let due = if stopping {
+            self.published != Some(cursor.seq)
+        } else {
+            due
+        };
+        if !due {
+            return Ok(None);
+        }
+        // Something newer is sent first.
+        let Some(head) = self.ledger.head().await?.filter(|head| head.seq == cursor.seq) else {
+            return Ok(None);
+        };
+        let mut batch = Batch::default();
+        let mark = Mark {
+            kind: MarkKind::Head,
+            time: now,
+            seq: head.seq,
+            hash: head.hash,
+            recorded: Some(head.at),
+            events: None,
+            detail: format!("the ledger's chain ends with event {} at this time", head.seq),
+        };
+        batch.push(&Record::Mark(mark), &self.rendering, &self.name);
+        Ok(Some(Next { batch, lost: 0 }))
+    }
+
+    /// The receiver has this batch.
+    pub(super) fn confirmed(&mut self, batch: &Batch, now: Timestamp) {
+        match &batch.end {
+            Some((seq, hash)) => {
+                self.cursor = Some(Cursor {
+                    ledger: self.name.clone(),
+                    seq: *seq,
+                    hash: hash.clone(),
+                });
+            }
+            None => {
+                self.published = batch.lines.last().map(|line| line.seq);
+                self.next_head = now.checked_add(self.heads_every).ok();
+            }
+        }
+    }
+}
