@@ -46,9 +46,10 @@ impl Feed {
             lost: 0,
         };
         if let Some(cursor) = &self.cursor {
+            // The hash covers everything before it. Where the event was removed, only the ledger's name can tell.
             let removed = cursor.seq < stretch.oldest;
-            let same = removed || stretch.hash_before.as_ref() == Some(&cursor.hash);
-            if cursor.ledger != self.name || !same {
+            let same = stretch.hash_before.as_ref() == Some(&cursor.hash);
+            if !(same || removed && cursor.ledger == self.name) {
                 self.mark(&mut next.batch, cursor, now, MarkKind::StreamRestarted, None);
                 stretch = self.ledger.events_after(0, MOST_EVENTS).await?;
             } else if cursor.seq + 1 < stretch.oldest {
