@@ -111,14 +111,7 @@ impl Timeline {
     /// `Timestamp::MAX` where nothing is known to come.
     #[must_use]
     pub fn holds_until(&self, entitlement: &EntitlementId, person: &Person, t: Timestamp) -> Timestamp {
-        let before = |c: &Cause| (&c.entitlement, &c.person) < (entitlement, person);
-        let causes = self
-            .causes
-            .get(self.causes.partition_point(before)..)
-            .unwrap_or_default();
-        let theirs = causes
-            .iter()
-            .take_while(|c| c.entitlement == *entitlement && c.person == *person);
+        let theirs = self.of(entitlement, person);
         let end = theirs
             .clone()
             .filter(|c| c.held.contains(t))
@@ -126,6 +119,22 @@ impl Timeline {
             .max();
         let next = theirs.map(|c| c.held.start()).filter(|start| t < *start).min();
         end.or(next).unwrap_or(Timestamp::MAX)
+    }
+
+    /// What one person's entitlement rests on over the whole span.
+    pub fn of<'a>(
+        &'a self,
+        entitlement: &'a EntitlementId,
+        person: &'a Person,
+    ) -> impl Iterator<Item = &'a Cause> + Clone + use<'a> {
+        let before = |c: &Cause| (&c.entitlement, &c.person) < (entitlement, person);
+        let causes = self
+            .causes
+            .get(self.causes.partition_point(before)..)
+            .unwrap_or_default();
+        causes
+            .iter()
+            .take_while(move |c| c.entitlement == *entitlement && c.person == *person)
     }
 
     fn on_call(

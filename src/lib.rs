@@ -67,6 +67,7 @@ pub mod desired;
 pub mod forecast;
 pub mod guard;
 pub mod iam_policy;
+pub mod invariant;
 pub mod plan;
 pub mod review;
 pub mod unfinished;

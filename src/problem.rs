@@ -28,6 +28,9 @@ pub struct Problem {
     pub more: usize,
     /// The rule concerned.
     pub rule: Option<Origin>,
+    /// The statement concerned, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invariant: Option<String>,
     /// What happened and what to do, in one sentence.
     pub message: String,
     /// Since when every pass has seen it; only what is on record knows.
@@ -61,6 +64,8 @@ pub enum ProblemKind {
     RevokeOverdue,
     /// Somebody has been on duty for a while without the access that it earns.
     GrantOverdue,
+    /// Access that stands breaks a statement of an owner or the operator.
+    InvariantBroken,
     /// Somebody came on duty out of the blue, for example by an override of his own just before its start.
     SurprisingDuty,
     /// Nobody in the identity store is this person.
@@ -151,6 +156,7 @@ impl ProblemKind {
             Self::ChangeFailed => "change_failed",
             Self::RevokeOverdue => "revoke_overdue",
             Self::GrantOverdue => "grant_overdue",
+            Self::InvariantBroken => "invariant_broken",
             Self::SurprisingDuty => "surprising_duty",
             Self::PersonUnknown => "person_unknown",
             Self::PersonDisabled => "person_disabled",
@@ -171,7 +177,7 @@ impl ProblemKind {
     }
 
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::AwsUnavailable,
         Self::LedgerRestored,
         Self::TargetUnresolved,
@@ -183,6 +189,7 @@ impl ProblemKind {
         Self::ChangeFailed,
         Self::RevokeOverdue,
         Self::GrantOverdue,
+        Self::InvariantBroken,
         Self::SurprisingDuty,
         Self::PersonUnknown,
         Self::PersonDisabled,
@@ -213,6 +220,16 @@ pub fn remember(problems: &mut [Problem], before: &[Problem], now: Timestamp) {
     }
 }
 
+/// What a problem is about, besides its words.
+pub type Subject<'a> = (
+    ProblemKind,
+    Option<&'a EntitlementId>,
+    Option<&'a Person>,
+    Option<&'a str>,
+    Option<&'a ScheduleKey>,
+    Option<&'a str>,
+);
+
 impl Problem {
     /// A problem about nothing in particular yet.
     #[must_use]
@@ -226,6 +243,7 @@ impl Problem {
             during: None,
             more: 0,
             rule: None,
+            invariant: None,
             message,
             since: None,
         }
@@ -233,21 +251,14 @@ impl Problem {
 
     /// What makes a problem the same one at another time, although its words, with times in them, may differ.
     #[must_use]
-    pub fn subject(
-        &self,
-    ) -> (
-        ProblemKind,
-        Option<&EntitlementId>,
-        Option<&Person>,
-        Option<&str>,
-        Option<&ScheduleKey>,
-    ) {
+    pub fn subject(&self) -> Subject<'_> {
         (
             self.kind,
             self.entitlement.as_ref(),
             self.person.as_ref(),
             self.user.as_deref(),
             self.schedule.as_ref(),
+            self.invariant.as_deref(),
         )
     }
 

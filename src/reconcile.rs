@@ -17,7 +17,7 @@ use crate::plan::{Change, Key};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse, remember};
 use crate::restore::Finder;
-use crate::survey::{Record, Survey, When, survey};
+use crate::survey::{Record, Survey, When, past, survey};
 use crate::text::instant;
 use crate::unfinished::{self, Unsettled};
 
@@ -114,7 +114,7 @@ impl Reconciler {
             now: self.clock.now(),
         };
         let restored = finder.find_out().await?;
-        let record = self.record(unsettled, self.clock.now()).await?;
+        let record = self.record(policy, unsettled, self.clock.now()).await?;
         let when = When::Now(&*self.clock);
         let mut survey = survey(
             &self.reader,
@@ -155,11 +155,14 @@ impl Reconciler {
             tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");
             self.ledger.close_lost(key, survey.at).await?;
         }
+        let doubted = survey.verdict.doubted();
+        self.ledger
+            .update_kept(&survey.plan.recordable(&doubted), survey.at)
+            .await?;
         if let Some(applier) = &self.applier {
             applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
             applier.start(survey.verdict.approved.clone(), &policy.revision);
         }
-        self.ledger.update_kept(&survey.plan.kept, survey.at).await?;
         self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
         self.show(look, config, policy).await
     }
@@ -337,7 +340,7 @@ impl Reconciler {
         Judgement::Ended(outcome, detail.to_owned())
     }
 
-    async fn record(&self, unsettled: Vec<Unsettled>, at: Timestamp) -> Result<Record, LedgerError> {
+    async fn record(&self, policy: &Policy, unsettled: Vec<Unsettled>, at: Timestamp) -> Result<Record, LedgerError> {
         let ago = |span| at.checked_sub(span).unwrap_or(Timestamp::MIN);
         let mut in_flight = self.in_flight();
         in_flight.extend(
@@ -354,6 +357,7 @@ impl Reconciler {
             in_flight,
             unsettled,
             failures: self.applier.as_ref().map(|a| a.failures()).unwrap_or_default(),
+            past: past(policy, &self.ledger, at).await?,
         })
     }
 

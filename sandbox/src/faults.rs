@@ -58,6 +58,13 @@ pub enum Effect {
         /// The value of `Content-Type`.
         String,
     ),
+    /// Performs the operation and answers with this header set, such as another `Date`.
+    Header {
+        /// The header's name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
 }
 
 /// A scripted fault. Built with [`Fault::on`]; without [`times`](Fault::times) it lasts until faults are cleared.
@@ -216,6 +223,7 @@ impl Fault {
             Effect::NextLink(url) => format!("next link {url}"),
             Effect::Redirect(url) => format!("redirect {url}"),
             Effect::ContentType(kind) => format!("content type {kind}"),
+            Effect::Header { name, value } => format!("{name}: {value}"),
         };
         let hold = match (self.hold, self.hold_reply) {
             (true, _) => "hold",
@@ -340,6 +348,7 @@ pub(crate) fn apply(effect: &Effect, wire: &Wire, perform: impl FnOnce() -> Answ
             kind.clone_into(&mut answer.content_type);
             (Some(answer), true)
         }
+        Effect::Header { name, value } => (Some(perform().header(name, value)), true),
     }
 }
 

@@ -135,6 +135,7 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
     Policy {
         revision: "r".to_owned(),
         projects: [(name, project)].into(),
+        invariants: Vec::new(),
     }
 }
 

@@ -132,6 +132,7 @@ fn context(config: &Config, now: Timestamp) -> PolicyContext {
                 .collect(),
         ),
         roots: config.roots.clone(),
+        invariants: config.invariants.clone(),
         now: Some(now),
     }
 }

@@ -15,6 +15,7 @@ use crate::commands::{backtest as past, base, forecast as ahead, review as looke
 use crate::config::Config;
 use crate::forecast::{days_from, page};
 use crate::identity_center::Client;
+use crate::invariant::Written;
 use crate::layout::wrap;
 use crate::ledger::StoredSnapshots;
 use crate::model::{Interval, Person};
@@ -24,7 +25,10 @@ use crate::telemetry::ApiCalls;
 use crate::text::clean;
 
 fn load_other_policy(base: &str, config: &Config, now: Timestamp) -> anyhow::Result<Policy> {
-    let loaded = base::load(base, &config.policy_dir, &context(config, now));
+    let mut context = context(config, now);
+    let all = std::mem::take(&mut context.invariants).into_iter();
+    context.invariants = all.map(Written::for_another_policy).collect();
+    let loaded = base::load(base, &config.policy_dir, &context);
     if let Err(base::BaseError::Policy(report)) = &loaded {
         show_report_of_mistakes(report);
     }

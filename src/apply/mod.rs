@@ -155,7 +155,10 @@ impl Applier {
     pub fn start(self: &Arc<Self>, plan: ApprovedPlan, policy_revision: &str) {
         let now = self.clock.now();
         let mut state = self.state();
+        let overtaken = plan.is_overtaken(|key| state.is_news(key));
         let mut steps = plan.into_steps();
+        // Statements were asked without it; the pass that its end calls for decides anew.
+        steps.retain(|step| !overtaken || step.change.kind == ChangeKind::Revoke);
         // The plan could not know of what has begun or ended since its look; the pass that the end calls for decides anew.
         steps.retain(|step| !state.is_news(&step.change.key()));
         steps.retain(|step| step.change.is_ordered() || !state.must_wait(&step.change.key(), now));

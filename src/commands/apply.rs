@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::apply::{Applied, End, kind_word};
 use crate::commands::diff;
 use crate::config::Config;
+use crate::guard::Guard;
+use crate::identity_center::ChangeKind;
 use crate::ledger::{Ledger, LedgerError};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
@@ -93,16 +95,44 @@ pub async fn run(
     }
     show(&look, &*stored.lock().await);
     reconciler.act(&look, config, policy).await?;
-    let mut applied = Vec::new();
-    if let Some(applier) = &reconciler.applier {
+    let (mut look, mut applied) = (look, Vec::new());
+    if let Some(applier) = reconciler.applier.clone() {
         applier.idle().await;
         applied = applier.take_results();
+        if hands_over_by_statement(&look) {
+            for ended in applied.iter().filter(|ended| ended.end == End::Confirmed) {
+                reconciler.live.note(&ended.change.key(), ended.change.kind);
+            }
+            match reconciler.look(config, policy, None).await {
+                Ok(again) => {
+                    reconciler.act(&again, config, policy).await?;
+                    applier.idle().await;
+                    applied.extend(applier.take_results());
+                    look = again;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        reason = crate::chain(&error),
+                        "what waited for a revoke is left to the next pass"
+                    );
+                }
+            }
+        }
         applied.sort_by(|a, b| {
             (a.at, a.change.kind, &a.change.entitlement).cmp(&(b.at, b.change.kind, &b.change.entitlement))
         });
         reconciler.show_ends(&look, &applied, config, policy).await?;
     }
     Ok(Outcome { look, applied })
+}
+
+/// Whether a grant that a statement holds back may come once a revoke of the same plan is confirmed: then the hand-off
+/// takes a second pass.
+fn hands_over_by_statement(look: &Pass) -> bool {
+    let verdict = &look.survey.verdict;
+    let mut steps = verdict.approved.steps().iter();
+    verdict.held.iter().any(|held| held.guard == Guard::Invariant)
+        && steps.any(|step| step.change.kind == ChangeKind::Revoke)
 }
 
 /// One line on how a change ended.

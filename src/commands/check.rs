@@ -43,6 +43,7 @@ pub fn check(
     let context = PolicyContext {
         sources: inspection.sources,
         roots: inspection.roots,
+        invariants: inspection.invariants,
         now: Some(now),
     };
     let loaded = policy_dir
@@ -76,14 +77,17 @@ fn summary(report: &Report, policy: Option<&Policy>) -> String {
     let content = policy.map(|policy| {
         let members = policy.projects.values().map(|p| p.members.len()).sum();
         let rules = policy.projects.values().map(|p| p.rules.len()).sum();
-        [
+        let mut content = vec![
             counted(policy.projects.len(), "project"),
             counted(policy.entitlements().count(), "entitlement"),
             counted(members, "membership"),
             counted(rules, "rule"),
             counted(policy.schedules().len(), "schedule"),
-        ]
-        .join(", ")
+        ];
+        if !policy.invariants.is_empty() {
+            content.push(counted(policy.invariants.len(), "statement"));
+        }
+        content.join(", ")
     });
     let verdict = match (errors, warnings) {
         (0, 0) => "no mistakes".to_owned(),

@@ -15,7 +15,7 @@ use crate::policy::Policy;
 use crate::poll::{self, Sources};
 use crate::problem::{Problem, ProblemKind};
 use crate::reconcile::UNKNOWN_IS_OURS;
-use crate::survey::{Record, Survey, When, survey};
+use crate::survey::{Record, Survey, When, past, survey};
 use crate::unfinished::Unsettled;
 
 /// PagerDuty shows shifts at most 90 days ahead.
@@ -69,6 +69,7 @@ pub async fn look(
         record.in_flight = open.map(|change| (change.key(), change.kind)).collect();
         let since = now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN);
         record.failures = tries::by_key(ledger.failed_tries(since).await?);
+        record.past = past(policy, ledger, now).await?;
     }
     if let Some(at) = at {
         let ahead = now.duration_until(at);

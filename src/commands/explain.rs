@@ -242,7 +242,15 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
     }
     let pending = |p: &&Problem| {
         let tried = matches!(p.kind, ProblemKind::ChangeUnsettled | ProblemKind::ChangeFailed) || p.kind.is_overdue();
-        tried && p.entitlement.as_ref() == Some(id) && p.person.as_ref() == Some(person)
+        // A statement may speak about several entitlements at once.
+        let about = |p: &Problem| match &p.invariant {
+            Some(name) => {
+                let mut all = sources.policy.invariants.iter();
+                all.any(|invariant| invariant.id() == *name && invariant.is_about(id))
+            }
+            None => tried && p.entitlement.as_ref() == Some(id),
+        };
+        about(p) && p.person.as_ref() == Some(person)
     };
     if holds {
         let pending = sources.problems.iter().filter(pending);

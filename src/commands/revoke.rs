@@ -33,6 +33,7 @@ pub async fn carry_out(
     let none = Policy {
         revision: String::new(),
         projects: BTreeMap::new(),
+        invariants: Vec::new(),
     };
     let policy = policy.unwrap_or(&none);
     let pass = reconciler.look(config, policy, None).await?;

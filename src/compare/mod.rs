@@ -15,11 +15,13 @@ use crate::policy::Policy;
 mod consent;
 mod edits;
 mod render;
+mod statements;
 #[cfg(test)]
 mod tests;
 
 pub use consent::Consent;
 pub use edits::Edit;
+pub use statements::{Becomes, StatementEdit};
 
 /// One side of a comparison.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +45,8 @@ pub struct Comparison {
     pub after: String,
     /// What was written differently, by project.
     pub edits: Vec<Edit>,
+    /// Statements that appear, vanish, or get tighter or looser, by project and name.
+    pub statements: Vec<StatementEdit>,
     /// Who holds something at other times than before, sorted by entitlement and person.
     pub people: Vec<PersonLine>,
     /// Entitlements whose hours change, sorted.
@@ -113,13 +117,18 @@ pub fn compare(before: Side<'_>, after: Side<'_>) -> Comparison {
         let fresh = these.forecast.gaps.iter().filter(|g| !known.contains(&key(g)));
         fresh.cloned().collect()
     };
-    let edits = edits::edits(before.policy, after.policy);
+    let statements = statements::statements(before.policy, after.policy);
+    let mut edits = edits::edits(before.policy, after.policy);
+    edits.extend(statements.iter().map(StatementEdit::as_edit));
+    // Those of a project stay in the order of its file.
+    edits.sort_by(|a, b| a.project.cmp(&b.project));
     Comparison {
         period,
         before: before.policy.revision.clone(),
         after: after.policy.revision.clone(),
         consent: consent::consent(before.policy, after.policy, &edits, &people),
         edits,
+        statements,
         people,
         hours,
         total,

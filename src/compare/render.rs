@@ -134,6 +134,19 @@ impl Comparison {
                 because.join("<br>")
             )?;
         }
+        if !self.statements.is_empty() {
+            writeln!(out, "\n| statement | | |\n|---|---|---|")?;
+        }
+        for statement in &self.statements {
+            let name = format!("{}/{}", statement.project, statement.name);
+            writeln!(
+                out,
+                "| {} | {} | {} |",
+                cell(&name),
+                statement.verb(),
+                cell(&statement.what)
+            )?;
+        }
         if !self.people.is_empty() {
             writeln!(out, "\n| entitlement | | who and when |\n|---|---|---|")?;
         }

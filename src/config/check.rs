@@ -19,6 +19,7 @@ use crate::{
     diagnostics::did_you_mean,
     document::{At, Entry, Findings, identity_store_id, unprintable},
     identity_center::UserPin,
+    invariant::{self, Written},
     model::{PrincipalId, ProjectName, SourceName},
     secret::{Env, Secrets},
 };
@@ -77,7 +78,12 @@ pub(super) fn providers(file: &ConfigFile) -> BTreeMap<SourceName, Option<Provid
 }
 
 impl Checking<'_> {
-    pub(super) fn config(&mut self, file: &ConfigFile) -> Option<Config> {
+    pub(super) fn invariants(&mut self, file: &ConfigFile, origin: &str) -> Vec<Written> {
+        let state = |entry| invariant::lower(&mut self.found, entry, None, origin);
+        file.invariant.iter().map(state).collect()
+    }
+
+    pub(super) fn config(&mut self, file: &ConfigFile, invariants: Vec<Written>) -> Option<Config> {
         let root = 0..0;
         let mode = self
             .found
@@ -141,6 +147,7 @@ impl Checking<'_> {
             sources,
             identity_center: identity_center?,
             identities,
+            invariants,
             timing,
             limits,
             http,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::{Facility, HttpBody, Mode, Provider, SinkFormat, SinkKind};
 use crate::{
     document::{AccountId, At, Entry},
+    invariant::file::InvariantEntry,
     secret::SecretValue,
 };
 
@@ -40,6 +41,9 @@ pub struct ConfigFile {
     /// People whose ids elsewhere do not follow from their e-mail address.
     #[serde(default)]
     pub identity: Vec<Entry<IdentityEntry>>,
+    /// A statement that holds for every plan, about any entitlements.
+    #[serde(default)]
+    pub invariant: Vec<Entry<InvariantEntry>>,
     /// When things happen.
     pub timing: Option<Entry<TimingTable>>,
     /// What passes without a person's approval.

@@ -16,6 +16,7 @@ use crate::{
     diagnostics::{Diagnostic, Report, SourceFile},
     document::{self, Findings},
     identity_center::UserPin,
+    invariant::Written,
     model::{Person, ProjectName, SourceName},
     secret::{Env, Secrets},
 };
@@ -50,6 +51,8 @@ pub struct Config {
     pub identity_center: IdentityCenterConfig,
     /// People whose ids differ from plain e-mail equality.
     pub identities: Vec<Identity>,
+    /// The operator's statements, to be held against the policy.
+    pub invariants: Vec<Written>,
     /// When things happen.
     pub timing: Timing,
     /// What the guard lets through.
@@ -262,6 +265,8 @@ pub struct Inspection {
     pub sources: Option<BTreeMap<SourceName, Option<Provider>>>,
     /// The only projects that may stand without a parent, where it names them.
     pub roots: Option<BTreeSet<ProjectName>>,
+    /// The operator's statements, as far as they are understood.
+    pub invariants: Vec<Written>,
     /// Every mistake and warning.
     pub report: Report,
 }
@@ -273,6 +278,7 @@ impl Inspection {
             policy_dir: None,
             sources: None,
             roots: None,
+            invariants: Vec::new(),
             report,
         }
     }
@@ -310,7 +316,7 @@ pub fn inspect_bytes(path: &Path, bytes: Vec<u8>, env: &dyn Env, secrets: Secret
         Ok(text) => text,
         Err(report) => return Inspection::unread(report),
     };
-    let source = Arc::new(SourceFile::new(name, &text, &mask::mask(&text)));
+    let source = Arc::new(SourceFile::new(name.clone(), &text, &mask::mask(&text)));
     let parsed = document::parse::<file::ConfigFile>(source, &text, &mut report);
     let base = path.parent().unwrap_or(Path::new(""));
     let found = Findings {
@@ -324,7 +330,11 @@ pub fn inspect_bytes(path: &Path, bytes: Vec<u8>, env: &dyn Env, secrets: Secret
         env,
         secrets,
     };
-    let config = checking.config(&parsed.value);
+    let origin = path
+        .file_name()
+        .map_or_else(|| name.clone(), |file| file.to_string_lossy().into_owned());
+    let invariants = checking.invariants(&parsed.value, &origin);
+    let config = checking.config(&parsed.value, invariants.clone());
     report.sort();
     let understood = !parsed.holes.broken();
     let config = config.filter(|_| !report.has_errors());
@@ -338,6 +348,7 @@ pub fn inspect_bytes(path: &Path, bytes: Vec<u8>, env: &dyn Env, secrets: Secret
         policy_dir: understood.then(|| check::policy_dir(&parsed.value, base)),
         sources: understood.then(|| check::providers(&parsed.value)),
         roots: check::roots(&parsed.value),
+        invariants,
         report,
     }
 }

@@ -73,6 +73,9 @@ impl Files {
             while let Ok(Ask { now, at_once }) = asked.recv() {
                 let edited = config_file.look(&config_path);
                 let config = if edited || at_once { read_config() } else { None };
+                if let Some(config) = &config {
+                    in_force.state(&config.invariants);
+                }
                 let reload = in_force.look(now, at_once);
                 let look = Seen {
                     policy: Arc::clone(in_force.policy()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::diagnostics::{Diagnostic, Report};
+use crate::invariant::Written;
 use crate::policy::{self, Policy, PolicyContext};
 
 /// Watches a policy directory by content, so that renames into place and swapped links are seen like plain writes.
@@ -15,6 +16,8 @@ pub struct InForce {
     policy: Arc<Policy>,
     /// The content seen by the last look, to load an edit only once it has held still.
     seen: Result<String, String>,
+    /// Whether the operator's statements are others than those that the policy in force keeps to.
+    outdated: bool,
     /// The content that was refused last, to say so once.
     refused: Option<Result<String, String>>,
 }
@@ -45,6 +48,7 @@ impl InForce {
             context,
             policy: Arc::new(policy),
             seen,
+            outdated: false,
             refused: None,
         };
         Ok((in_force, warnings))
@@ -62,13 +66,23 @@ impl InForce {
         self.refused.is_some()
     }
 
+    /// Takes over the operator's statements from a configuration that was read anew; the next look holds the policy to them.
+    pub fn state(&mut self, invariants: &[Written]) {
+        let said = |all: &[Written]| -> Vec<_> { all.iter().map(|w| w.invariant.clone()).collect() };
+        if said(&self.context.invariants) != said(invariants) {
+            self.context.invariants = invariants.to_vec();
+            self.outdated = true;
+            self.refused = None;
+        }
+    }
+
     /// Looks at the directory. An edit counts when two looks in a row see the same content, because a file that is still
     /// being written may by chance be a valid, smaller policy; `at_once` takes it as it stands.
     pub fn look(&mut self, now: Timestamp, at_once: bool) -> Reload {
         let found = policy::fingerprint(&self.dir).map_err(|report| report.to_text(false));
         let still = self.seen == found || at_once;
         self.seen.clone_from(&found);
-        if found.as_ref() == Ok(&self.policy.revision) {
+        if found.as_ref() == Ok(&self.policy.revision) && !self.outdated {
             return if self.refused.take().is_some() {
                 Reload::Restored
             } else {
@@ -82,6 +96,7 @@ impl InForce {
         match policy::load(&self.dir, &self.context) {
             Ok((policy, warnings)) => {
                 self.policy = Arc::new(policy);
+                self.outdated = false;
                 self.refused = None;
                 Reload::Loaded(warnings)
             }

@@ -16,6 +16,7 @@ use crate::text::{instant, span};
 
 mod coverage;
 pub mod page;
+mod stated;
 #[cfg(test)]
 mod tests;
 
@@ -85,6 +86,8 @@ pub enum GapKind {
     PersonUnknown,
     /// Fewer people will hold an entitlement than its owner demands.
     MinHolders,
+    /// A statement of an owner or the operator will hold a grant back, or be broken by access that stands.
+    Invariant,
 }
 
 /// Something to repair before it matters.
@@ -132,6 +135,7 @@ pub fn forecast(
         person: problem.person,
         message: problem.message,
     }));
+    gaps.extend(stated::held_back(policy, &mut holdings, period));
     gaps.extend(uncovered(policy, snapshots, period));
     gaps.extend(short_of_holders(policy, &holdings, period));
     gaps.sort_by(|a, b| {

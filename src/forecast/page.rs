@@ -105,6 +105,7 @@ fn gap_line(gap: &Gap) -> GapLine {
             GapKind::MembershipEnds => "Membership ends",
             GapKind::PersonUnknown => "Not in Identity Center",
             GapKind::MinHolders => "Too few holders",
+            GapKind::Invariant => "Against a statement",
         },
         when: when(gap.during) + &more,
         message: clean(&gap.message),

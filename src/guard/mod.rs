@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Limits, Mode};
 use crate::desired::{Snapshots, Timeline};
 use crate::identity_center::ChangeKind;
+use crate::invariant::{self, Ground, Holder, Obstacle};
 use crate::model::{ResolvedTarget, ScheduleKey, Snapshot};
 use crate::plan::{Change, Foresight, Key, Plan};
+use crate::text::instant;
 use limits::Limited;
 
 /// The state of the world that guards look at besides the plan.
@@ -27,6 +29,8 @@ pub struct Conditions<'a> {
     pub paused: bool,
     /// For entitlements with a floor: how many hold it now, and how many must.
     pub floors: &'a BTreeMap<ResolvedTarget, Floor>,
+    /// The statements of owners and operator, and who holds what they speak about.
+    pub ground: &'a Ground<'a>,
     /// How many surprises pass without a person.
     pub limits: &'a Limits,
     /// How long an outgoing grant waits for the incoming one.
@@ -66,6 +70,9 @@ pub struct Floor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApprovedPlan {
     steps: Vec<Step>,
+    /// Grants that a statement holds back in favour of those of this plan. One of an earlier plan that has begun since the
+    /// look takes their place.
+    instead_of: BTreeSet<Key>,
 }
 
 impl ApprovedPlan {
@@ -79,7 +86,14 @@ impl ApprovedPlan {
     #[must_use]
     pub fn ordered(self) -> Self {
         let steps = self.steps.into_iter().filter(|step| step.change.is_ordered()).collect();
-        Self { steps }
+        Self { steps, ..self }
+    }
+
+    /// Whether a statement holds back the grant of which `begun` knows that it has begun all the same, by an earlier plan:
+    /// then the grants of this one may be one too many.
+    #[must_use]
+    pub fn is_overtaken(&self, begun: impl Fn(&Key) -> bool) -> bool {
+        self.instead_of.iter().any(begun)
     }
 
     /// Hands the changes over to be carried out.
@@ -128,6 +142,8 @@ pub enum Guard {
     Protected,
     /// The entitlement would be left with fewer holders than its owner demands.
     MinHolders,
+    /// A statement of an owner or the operator would be broken.
+    Invariant,
     /// The clocks disagree.
     ClockSkew,
     /// The schedule has not been read for longer than `max_staleness`.
@@ -144,11 +160,12 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard, for metrics that start at zero.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Mode,
         Self::Pause,
         Self::Protected,
         Self::MinHolders,
+        Self::Invariant,
         Self::ClockSkew,
         Self::StaleSource,
         Self::NotKnowing,
@@ -165,6 +182,7 @@ impl Guard {
             Self::Pause => "pause",
             Self::Protected => "protected",
             Self::MinHolders => "min_holders",
+            Self::Invariant => "invariant",
             Self::ClockSkew => "clock_skew",
             Self::StaleSource => "stale_source",
             Self::NotKnowing => "not_knowing",
@@ -174,9 +192,22 @@ impl Guard {
         }
     }
 
+    /// Whether it holds a change because what the change follows from may not be true.
+    fn doubts(self) -> bool {
+        match self {
+            Self::ClockSkew | Self::StaleSource | Self::NotKnowing | Self::EmptySchedule | Self::Limit => true,
+            Self::Mode | Self::Pause | Self::Protected | Self::MinHolders | Self::Invariant | Self::MakeBeforeBreak => {
+                false
+            }
+        }
+    }
+
     /// Whether a person's approval of the plan's digest overrules it.
     fn yields_to_approval(self) -> bool {
-        !matches!(self, Self::Mode | Self::Pause | Self::Protected | Self::MinHolders)
+        !matches!(
+            self,
+            Self::Mode | Self::Pause | Self::Protected | Self::MinHolders | Self::Invariant
+        )
     }
 }
 
@@ -193,6 +224,15 @@ pub struct Verdict {
     pub approved: ApprovedPlan,
     /// What may not, in the plan's order.
     pub held: Vec<Held>,
+}
+
+impl Verdict {
+    /// The changes whose reason may not be true.
+    #[must_use]
+    pub fn doubted(&self) -> BTreeSet<Key> {
+        let doubted = self.held.iter().filter(|held| held.guard.doubts());
+        doubted.map(|held| held.change.key()).collect()
+    }
 }
 
 /// Schedules on which nobody is at `at` by the newest snapshot although somebody is by the settled one.
@@ -236,10 +276,17 @@ pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
     let approved_by_person = conditions.approved_digest == Some(plan.digest.as_str());
     let over = Limited::count(plan, conditions);
     let mut floors = conditions.floors.clone();
+    let reasoned =
+        |change: &Change| refuse_for_a_reason(change, plan, conditions, &over).filter(|_| !approved_by_person);
+    // What is held for another reason takes nobody's place.
+    let may_come = plan.changes.iter().filter(|change| reasoned(change).is_none());
+    let obstacles = invariant::hold_back(conditions.ground, may_come, conditions.timeline, plan.at);
     let mut passed = Vec::new();
     let mut held = Vec::new();
     for change in &plan.changes {
-        let refusal = refuse(change, plan, conditions, &over, approved_by_person)
+        let refusal = reasoned(change)
+            .or_else(|| refuse_by_statement(change, &obstacles, plan))
+            .or_else(|| refuse_absolutely(change, conditions))
             .or_else(|| refuse_below_floor(change, &mut floors));
         match refusal {
             Some(refusal) => held.push(refusal.hold(change, plan)),
@@ -247,8 +294,10 @@ pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
         }
     }
     let steps = order(passed, &mut held, plan, conditions, approved_by_person);
+    let by_statement = held.iter().filter(|h| h.guard == Guard::Invariant);
+    let instead_of = by_statement.map(|h| h.change.key()).collect();
     Verdict {
-        approved: ApprovedPlan { steps },
+        approved: ApprovedPlan { steps, instead_of },
         held,
     }
 }
@@ -293,20 +342,57 @@ impl Refusal {
 
 /// The guards that a person's approval overrules come first, so that observing or a pause shows what would be held for
 /// a better reason; what a person approved has still to pass the others.
-fn refuse(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited, approved: bool) -> Option<Refusal> {
+fn refuse_for_a_reason(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
     if change.is_ordered() {
         return None;
     }
-    let reasoned = match change.kind {
+    match change.kind {
         ChangeKind::Grant => refuse_grant(change, plan, c, over),
         ChangeKind::Revoke => refuse_revoke(change, plan, c, over),
+    }
+}
+
+/// Nothing but an edit of the statement or the world lets it go: neither time, nor foresight, nor an approval.
+fn refuse_by_statement(change: &Change, obstacles: &BTreeMap<Key, Obstacle<'_>>, plan: &Plan) -> Option<Refusal> {
+    if change.kind == ChangeKind::Revoke {
+        return None;
+    }
+    let Obstacle {
+        invariant,
+        why,
+        release,
+        holders,
+    } = obstacles.get(&change.key())?;
+    let due = if change.due == Timestamp::MIN {
+        String::new()
+    } else {
+        format!("; due since {}", instant(change.due))
     };
-    reasoned.filter(|_| !approved).or_else(|| refuse_absolutely(change, c))
+    let revoked = |change: &&Change| {
+        let here = |(holder, id): &(Holder, _)| change.principal == holder.principal && change.entitlement == *id;
+        change.kind == ChangeKind::Revoke && holders.iter().any(here)
+    };
+    let leaving: BTreeSet<String> = plan.changes.iter().filter(revoked).map(Change::who).collect();
+    let under_way = if leaving.is_empty() {
+        String::new()
+    } else {
+        let names: Vec<String> = leaving.into_iter().collect();
+        format!(" (this plan revokes that of {})", names.join(", "))
+    };
+    let reason = format!("{}: {why}{due}", invariant.label());
+    let release = format!(
+        "{release}{under_way}, or an edit of the statement at {}; no approval releases it",
+        invariant.origin
+    );
+    Refusal::new(Guard::Invariant, reason).map(|refusal| refusal.until(release))
 }
 
 /// What no approval overrules: protection and the mode are the operator's decisions, which only the configuration
 /// changes, and the pause is taken back by removing the file.
 fn refuse_absolutely(change: &Change, c: &Conditions<'_>) -> Option<Refusal> {
+    if change.is_ordered() {
+        return None;
+    }
     let protected = change.person.as_ref().filter(|p| c.limits.protected.contains(p));
     if let (ChangeKind::Revoke, Some(person)) = (change.kind, protected) {
         return Refusal::new(Guard::Protected, format!("{person} is listed under `protected`"))
@@ -422,11 +508,12 @@ fn order(
     for change in passed.iter().filter(|change| change.kind == ChangeKind::Grant) {
         coming.entry(change.target.clone()).or_default().push(change.key());
     }
-    // Grants that the mode rules out will never come; waiting for them would leave access standing.
+    // Grants that the mode rules out will never come, and one that a statement holds back may wait for this very revoke;
+    // waiting for them would leave access standing.
     let mut stuck: BTreeMap<ResolvedTarget, String> = BTreeMap::new();
     for hold in held
         .iter()
-        .filter(|h| h.change.kind == ChangeKind::Grant && h.guard != Guard::Mode)
+        .filter(|h| h.change.kind == ChangeKind::Grant && !matches!(h.guard, Guard::Mode | Guard::Invariant))
     {
         stuck.insert(
             hold.change.target.clone(),

@@ -6,9 +6,12 @@ use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection};
 
 use super::redo::Entry;
-use super::{Ledger, LedgerError, parse, read_json, write_json};
-use crate::model::{Cause, PrincipalId};
+use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
+use crate::model::{Cause, EntitlementId, Person, PrincipalId};
 use crate::plan::{Kept, Key, Owned};
+
+/// What somebody held, from when, and until when if it has ended.
+pub type HeldSpan = (EntitlementId, Person, Timestamp, Option<Timestamp>);
 
 impl Ledger {
     /// Everything that we granted and did not revoke.
@@ -17,8 +20,9 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn owned(&self) -> Result<BTreeMap<Key, Owned>, LedgerError> {
         let rows = sqlx::query(
-            "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, c.body \
-             FROM access a LEFT JOIN cause c ON c.access_id = a.id AND c.ended_at IS NULL \
+            "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, c.body, c.ended_at IS NOT NULL \
+             FROM access a LEFT JOIN cause c ON c.access_id = a.id AND c.ended_at IS \
+             (SELECT CASE WHEN COUNT(*) = COUNT(ended_at) THEN MAX(ended_at) END FROM cause WHERE access_id = a.id) \
              WHERE a.revoked_at IS NULL ORDER BY a.id, c.id",
         )
         .fetch_all(&self.pool)
@@ -36,6 +40,7 @@ impl Ledger {
                     entitlement: parse(row.try_get::<String, _>(1)?, what)?,
                     person: parse(row.try_get::<String, _>(4)?, what)?,
                     causes: Vec::new(),
+                    lapsed: row.try_get(7)?,
                 }),
             };
             if let Some(body) = row.try_get::<Option<&str>, _>(6)? {
@@ -43,6 +48,33 @@ impl Ledger {
             }
         }
         Ok(owned)
+    }
+
+    /// When who held what through us, as far as it lasted beyond `since`; without an end what still stands.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn held_since(&self, since: Timestamp) -> Result<Vec<HeldSpan>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT id, entitlement, person, granted_at, revoked_at FROM access \
+             WHERE revoked_at IS NULL OR revoked_at > ? ORDER BY granted_at, id",
+        )
+        .bind(since.as_millisecond())
+        .fetch_all(&self.pool)
+        .await?;
+        let mut held = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let what = || format!("access {id}");
+            let ended: Option<i64> = row.try_get(4)?;
+            held.push((
+                parse(row.try_get::<String, _>(1)?, what)?,
+                parse(row.try_get::<String, _>(2)?, what)?,
+                instant(row.try_get(3)?, what)?,
+                ended.map(|ended| instant(ended, what)).transpose()?,
+            ));
+        }
+        Ok(held)
     }
 
     /// Ends the record of access that somebody else took away.

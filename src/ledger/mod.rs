@@ -22,6 +22,7 @@ pub mod snapshots;
 pub mod tries;
 mod trouble;
 
+pub use access::HeldSpan;
 pub use chain::{Finding, Head, PublishedHead, Verdict};
 pub use error::LedgerError;
 pub use export::{Export, ExportedCause, ExportedEvent, Stretch};

@@ -90,6 +90,7 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
         problems: Vec::new(),
         lost: Vec::new(),
         kept: Vec::new(),
+        lapsing: Vec::new(),
     };
     let verdict = ask_guards(&plan, Mode::Sync);
     Pass {
@@ -177,6 +178,7 @@ fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
         paused: false,
         floors: &BTreeMap::new(),
         mode,
+        ground: &crate::invariant::Ground::default(),
         limits: &limits,
         patience: jiff::SignedDuration::ZERO,
         max_staleness: jiff::SignedDuration::ZERO,

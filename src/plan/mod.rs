@@ -44,8 +44,17 @@ pub struct Owned {
     pub entitlement: EntitlementId,
     /// To whom.
     pub person: Person,
-    /// The causes on record that have not ended.
+    /// The causes on record; where none holds any more, those that ended last.
     pub causes: Vec<Cause>,
+    /// Whether the record says that the causes have ended, although the access stands: something delays the revoke.
+    pub lapsed: bool,
+}
+
+impl Owned {
+    /// The causes that hold by the record.
+    fn recorded(&self) -> Vec<Cause> {
+        if self.lapsed { Vec::new() } else { self.causes.clone() }
+    }
 }
 
 /// Everything a plan depends on.
@@ -97,9 +106,29 @@ pub struct Plan {
     /// Unchanged grants with the causes to have on record.
     #[serde(skip)]
     pub kept: Vec<Kept>,
+    /// Grants to be taken back whose causes would have gone on by the record; see [`Plan::recordable`].
+    #[serde(skip)]
+    pub lapsing: Vec<(Key, Kept)>,
 }
 
-/// A grant that stays as it is.
+impl Plan {
+    /// What to have on record of the grants that stand, given the changes whose reason is doubted. The causes of what is
+    /// to be taken back end with the plan that says so, not with the revoke, which a guard, a pause or AWS may delay for
+    /// hours: that time is no duty. Where the reason itself is doubted, they hold.
+    #[must_use]
+    pub fn recordable(&self, doubted: &BTreeSet<Key>) -> Vec<Kept> {
+        let lapsing = self.lapsing.iter().map(|(key, going)| {
+            let mut going = going.clone();
+            if !doubted.contains(key) {
+                going.causes.clear();
+            }
+            going
+        });
+        self.kept.iter().cloned().chain(lapsing).collect()
+    }
+}
+
+/// A grant that stands, and what is to be on record of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// The ledger's row.
@@ -203,6 +232,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         changes: Vec::new(),
         lost: Vec::new(),
         kept: Vec::new(),
+        lapsing: Vec::new(),
         drift: BTreeSet::new(),
     };
     let mut problems = Vec::new();
@@ -229,6 +259,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         problems: collapse(problems),
         lost: draft.lost,
         kept: draft.kept,
+        lapsing: draft.lapsing,
     }
 }
 
@@ -239,6 +270,7 @@ struct Draft<'a> {
     changes: Vec<Change>,
     lost: Vec<Key>,
     kept: Vec<Kept>,
+    lapsing: Vec<(Key, Kept)>,
     drift: BTreeSet<Drift>,
 }
 
@@ -260,7 +292,7 @@ impl Draft<'_> {
                     entitlement: want.entitlement.clone(),
                     person: want.person.clone(),
                     causes: want.causes.clone(),
-                    recorded: owned.causes.clone(),
+                    recorded: owned.recorded(),
                     renamed: owned.entitlement != want.entitlement || owned.person != want.person,
                 }),
                 (false, _) if want.frozen => {}
@@ -334,6 +366,17 @@ impl Draft<'_> {
                 Foresight::Predicted
             };
             let recorded_end = owned.causes.iter().map(|c| c.held.end()).max();
+            if recorded_end.is_some_and(|end| inputs.at < end) {
+                let going = Kept {
+                    access_id: owned.access_id,
+                    entitlement: owned.entitlement.clone(),
+                    person: owned.person.clone(),
+                    causes: owned.causes.clone(),
+                    recorded: owned.recorded(),
+                    renamed: false,
+                };
+                self.lapsing.push((key.clone(), going));
+            }
             let lost_its_cause = inputs.planned_since.get(key).copied().unwrap_or(inputs.at);
             self.changes.push(Change {
                 kind: ChangeKind::Revoke,

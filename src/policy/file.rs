@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::delegation::RuleKind;
 use crate::document::{AccountId, At, Entry, Since, Until};
+use crate::invariant::file::InvariantEntry;
 
 mod short;
 
@@ -31,6 +32,9 @@ pub struct PolicyFile {
     /// Binds an entitlement to the duty that earns it.
     #[serde(default)]
     pub rule: Vec<Entry<RuleEntry>>,
+    /// A statement that holds for every plan, about what this project and those below it own.
+    #[serde(default)]
+    pub invariant: Vec<Entry<InvariantEntry>>,
 }
 
 /// The project itself.

@@ -12,7 +12,11 @@ use crate::{
     config::Provider,
     diagnostics::{Diagnostic, Report, SourceFile},
     document,
-    model::{EntitlementId, Origin, Person, ProjectName, ScheduleKey, SourceName, Target},
+    invariant::{Condition, Invariant, Written},
+    model::{
+        EntitlementId, Interval, Origin, Person, ProjectName, ScheduleKey, SourceName, Target,
+        spans::{common, merged},
+    },
 };
 
 mod check;
@@ -37,6 +41,8 @@ pub struct Policy {
     pub revision: String,
     /// By name.
     pub projects: BTreeMap<ProjectName, Project>,
+    /// The statements of the operator, then those of the projects, in the order of their files.
+    pub invariants: Vec<Invariant>,
 }
 
 /// A node of the ownership tree.
@@ -156,6 +162,8 @@ pub struct PolicyContext {
     pub sources: Option<BTreeMap<SourceName, Option<Provider>>>,
     /// The only projects that may stand without a parent; `None` is any.
     pub roots: Option<BTreeSet<ProjectName>>,
+    /// The statements of the operator, as the configuration has them.
+    pub invariants: Vec<Written>,
     /// The present, for warnings about what has ended and about coming changes of clocks. It never decides whether a
     /// policy loads.
     pub now: Option<Timestamp>,
@@ -233,7 +241,7 @@ fn understand(
     if report.has_errors() {
         return Err(report);
     }
-    match revision.map(|revision| assemble(revision, drafts, &trained)) {
+    match revision.map(|revision| assemble(revision, drafts, &context.invariants, &trained)) {
         Ok(Some(policy)) => Ok((policy, report.into_diagnostics())),
         Ok(None) => {
             let message = "an entry was not understood, and the reason was lost: this is a defect of dutybound";
@@ -255,8 +263,15 @@ pub fn fingerprint(dir: &Path) -> Result<String, Report> {
 
 /// `None` when an entry has no value. Its reason is in the report; here nothing is left out, because a policy without
 /// one of its members or rules would take access away.
-fn assemble(revision: String, drafts: Vec<lower::Draft>, trained: &training::Completions) -> Option<Policy> {
+fn assemble(
+    revision: String,
+    drafts: Vec<lower::Draft>,
+    operator: &[Written],
+    trained: &training::Completions,
+) -> Option<Policy> {
     let mut projects = BTreeMap::new();
+    let written = operator.iter().chain(drafts.iter().flat_map(|draft| &draft.invariants));
+    let invariants: Vec<Invariant> = written.map(|w| w.invariant.clone()).collect::<Option<_>>()?;
     for draft in drafts {
         let section = draft.file.project?.value;
         let entitlements: Option<Vec<Entitlement>> = draft.entitlements.into_iter().collect();
@@ -281,9 +296,71 @@ fn assemble(revision: String, drafts: Vec<lower::Draft>, trained: &training::Com
         };
         projects.insert(draft.name, project);
     }
-    let mut policy = Policy { revision, projects };
+    let mut policy = Policy {
+        revision,
+        projects,
+        invariants: Vec::new(),
+    };
     rest_on_delegations(&mut policy)?;
+    let mut invariants = invariants;
+    for invariant in &mut invariants {
+        resolve(invariant, &policy, trained);
+    }
+    policy.invariants = invariants;
     Some(policy)
+}
+
+/// Works out what a statement speaks about, and for one about trainings who has completed them when.
+fn resolve(invariant: &mut Invariant, policy: &Policy, trained: &training::Completions) {
+    let below = |name: &ProjectName, above: &ProjectName| policy.lineage(name).any(|project| project.name == *above);
+    let within = |name: &ProjectName| invariant.project.as_ref().is_none_or(|own| below(name, own));
+    invariant.covers = match &invariant.listed {
+        Some(listed) => listed.clone(),
+        None => policy
+            .entitlements()
+            .map(|e| &e.id)
+            .filter(|id| within(&id.project))
+            .cloned()
+            .collect(),
+    };
+    let Condition::Requires(trainings) = &invariant.condition else {
+        return;
+    };
+    let in_reach = |project: &&Project| {
+        let above = |own: &ProjectName| below(own, &project.name);
+        within(&project.name) || invariant.project.as_ref().is_none_or(above)
+    };
+    let members: Vec<&Member> = policy
+        .projects
+        .values()
+        .filter(in_reach)
+        .flat_map(|p| p.members.values())
+        .collect();
+    let mut by_person: BTreeMap<&Person, BTreeMap<&str, Vec<Interval>>> = BTreeMap::new();
+    let listed = trained.iter();
+    for (person, completed) in listed.chain(members.iter().map(|member| (&member.person, &member.completed))) {
+        for training in trainings {
+            let spans = completed
+                .get(training)
+                .into_iter()
+                .flatten()
+                .map(|completion| completion.valid);
+            by_person
+                .entry(person)
+                .or_default()
+                .entry(training)
+                .or_default()
+                .extend(spans);
+        }
+    }
+    let whole = |spans: BTreeMap<&str, Vec<Interval>>| {
+        let all = spans.into_values().map(merged);
+        all.fold(vec![Interval::ALWAYS], |held, spans| common(&held, &spans))
+    };
+    let spans = by_person
+        .into_iter()
+        .map(|(person, spans)| (person.clone(), whole(spans)));
+    invariant.trained = spans.filter(|(_, spans)| !spans.is_empty()).collect();
 }
 
 /// Gives each rule for another project's entitlement the delegation that lasts longest among those that allow it, and

@@ -66,6 +66,7 @@ fn context() -> PolicyContext {
                 .into(),
         ),
         roots: None,
+        invariants: Vec::new(),
         now: Some("2026-06-01T00:00:00Z".parse().unwrap()),
     }
 }

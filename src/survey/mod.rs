@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::desired::{Desired, Timeline};
-use crate::guard::{self, Conditions, Floor, Verdict};
+use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
+use crate::invariant::Past;
 use crate::ledger::{Bar, LastTry, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
 use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey};
@@ -18,9 +19,12 @@ use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse};
 use crate::unfinished::{self, Unsettled};
 
+mod ground;
 mod lookups;
 mod problems;
 
+pub(crate) use ground::past;
+use ground::{ground, standing_problems};
 use lookups::people_of;
 pub(crate) use lookups::{resolve_people, resolve_targets};
 use problems::{change_problems, clock_skew, source_problems, target_problems};
@@ -47,6 +51,8 @@ pub struct Record {
     pub unsettled: Vec<Unsettled>,
     /// How the last try ended of changes that AWS refused.
     pub failures: BTreeMap<Key, LastTry>,
+    /// How long access has lasted, where a statement asks.
+    pub past: Past,
 }
 
 /// A guarded plan and everything that led to it.
@@ -214,18 +220,20 @@ pub async fn survey(
         .filter(|(_, k)| **k == ChangeKind::Grant)
         .map(|(key, _)| key.clone())
         .collect();
+    let ground = ground(policy, &targets, &holders, &people, &plan, record);
     let conditions = Conditions {
         // A file that cannot be looked for counts as there: a pause must never fail open.
         paused: config.pause_file.try_exists().unwrap_or(true),
         floors: &floors(policy, &targets, &holders, &record.in_flight),
         mode: config.mode,
+        ground: &ground,
         limits: &config.limits,
         patience: config.timing.patience,
         max_staleness: config.timing.max_staleness,
         timeline: &timeline,
         snapshots: &newest,
         emptied: &guard::emptied(&newest, &settled, at),
-        clock_skew: clock_skew(config, &newest, at),
+        clock_skew: clock_skew(config, &newest, at).and_then(|skew| skew.of_ours()),
         unidentified: &of_kind(ProblemKind::is_not_knowing),
         unresolved: &unresolved_people,
         in_flight_grants: &in_flight_grants,
@@ -233,7 +241,12 @@ pub async fn survey(
         approved_digest,
     };
     let verdict = guard::guard(&plan, &conditions);
+    let mut problems = problems;
+    problems.extend(standing_problems(&ground, &verdict, record, at));
+    let problems = collapse(problems);
     let unresolved = targets.values().filter(|t| t.is_err()).count() + errors.len();
+    let by_statement = verdict.held.iter().filter(|held| held.guard == Guard::Invariant);
+    let waiting = by_statement.filter_map(|held| held.change.person.as_ref());
     let recorded_ends = record.owned.values().flat_map(|owned| &owned.causes);
     let next_boundary = recorded_ends
         .filter(|cause| cause.end_known && at < cause.held.end())
@@ -241,6 +254,7 @@ pub async fn survey(
         .chain(timeline.next_boundary(at))
         .chain(foreseen.next_boundary(at))
         .chain(before.next_boundary(at))
+        .chain(ground.next_change(waiting, at))
         .min();
     Ok(Survey {
         at,

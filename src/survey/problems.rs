@@ -1,6 +1,7 @@
 //! What people should look at besides the plan: targets, late changes, schedules, clocks.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::{SignedDuration, Timestamp, Unit};
 
@@ -119,7 +120,7 @@ pub(super) fn source_problems(
         }
     }
     if let Some(skew) = clock_skew(config, newest, at) {
-        problems.push(Problem::new(ProblemKind::ClockSkew, skew));
+        problems.push(Problem::new(ProblemKind::ClockSkew, skew.to_string()));
     }
     problems
 }
@@ -131,9 +132,38 @@ fn stands_in(read_at: Timestamp, max_staleness: SignedDuration, at: Timestamp) -
     format!("the snapshot read at {read_at} {verb} in until {}", seconds(until))
 }
 
+/// A source's clock that differs from ours by more than is allowed.
+pub(super) struct Skew {
+    source: SourceName,
+    offset: SignedDuration,
+    /// A source whose clock agrees with ours: then it is the other's that is wrong, and a shift's times do not depend on it.
+    agreeing: Option<SourceName>,
+}
+
+impl Skew {
+    /// Whether it may be our clock that is wrong, in words.
+    pub(super) fn of_ours(&self) -> Option<String> {
+        self.agreeing.is_none().then(|| self.to_string())
+    }
+}
+
+impl fmt::Display for Skew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, offset, .. } = self;
+        write!(
+            f,
+            "the clock of {source} differs from this host's by {offset:#}, more than max_clock_skew; "
+        )?;
+        match &self.agreeing {
+            Some(other) => write!(f, "that of {other} agrees with this host's, so grants go on"),
+            None => f.write_str("new grants wait"),
+        }
+    }
+}
+
 /// The worst difference between a source's clock and ours, by the source's last read, if that is recent: an offset
 /// measured before the clock was corrected says nothing.
-pub(super) fn clock_skew(config: &Config, newest: &Snapshots, at: Timestamp) -> Option<String> {
+pub(super) fn clock_skew(config: &Config, newest: &Snapshots, at: Timestamp) -> Option<Skew> {
     let recent = config.timing.poll.saturating_mul(3).max(SignedDuration::from_mins(5));
     let mut last: BTreeMap<&SourceName, &Snapshot> = BTreeMap::new();
     for snapshot in newest.values() {
@@ -143,12 +173,17 @@ pub(super) fn clock_skew(config: &Config, newest: &Snapshots, at: Timestamp) -> 
         }
     }
     let current = last.into_iter().filter(|(_, s)| s.read_at.duration_until(at) <= recent);
-    let offsets = current.filter_map(|(source, s)| Some((source, SignedDuration::from_millis(s.clock_offset_ms?))));
-    let (source, offset) = offsets.max_by_key(|(_, offset)| offset.abs())?;
-    (config.timing.max_clock_skew < offset.abs()).then(|| {
-        format!(
-            "the clock of {source} differs from this host's by {offset:#}, more than max_clock_skew; new grants wait"
-        )
+    let offsets: Vec<_> = current
+        .filter_map(|(source, s)| Some((source, SignedDuration::from_millis(s.clock_offset_ms?))))
+        .collect();
+    let (wrong, right): (Vec<_>, Vec<_>) = offsets
+        .into_iter()
+        .partition(|(_, offset)| config.timing.max_clock_skew < offset.abs());
+    let (source, offset) = wrong.into_iter().max_by_key(|(_, offset)| offset.abs())?;
+    Some(Skew {
+        source: source.clone(),
+        offset,
+        agreeing: right.first().map(|(source, _)| (*source).clone()),
     })
 }
 

@@ -2,6 +2,7 @@
 //! when the test lets it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,11 +16,13 @@ use dutybound::guard::{self, ApprovedPlan, Conditions};
 use dutybound::identity_center::{
     AwsError, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Slots, Started, UserPin, Write,
 };
+use dutybound::invariant::Ground;
 use dutybound::ledger::Ledger;
 use dutybound::model::{
     Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Target,
 };
 use dutybound::plan::{Change, Foresight, Plan};
+use dutybound::policy::{self, PolicyContext};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, watch};
 
@@ -150,6 +153,10 @@ fn change(kind: ChangeKind, entitlement_name: &str, account: &str, name: &str) -
 }
 
 fn approved(changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
+    approved_on(&Ground::default(), changes, turns)
+}
+
+fn approved_on(ground: &Ground<'_>, changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
     let mut timeline = Timeline {
         causes: turns,
         problems: vec![],
@@ -163,11 +170,13 @@ fn approved(changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
         problems: vec![],
         lost: vec![],
         kept: vec![],
+        lapsing: vec![],
     };
     let conditions = Conditions {
         mode: Mode::Sync,
         paused: false,
         floors: &BTreeMap::new(),
+        ground,
         limits: &Limits::default(),
         patience: SignedDuration::from_mins(10),
         max_staleness: SignedDuration::from_hours(24),
@@ -307,4 +316,44 @@ async fn a_plan_that_is_older_than_the_end_of_a_change_does_not_ask_for_it_again
         ["Grant ann", "Grant ann"],
         "a pass that has taken the end in decides"
     );
+}
+
+/// A pass looked while a grant of the plan before it was still queued, and let another one come first; meanwhile the
+/// queued one began. With at most one holder the other must not begin as well.
+#[tokio::test]
+async fn a_grant_that_took_the_place_of_one_that_has_begun_after_all_does_not_begin() {
+    let text = "[project]\nname = \"payments\"\nowners = [\"mira@example.com\"]\n\
+                [[entitlement]]\nname = \"admin\"\ngroup = \"admins\"\n\
+                [[invariant]]\nname = \"one\"\nstatement = \"One.\"\nmax_holders = 1\n";
+    let files = vec![("payments.toml".to_owned(), text.as_bytes().to_vec())];
+    let loaded = policy::parse(Path::new("access.d"), files, &PolicyContext::default());
+    let policy = loaded.unwrap_or_else(|report| panic!("{}", report.to_text(false))).0;
+    let ground = Ground {
+        invariants: &policy.invariants,
+        ..Ground::default()
+    };
+    let (ann, bob) = (
+        change(ChangeKind::Grant, "admin", "1", "ann"),
+        change(ChangeKind::Grant, "admin", "1", "bob"),
+    );
+    let turns = || vec![turn("ann", 0, 3600), turn("bob", 0, 3600)];
+    for ann_began in [false, true] {
+        let (fake, dir) = (Fake::new(t(0)), tempfile::tempdir().unwrap());
+        let applier = applier(&fake, &dir).await;
+        if ann_began {
+            applier.start(approved(vec![ann.clone()], turns()), "revision");
+            fake.answer("ann");
+            applier.idle().await;
+        }
+        let earlier = Change {
+            due: t(-60),
+            ..bob.clone()
+        };
+        let plan = approved_on(&ground, vec![ann.clone(), earlier], turns());
+        assert_eq!(plan.steps().len(), 1, "ann is held");
+        applier.start(plan, "revision");
+        fake.answer("bob");
+        applier.idle().await;
+        assert_eq!(fake.calls(), [if ann_began { "Grant ann" } else { "Grant bob" }]);
+    }
 }

@@ -662,6 +662,42 @@ async fn nothing_is_written_while_the_pause_file_exists() {
     site.until_admin(ALICE, false).await;
 }
 
+/// Found by the simulation: while something delayed a revoke after an edit, the time counted as duty to its planned end.
+#[tokio::test]
+async fn duty_ends_with_the_edit_that_ends_it_however_late_the_revoke() {
+    let site = admin_site().await;
+    site.configure(|s| s.more = "[timing]\npoll = \"1s\"\nnotice = \"10m\"\n".to_owned());
+    let _daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    fs::write(site.path("pause"), "").unwrap();
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    let causes = async || -> Vec<bool> {
+        let rows = site.intervals().await;
+        assert!(rows.iter().all(|row| row.revoked_at.is_none()), "{rows:?}");
+        rows.iter()
+            .flat_map(|row| row.causes.iter().map(|cause| cause.ended_at.is_none()))
+            .collect()
+    };
+    eventually("the record says that the cause has ended", async || {
+        causes().await == [false]
+    })
+    .await;
+    site.run(&["status"])
+        .await
+        .says(&["no cause any more; due to be revoked"]);
+    site.shifts(&[("PALICE1", from_now(-60), from_now(3600))]);
+    eventually("a new cause is on record", async || causes().await == [false, true]).await;
+    fs::remove_file(site.path("pause")).unwrap();
+    // Whether it is true that suddenly nobody is on call is not known, so it ends no duty.
+    site.shifts(&[("PALICE1", from_now(3600), from_now(7200))]);
+    eventually("the schedule is doubted", async || {
+        let page = site.run(&["status"]).await.stdout;
+        page.contains("empty_schedule")
+    })
+    .await;
+    assert_eq!(causes().await, [false, true]);
+}
+
 #[tokio::test]
 async fn a_backup_beside_the_daemon_is_a_whole_ledger() {
     let site = admin_site().await;

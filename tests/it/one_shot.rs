@@ -4,7 +4,7 @@ use dutybound_sandbox::world::opsgenie::{Group, Period, Recipient, RecipientKind
 use dutybound_sandbox::world::pagerduty::{
     CustomShift, EscalationPolicy, OauthClient, Schedule, ShiftSchedule, Target,
 };
-use dutybound_sandbox::{Fault, Service};
+use dutybound_sandbox::{Effect, Fault, Service};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -673,6 +673,28 @@ async fn new_grants_wait_while_the_clocks_disagree() {
     site.sandbox.set_now(None);
     site.run(&["apply"]).await.expect(0);
     assert!(site.admin(ALICE));
+}
+
+/// One provider whose clock is wrong must not stop the hand-offs of all.
+#[tokio::test]
+async fn a_second_provider_tells_whose_clock_is_wrong() {
+    let site = Site::payments().await;
+    site.policy("data.toml", DATA);
+    let wrong = Effect::Header {
+        name: "date".to_owned(),
+        value: "Sat, 01 Jan 2022 00:00:00 GMT".to_owned(),
+    };
+    site.sandbox
+        .fault(Fault::on(Service::PagerDuty, "*").effect(wrong.clone()));
+    site.run(&["apply"])
+        .await
+        .expect(0)
+        .says(&["the clock of pagerduty differs", "opsgenie agrees with this host's"]);
+    assert!(site.admin(ALICE));
+    site.sandbox.fault(Fault::on(Service::Opsgenie, "*").effect(wrong));
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.run(&["apply"]).await.expect(3).says(&["HELD (clock_skew)"]);
+    assert!(!site.admin(BOB));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use dutybound::config::{Limits, Mode};
 use dutybound::desired::{Snapshots, Timeline};
 use dutybound::guard::{self, Conditions, Floor, Guard, Verdict};
 use dutybound::identity_center::{ChangeKind, Holders, Resolution};
+use dutybound::invariant::{Ground, Holder, Past};
 use dutybound::ledger::Bar;
 use dutybound::model::{
     EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey, ScheduleKind, Shift, Snapshot,
@@ -84,6 +85,7 @@ fn policy_with(rules: &str) -> Policy {
     let context = PolicyContext {
         sources: Some(BTreeMap::from([(SourceName("pagerduty".into()), None)])),
         roots: None,
+        invariants: Vec::new(),
         now: None,
     };
     policy::load(dir.path(), &context)
@@ -110,6 +112,7 @@ struct World {
     planned_since: BTreeMap<Key, Timestamp>,
     bars: Vec<Bar>,
     min_holders: u32,
+    past: Past,
 }
 
 impl World {
@@ -158,6 +161,7 @@ impl World {
             planned_since: BTreeMap::new(),
             bars: vec![],
             min_holders: 0,
+            past: Past::new(),
         }
     }
 
@@ -182,6 +186,30 @@ impl World {
             bars: &self.bars,
             in_flight: &BTreeSet::new(),
         })
+    }
+
+    fn ground(&self) -> Ground<'_> {
+        let ids: BTreeMap<_, _> = self
+            .targets
+            .iter()
+            .map(|(id, target)| (target.as_ref().unwrap(), id))
+            .collect();
+        let holder = |principal: &PrincipalId| Holder {
+            principal: principal.clone(),
+            person: Some(person(principal.0.trim_start_matches("u-"))),
+        };
+        let held = self.live.iter().flat_map(|(target, holders)| {
+            let id = ids[target].clone();
+            holders
+                .users
+                .keys()
+                .map(move |principal| (id.clone(), holder(principal)))
+        });
+        Ground {
+            invariants: &self.policy.invariants,
+            held: held.collect(),
+            past: self.past.clone(),
+        }
     }
 
     fn floors(&self) -> BTreeMap<ResolvedTarget, Floor> {
@@ -214,6 +242,7 @@ impl World {
                 mode: self.mode,
                 paused: self.paused,
                 floors: &self.floors(),
+                ground: &self.ground(),
                 limits: &self.limits,
                 patience: minutes(10),
                 max_staleness: SignedDuration::from_hours(24),
@@ -247,6 +276,7 @@ impl World {
                             entitlement: change.entitlement.clone(),
                             person: change.person.clone().unwrap(),
                             causes: change.causes.clone(),
+                            lapsed: false,
                         },
                     );
                 }

@@ -108,6 +108,7 @@ fn load(dir: &Path) -> Result<InForce, String> {
     let context = PolicyContext {
         sources: Some(sources.collect()),
         roots: None,
+        invariants: Vec::new(),
         now: None,
     };
     let loaded = InForce::load(dir.to_owned(), context);
@@ -134,6 +135,7 @@ fn config(dir: &Path, poll: SignedDuration, audit: SignedDuration) -> Config {
         owner_id: "simulation".into(),
         policy_dir: dir.join("access.d"),
         roots: None,
+        invariants: Vec::new(),
         ledger: dir.join("ledger.db"),
         pause_file: dir.join("pause"),
         sources: BTreeMap::new(),

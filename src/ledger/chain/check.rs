@@ -259,7 +259,7 @@ async fn baseline(tx: &mut SqliteConnection) -> Result<BTreeMap<String, Covered>
 /// What the events of one row come to.
 struct Said {
     columns: Option<Columns>,
-    /// Whether everything that is kept tells only of changes, so that other columns are not known.
+    /// The last one that told of it.
     last: Option<Event>,
 }
 

@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod delegations;
+mod invariants;
 mod limits;
 mod people;
 mod rules;
@@ -53,6 +54,12 @@ const CHECKS: &[(&str, Check)] = &[
     ("no-escalation-policies", rules::no_escalation_policies),
     ("unmet-training", rules::unmet_training),
     ("duplicate-rule", rules::duplicate_rule),
+    ("unknown-entitlement", invariants::unknown_entitlement),
+    ("outside-subtree", invariants::outside_subtree),
+    ("duplicate-invariant", invariants::duplicate),
+    ("no-room", invariants::no_room),
+    ("unmet-training", invariants::unmet_training),
+    ("breaks-invariant", invariants::broken_by_rules),
     ("never", windows::never),
     ("overlap", windows::overlap),
     ("clock-change", windows::clock_change),

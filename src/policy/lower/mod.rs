@@ -8,6 +8,7 @@ use super::{CronWindow, Delegation, Entitlement, Limits, Member, Rule, file::Pol
 use crate::{
     diagnostics::{Report, SourceFile},
     document::{At, Entry, Findings, Holes, Parsed, Until, unprintable},
+    invariant::{self, Written},
     model::{EntitlementId, Origin, Person, ProjectName, ScheduleKey},
 };
 
@@ -30,6 +31,7 @@ pub(super) struct Draft {
     pub(super) entitlements: Vec<Option<Entitlement>>,
     pub(super) members: Vec<Option<Member>>,
     pub(super) rules: Vec<Option<Rule>>,
+    pub(super) invariants: Vec<Written>,
     /// What the rules name, whether or not the rest of the rule makes sense.
     pub(super) mentions: Mentions,
     pub(super) origin: Origin,
@@ -88,6 +90,8 @@ pub(super) fn lower(parsed: Parsed<PolicyFile>, origin_file: String, report: &mu
     let members = value.member.iter().map(|m| lowering.member(m)).collect();
     let rules = value.rule.iter().map(|r| lowering.rule(r)).collect();
     let name = lowering.project.clone();
+    let state = |entry| invariant::lower(&mut lowering.found, entry, Some(&name), &origin_file);
+    let invariants = value.invariant.iter().map(state).collect();
     let mentions = std::mem::take(&mut lowering.mentions);
     let origin = lowering.origin(project.map_or(&(0..0), Entry::span));
     Draft {
@@ -100,6 +104,7 @@ pub(super) fn lower(parsed: Parsed<PolicyFile>, origin_file: String, report: &mu
         entitlements,
         members,
         rules,
+        invariants,
         mentions,
         origin,
     }

@@ -39,6 +39,7 @@ pub(crate) fn policy(input: &[u8]) {
             source("opsgenie", Some(Provider::Opsgenie)),
         ])),
         roots: None,
+        invariants: Vec::new(),
         now: Some(NOW),
     };
     let unknown = PolicyContext::default();
