@@ -129,10 +129,10 @@ impl Checking<'_> {
         let limits = self.limits(file.limits.as_ref());
         let http = self.http(file.http.as_ref());
         let audit = self.audit(file.audit.as_ref());
-        let sinks = self.sinks(file);
         let ledger = self
             .base
             .join(file.ledger.as_ref().map_or(LEDGER, |path| path.value.as_str()));
+        let sinks = self.sinks(file, &ledger);
         let pause_file = match &file.pause_file {
             Some(path) => self.base.join(&path.value),
             None => ledger.with_file_name("pause"),

@@ -1,6 +1,11 @@
 //! Validates the `[[sink]]` tables: where the ledger's events are sent, in which form and with which credential.
 
-use std::{collections::HashMap, ops::Range, path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use reqwest::header::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
@@ -137,8 +142,9 @@ pub enum Facility {
 }
 
 impl Checking<'_> {
-    pub(super) fn sinks(&mut self, file: &ConfigFile) -> Vec<SinkConfig> {
+    pub(super) fn sinks(&mut self, file: &ConfigFile, ledger: &Path) -> Vec<SinkConfig> {
         let mut taken: HashMap<&str, Range<usize>> = HashMap::new();
+        self.sink_files(file, ledger);
         let mut sinks = Vec::new();
         for table in &file.sink {
             let name = table.value.name.as_ref();
@@ -203,6 +209,28 @@ impl Checking<'_> {
             SinkKind::Http => SinkTarget::Http(self.http_sink(table)?),
         };
         Some((format, target))
+    }
+
+    /// Two that append to one file would mend each other's lines, and the ledger's own files are no place for any.
+    fn sink_files(&mut self, file: &ConfigFile, ledger: &Path) {
+        let heads = file.audit.as_ref().and_then(|table| table.value.heads.as_ref());
+        let mut taken: Vec<PathBuf> = heads.map(|path| self.base.join(&path.value)).into_iter().collect();
+        for written in file.sink.iter().flat_map(|table| &table.value.path) {
+            let path = self.base.join(&written.value);
+            let name = |path: &Path| path.file_name().map(|name| name.as_encoded_bytes().to_vec());
+            let own = path.parent() == ledger.parent()
+                && matches!((name(&path), name(ledger)), (Some(path), Some(ledger)) if path.starts_with(&ledger));
+            let message = if own {
+                "this is a file of the ledger itself"
+            } else if taken.contains(&path) {
+                "something else is appended to this file already"
+            } else {
+                taken.push(path);
+                continue;
+            };
+            self.found
+                .error("taken-file", written.span(), message, "write another path");
+        }
     }
 
     fn path(&mut self, path: &At<String>) -> Option<()> {

@@ -30,7 +30,7 @@ struct State {
 #[derive(Default)]
 struct Standing {
     confirmed: i64,
-    /// When the oldest event that is being sent was recorded.
+    /// When the oldest event that is not confirmed was recorded.
     oldest: Option<Timestamp>,
 }
 
@@ -80,13 +80,20 @@ impl Figures {
             .insert(sink.to_owned(), Standing { confirmed, oldest });
     }
 
-    pub(super) fn head(&self, seq: i64) {
-        self.state().head = Some(seq);
+    /// The chain ends with this event, recorded then.
+    pub(super) fn head(&self, seq: i64, at: Timestamp) {
+        let mut state = self.state();
+        state.head = Some(seq);
+        for standing in state.sinks.values_mut().filter(|standing| standing.confirmed < seq) {
+            standing.oldest.get_or_insert(at);
+        }
     }
 
     /// A batch is being sent.
     pub(super) fn waiting(&self, sink: &str, oldest: Option<Timestamp>) {
-        if let Some(standing) = self.state().sinks.get_mut(sink) {
+        if let Some(standing) = self.state().sinks.get_mut(sink)
+            && oldest.is_some()
+        {
             standing.oldest = oldest;
         }
     }

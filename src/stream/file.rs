@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -33,12 +33,7 @@ fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
-    let mut file = OpenOptions::new()
-        .create(true)
-        .read(true)
-        .append(true)
-        .mode(0o640)
-        .open(path)?;
+    let mut file = open(path)?;
     let begin = mend(&mut file)?;
     let written = file.write_all(lines).and_then(|()| file.sync_data());
     if let Err(error) = written {
@@ -59,6 +54,20 @@ fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
         ));
     }
     Ok(())
+}
+
+fn open(path: &Path) -> io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true);
+    match options.clone().create_new(true).mode(0o640).open(path) {
+        Ok(file) => {
+            // For the group that reads it, whatever the unit's mask is.
+            file.set_permissions(fs::Permissions::from_mode(0o640))?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the file end with a whole line, after a crash in the midst of one. Returns where it ends.

@@ -111,6 +111,7 @@ impl Streams {
                 target,
                 cursor_path: cursor::path_of(ledger_path, &config.name),
                 saved: true,
+                unsaved: false,
                 trouble: None,
                 clock: Arc::clone(clock),
                 figures: Arc::clone(figures),
@@ -164,7 +165,7 @@ async fn look(ledger: Ledger, figures: Arc<Figures>, news: watch::Sender<i64>, c
     loop {
         // A sink meets the same trouble itself when it reads, and tells of it.
         if let Ok(Some(head)) = ledger.head().await {
-            figures.head(head.seq);
+            figures.head(head.seq, head.at);
             news.send_if_modified(|seen| std::mem::replace(seen, head.seq) != head.seq);
         }
         clock.sleep(LOOK).await;

@@ -30,6 +30,8 @@ pub(super) struct Worker {
     pub(super) cursor_path: PathBuf,
     /// Whether the file has the cursor.
     pub(super) saved: bool,
+    /// Whether it was said that the cursor cannot be kept.
+    pub(super) unsaved: bool,
     /// What went wrong last, until it is over.
     pub(super) trouble: Option<Trouble>,
     pub(super) clock: Arc<dyn Clock>,
@@ -172,13 +174,15 @@ impl Worker {
         let path = self.cursor_path.clone();
         let written = tokio::task::spawn_blocking(move || cursor::write(&path, &cursor)).await;
         match written {
-            Ok(Ok(())) => self.saved = true,
+            Ok(Ok(())) => (self.saved, self.unsaved) = (true, false),
             Ok(Err(error)) => {
                 self.figures.failure(&self.name);
-                tracing::error!(
-                    sink = self.name, path = %self.cursor_path.display(), %error,
-                    "what the sink confirmed cannot be kept; after a restart some events are sent again"
-                );
+                if !std::mem::replace(&mut self.unsaved, true) {
+                    tracing::error!(
+                        sink = self.name, path = %self.cursor_path.display(), %error,
+                        "what the sink confirmed cannot be kept; after a restart some events are sent again"
+                    );
+                }
             }
             Err(error) => tracing::error!(sink = self.name, %error, "what the sink confirmed cannot be kept"),
         }

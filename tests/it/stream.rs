@@ -504,6 +504,11 @@ async fn syslog_over_tcp_survives_hostile_text() {
     let received = Received::default();
     let all = received.clone();
     tokio::spawn(async move {
+        // One that hangs up at once, and one that breaks off.
+        drop(listener.accept().await.unwrap());
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 100]).await.unwrap();
+        drop(stream);
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut bytes = Vec::new();
@@ -632,6 +637,9 @@ async fn ocsf_has_access_and_the_head() {
     let last = heads.last().unwrap();
     assert_eq!(last["metadata"]["event_code"], "head");
     assert_eq!(last["unmapped"]["hash"], head(&site).await.hash);
+    if let Some(schema) = crate::audit::ocsf::Schema::load() {
+        schema.check("base_event", last, "head");
+    }
 }
 
 #[tokio::test]

@@ -187,10 +187,11 @@ fn fields(event: &ExportedEvent) -> [(&'static str, Option<String>); 17] {
 
 fn words(event: &ExportedEvent) -> String {
     let mut words = event.kind.replace('_', " ");
-    for part in [&event.person, &event.entitlement, &event.outcome] {
-        if let Some(part) = part {
-            words.push_str(&format!(" {part}"));
-        }
+    for part in [&event.person, &event.entitlement, &event.outcome]
+        .into_iter()
+        .flatten()
+    {
+        words.push_str(&format!(" {part}"));
     }
     words
 }

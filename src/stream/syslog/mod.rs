@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +27,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// So many datagrams are sent at once, and then a breath is taken, so that a receiver's buffer need not hold all.
 const BURST: usize = 32;
 const BREATH: Duration = Duration::from_millis(5);
+/// How long a host may take to refuse what came too late.
+const LINGER: Duration = Duration::from_millis(50);
 
 pub(super) struct Syslog(pub(super) SyslogAddress);
 
@@ -50,7 +52,9 @@ impl Sink for Syslog {
 }
 
 async fn tcp(to: &str, batch: &Batch) -> io::Result<()> {
+    let began = Instant::now();
     let mut stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await??;
+    let round_trip = began.elapsed();
     let mut bytes = Vec::with_capacity(batch.size());
     for line in &batch.lines {
         // Octet counting, RFC 6587, section 3.4.1.
@@ -62,7 +66,12 @@ async fn tcp(to: &str, batch: &Batch) -> io::Result<()> {
     // Nobody answers syslog: what comes here is the end.
     let mut ignored = [0; 512];
     while 0 < stream.read(&mut ignored).await? {}
-    Ok(())
+    // Where the receiver closed before all of it had arrived, its host says so a round trip after the last byte.
+    tokio::time::sleep(LINGER + round_trip * 2).await;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
 }
 
 async fn udp(to: &str, batch: &Batch) -> io::Result<()> {
