@@ -64,15 +64,14 @@ impl Batch {
         format!("{ledger}-{}-{}-{marks}-{hash}", first.seq, last.seq)
     }
 
-    /// Keeps the first half. Returns whether there was more than one line.
+    /// Keeps the first half. Returns whether there was one to stand for; marks alone move no cursor.
     pub(super) fn halve(&mut self) -> bool {
         let kept = self.lines.len() / 2;
-        if kept == 0 {
+        let Some(last) = self.lines[..kept].iter().rev().find(|line| line.is_event) else {
             return false;
-        }
+        };
+        self.end = Some((last.seq, last.hash.clone()));
         self.lines.truncate(kept);
-        let last = self.lines.iter().rev().find(|line| line.is_event);
-        self.end = last.map(|line| (line.seq, line.hash.clone()));
         true
     }
 

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::batch::{Batch, Rendering};
 use super::cursor::Cursor;
 use super::record::{Mark, MarkKind, Record};
-use crate::ledger::{ExportedEvent, Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError};
 
 /// No batch has more events.
 const MOST_EVENTS: usize = 1000;
@@ -45,49 +45,71 @@ impl Feed {
             batch: Batch::default(),
             lost: 0,
         };
+        let mut before = self.cursor.clone();
+        let mut removed = true;
         if let Some(cursor) = &self.cursor {
             // The hash covers everything before it. Where the event was removed, only the ledger's name can tell.
-            let removed = cursor.seq < stretch.oldest;
+            removed = cursor.seq < stretch.oldest;
             let same = stretch.hash_before.as_ref() == Some(&cursor.hash);
             if !(same || removed && cursor.ledger == self.name) {
-                self.mark(&mut next.batch, cursor, now, MarkKind::StreamRestarted, None);
+                let detail = format!(
+                    "event {} with the hash that was sent is not in the ledger any more: it was restored, replaced or \
+                     changed; all events that it has follow",
+                    cursor.seq
+                );
+                self.mark(&mut next.batch, cursor, now, MarkKind::StreamRestarted, None, detail);
                 stretch = self.ledger.events_after(0, MOST_EVENTS).await?;
-            } else if cursor.seq + 1 < stretch.oldest {
-                next.lost = stretch.oldest - 1 - cursor.seq;
-                self.mark(&mut next.batch, cursor, now, MarkKind::StreamGap, Some(next.lost));
+                before = None;
             }
         }
-        self.fill(&mut next.batch, stretch.events);
+        for event in stretch.events {
+            let (lines, end) = (next.batch.lines.len(), next.batch.end.clone());
+            let lost = before
+                .as_ref()
+                .map_or(0, |b| event.seq.saturating_sub(b.seq).saturating_sub(1));
+            if let Some(before) = before.take_if(|_| 0 < lost) {
+                let why = if removed {
+                    "were removed by retention before they were sent"
+                } else {
+                    "are missing in the ledger; `dutybound audit verify` tells more"
+                };
+                let detail = format!("{lost} events after event {} {why}", before.seq);
+                self.mark(&mut next.batch, &before, now, MarkKind::StreamGap, Some(lost), detail);
+            }
+            before = Some(self.cursor_at(event.seq, &event.hash));
+            removed = false;
+            let record = Record::Event(Box::new(event));
+            next.batch.push(&record, &self.rendering, &self.name);
+            if end.is_some() && 0 < lines && self.most_bytes < next.batch.size() {
+                next.batch.lines.truncate(lines);
+                next.batch.end = end;
+                break;
+            }
+            next.lost += lost;
+        }
         if next.batch.end.is_some() {
             return Ok(Some(next));
         }
         self.head(now, stopping).await
     }
 
-    fn fill(&self, batch: &mut Batch, events: Vec<ExportedEvent>) {
-        for event in events {
-            let (lines, end) = (batch.lines.len(), batch.end.take());
-            batch.push(&Record::Event(Box::new(event)), &self.rendering, &self.name);
-            if 0 < lines && end.is_some() && self.most_bytes < batch.size() {
-                batch.lines.truncate(lines);
-                batch.end = end;
-                return;
-            }
+    fn cursor_at(&self, seq: i64, hash: &str) -> Cursor {
+        Cursor {
+            ledger: self.name.clone(),
+            seq,
+            hash: hash.to_owned(),
         }
     }
 
-    fn mark(&self, batch: &mut Batch, cursor: &Cursor, now: Timestamp, kind: MarkKind, events: Option<i64>) {
-        let detail = match events {
-            Some(events) => format!(
-                "{events} events after event {} were removed by retention before they were sent",
-                cursor.seq
-            ),
-            None => format!(
-                "event {} with the hash that was sent is not in the ledger any more: it was restored, replaced or changed; \
-                 all events that it has follow",
-                cursor.seq
-            ),
-        };
+    fn mark(
+        &self,
+        batch: &mut Batch,
+        cursor: &Cursor,
+        now: Timestamp,
+        kind: MarkKind,
+        events: Option<i64>,
+        detail: String,
+    ) {
         tracing::error!(sink = self.sink, detail, "the stream of events is not continuous");
         let mark = Mark {
             kind,
@@ -137,11 +159,7 @@ impl Feed {
     pub(super) fn confirmed(&mut self, batch: &Batch, now: Timestamp) {
         match &batch.end {
             Some((seq, hash)) => {
-                self.cursor = Some(Cursor {
-                    ledger: self.name.clone(),
-                    seq: *seq,
-                    hash: hash.clone(),
-                });
+                self.cursor = Some(self.cursor_at(*seq, hash));
             }
             None => {
                 self.published = batch.lines.last().map(|line| line.seq);

@@ -53,7 +53,7 @@ impl Figures {
             )?,
             lost: counter(
                 "dutybound_sink_lost_events_total",
-                "Events that retention removed before the sink took them.",
+                "Events that were removed from the ledger before the sink took them.",
             )?,
             lag_events: gauge(
                 "dutybound_sink_lag_events",

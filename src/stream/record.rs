@@ -28,7 +28,7 @@ pub(super) struct Mark {
     /// When the head was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) recorded: Option<Timestamp>,
-    /// How many events were never sent.
+    /// How many events cannot be sent any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) events: Option<i64>,
     /// In words.
@@ -40,7 +40,7 @@ pub(super) struct Mark {
 pub(super) enum MarkKind {
     /// The end of the chain at this time; everything before it was sent.
     Head,
-    /// Events were removed by retention before the sink took them.
+    /// Events were removed by retention, or by another hand, before the sink took them.
     StreamGap,
     /// The chain is not the one that was sent before; it is sent from its beginning.
     StreamRestarted,

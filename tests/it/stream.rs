@@ -13,6 +13,7 @@ use dutybound::ledger::{Head, Ledger};
 use dutybound::signing;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UdpSocket, UnixDatagram};
 use tokio::sync::Notify;
@@ -681,6 +682,37 @@ async fn what_retention_removed_is_told_as_a_gap_and_another_chain_as_a_new_begi
     assert_eq!(numbers(&other()).first(), Some(&(gone + 1)));
     let lost = daemon.metric("dutybound_sink_lost_events_total{sink=\"siem\"}").await;
     assert_eq!(lost.map(|lost| lost.to_string()), Some((gone - sent).to_string()));
+    daemon.term().await;
+
+    // Somebody deletes what was not sent yet.
+    for reason in ["one", "two"] {
+        site.run(&["revoke", "--person", BOB, "--reason", reason])
+            .await
+            .expect(0);
+        site.run(&["revoke", "--person", BOB, "--lift"]).await.expect(0);
+    }
+    let options = SqliteConnectOptions::new().filename(site.path("ledger.db"));
+    let database = SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query("DROP TRIGGER event_stays")
+        .execute(&database)
+        .await
+        .unwrap();
+    sqlx::query("DELETE FROM event WHERE seq = (SELECT MAX(seq) - 1 FROM event)")
+        .execute(&database)
+        .await
+        .unwrap();
+    database.close().await;
+    let daemon = site.ready_daemon().await;
+    daemon.until_says("are missing in the ledger").await;
+    eventually("the rest has come", async || {
+        numbers(&other()).last() == Some(&head(&site).await.seq)
+    })
+    .await;
+    let gaps: Vec<Value> = other()
+        .into_iter()
+        .filter(|line| line["kind"] == "stream_gap")
+        .collect();
+    assert_eq!((gaps.len(), &gaps[1]["events"]), (2, &1.into()));
     daemon.term().await;
 
     // A cursor that knows of an event which the ledger has not.
