@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::commands::{audit, forecast, report};
 
@@ -257,11 +258,20 @@ pub enum ReviewFormat {
 #[derive(Debug, Args)]
 pub struct Report {
     /// Start of the period; a week ago when left out.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["last", "period"])]
     pub from: Option<Timestamp>,
     /// End of the period; now when left out.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["last", "period"])]
     pub to: Option<Timestamp>,
+    /// Complete days, weeks or months of the calendar before now: day, week, month, 30d, 4w, 3m.
+    #[arg(long, value_name = "UNITS", conflicts_with = "period")]
+    pub last: Option<report::Last>,
+    /// A stretch of the calendar: 2026, 2026-Q4, 2026-11, 2026-W47 or 2026-11-21.
+    #[arg(long, value_name = "CALENDAR")]
+    pub period: Option<report::Calendar>,
+    /// In which time zone days begin, such as Europe/Berlin.
+    #[arg(long, default_value = "UTC", value_name = "ZONE", value_parser = zone)]
+    pub zone: TimeZone,
     /// One line for each of these.
     #[arg(long, default_value = "entitlement")]
     pub by: report::GroupBy,
@@ -317,6 +327,10 @@ pub struct Verify {
     /// How to show it.
     #[arg(long, default_value = "text")]
     pub format: Format,
+}
+
+fn zone(name: &str) -> Result<TimeZone, String> {
+    TimeZone::get(name).map_err(|_| format!("there is no time zone {name:?}; write one such as Europe/Berlin or UTC"))
 }
 
 /// Arguments of `tree`.

@@ -236,7 +236,7 @@ impl Timeline {
             };
             // Duty that lies wholly outside the prerequisites' validity leaves only lead or linger: the cause is then all
             // overhang.
-            let duty = turn.duty.intersect(&limit).unwrap_or(held);
+            let duty = turn.duty.intersect(&limit).unwrap_or(turn.duty);
             self.causes.push(Cause {
                 entitlement: rule.entitlement.clone(),
                 person: person.clone(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header, uri::Authority};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,9 +23,6 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::SourceName;
 use crate::policy::Policy;
-
-/// The content type of Prometheus' text format; with another one a scrape fails.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// How long requests under way may take to end once the daemon is told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -181,10 +178,16 @@ fn router(site: Arc<Site>, address: IpAddr) -> Router {
         .layer(map_response(harden))
 }
 
-async fn metrics(State(site): State<Arc<Site>>) -> Response {
+async fn metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
     let policy = site.policy.borrow().clone();
-    match site.metrics.encode(&site.ledger, &policy, site.clock.now()).await {
-        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+    let accept = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let accept = accept.collect::<Vec<_>>().join(",");
+    let now = site.clock.now();
+    match site.metrics.negotiate(&accept, &site.ledger, &policy, now).await {
+        Ok((kind, text)) => ([(header::CONTENT_TYPE, kind), (header::VARY, "Accept")], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics could not be encoded");
             (

@@ -83,6 +83,7 @@ pub mod survey;
 
 // What people see and run.
 pub mod app;
+pub mod checkout;
 pub mod cli;
 pub mod commands;
 pub mod daemon;

@@ -10,7 +10,7 @@ use crate::apply::{Applied, Applier, End};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read};
-use crate::ledger::{Board, LastTry, Ledger, LedgerError, OpenIntent, Outcome, StoredSnapshots};
+use crate::ledger::{Board, LastTry, Ledger, LedgerError, OpenIntent, Outcome, PolicyInForce, StoredSnapshots};
 use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
 use crate::model::ResolvedTarget;
 use crate::plan::{Change, Key};
@@ -98,8 +98,12 @@ impl Reconciler {
         for applied in ended.iter().filter(|a| a.end == End::Confirmed) {
             self.live.note(&applied.change.key(), applied.change.kind);
         }
-        let (revision, mode) = (&policy.revision, config.mode.as_str());
-        self.ledger.policy_in_force(revision, mode, self.clock.now()).await?;
+        let in_force = PolicyInForce {
+            revision: policy.revision.clone(),
+            mode: config.mode.as_str().to_owned(),
+            commit: policy.commit.clone(),
+        };
+        self.ledger.policy_in_force(&in_force, self.clock.now()).await?;
         self.reader.instance().await?;
         let unsettled = self.settle().await?;
         let open_intents = unsettled.len();
@@ -163,8 +167,19 @@ impl Reconciler {
             applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
             applier.start(survey.verdict.approved.clone(), &policy.revision);
         }
+        self.measure(survey, policy).await?;
         self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
         self.show(look, config, policy).await
+    }
+
+    /// Records what the measure of access time needs besides access.
+    async fn measure(&self, survey: &Survey, policy: &Policy) -> Result<(), LedgerError> {
+        let before = self.ledger.board().await?.and_then(|board| board.measured_policy);
+        let policy_is_new = before.as_ref() != Some(&policy.revision);
+        self.ledger
+            .note_unheld(&survey.unheld, policy_is_new, survey.at)
+            .await?;
+        self.ledger.note_sessions(&self.reader.sessions(), survey.at).await
     }
 
     /// Records what a pass saw, for whoever looks at the record.
@@ -185,6 +200,7 @@ impl Reconciler {
             drift: survey.plan.drift.iter().map(Into::into).collect(),
             next_boundary: survey.next_boundary,
             unseen_since: None,
+            measured_policy: Some(policy.revision.clone()),
         };
         if !board.problems.is_empty() {
             let before = self.ledger.board().await?.unwrap_or_default();

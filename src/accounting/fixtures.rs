@@ -133,6 +133,7 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
         origin: origin(1),
     };
     Policy {
+        commit: None,
         revision: "r".to_owned(),
         projects: [(name, project)].into(),
         invariants: Vec::new(),

@@ -2,9 +2,17 @@ use proptest::prelude::*;
 
 use super::fixtures::*;
 use super::*;
+use crate::model::{PrincipalId, ResolvedTarget};
 use crate::policy::Policy;
 
 const HOUR: i64 = 3600;
+
+fn on_call_phase(part: Part) -> Phase {
+    Phase {
+        kind: Kind::OnCall,
+        part,
+    }
+}
 
 fn cut(row: &AccessRow, now: i64) -> Vec<(i64, i64, Phase)> {
     phases(row, t(now))
@@ -29,10 +37,10 @@ fn a_shift_with_lead_linger_and_a_late_revoke_is_cut_at_each_boundary() {
     assert_eq!(
         cut(&row, 1_000_000),
         [
-            (-595, 0, Phase::LeadLinger),
-            (0, 9 * HOUR, Phase::OnCall),
-            (9 * HOUR, 9 * HOUR + 900, Phase::LeadLinger),
-            (9 * HOUR + 900, 9 * HOUR + 960, Phase::Late),
+            (-595, 0, on_call_phase(Part::Lead)),
+            (0, 9 * HOUR, on_call_phase(Part::Duty)),
+            (9 * HOUR, 9 * HOUR + 900, on_call_phase(Part::Linger)),
+            (9 * HOUR + 900, 9 * HOUR + 960, on_call_phase(Part::Late)),
         ]
     );
     let figures = account(std::slice::from_ref(&row), Interval::ALWAYS, t(1_000_000)).total();
@@ -68,10 +76,8 @@ fn of_several_causes_the_first_in_precedence_gets_the_time_and_none_of_it_twice(
         ],
     )];
     let figures = account(&rows, Interval::ALWAYS, t(1000)).total();
-    let seconds = |phase| figures.of(phase).as_secs();
-    assert_eq!(seconds(Phase::OnCall), 10);
-    assert_eq!(seconds(Phase::Window), 50);
-    assert_eq!(seconds(Phase::Membership), 40);
+    let seconds = |kind| figures.of(kind, Part::Duty).as_secs();
+    assert_eq!(Kind::ALL.map(seconds), [10, 50, 40]);
     assert_eq!(figures.overhang(), SignedDuration::ZERO);
     assert_eq!(figures.held(), SignedDuration::from_secs(100));
 }
@@ -82,7 +88,10 @@ fn a_back_to_back_shift_recorded_by_the_pass_after_the_boundary_leaves_no_hole()
     let second = cause(on_call(), span(1000, 2000), span(1000, 2000), 1003, Some(2001));
     assert_eq!(
         cut(&row(0, Some(2001), vec![first.clone(), second]), 9000),
-        [(0, 2000, Phase::OnCall), (2000, 2001, Phase::Late)]
+        [
+            (0, 2000, on_call_phase(Part::Duty)),
+            (2000, 2001, on_call_phase(Part::Late))
+        ]
     );
 
     // Recorded after a long outage, it counts for the last five minutes before only.
@@ -90,9 +99,9 @@ fn a_back_to_back_shift_recorded_by_the_pass_after_the_boundary_leaves_no_hole()
     assert_eq!(
         cut(&row(0, None, vec![first, much_later]), 4000),
         [
-            (0, 1000, Phase::OnCall),
-            (1000, 2700, Phase::Late),
-            (2700, 4000, Phase::OnCall)
+            (0, 1000, on_call_phase(Part::Duty)),
+            (1000, 2700, on_call_phase(Part::Late)),
+            (2700, 4000, on_call_phase(Part::Duty))
         ]
     );
 }
@@ -102,7 +111,10 @@ fn a_cause_that_is_withdrawn_early_stops_counting_then() {
     let withdrawn = cause(on_call(), span(0, 1000), span(0, 1000), 0, Some(400));
     assert_eq!(
         cut(&row(0, Some(460), vec![withdrawn]), 9000),
-        [(0, 400, Phase::OnCall), (400, 460, Phase::Late)]
+        [
+            (0, 400, on_call_phase(Part::Duty)),
+            (400, 460, on_call_phase(Part::Late))
+        ]
     );
 }
 
@@ -112,7 +124,7 @@ fn access_found_to_have_begun_before_it_was_recorded_counts_from_its_beginning()
     let settled_late = cause(on_call(), span(0, 3 * HOUR), span(0, 3 * HOUR), HOUR, None);
     assert_eq!(
         cut(&row(0, None, vec![settled_late]), 2 * HOUR),
-        [(0, 2 * HOUR, Phase::OnCall)]
+        [(0, 2 * HOUR, on_call_phase(Part::Duty))]
     );
 }
 
@@ -167,6 +179,189 @@ fn standing_access_is_everybody_who_could_ever_earn_it_for_all_of_the_period() {
         expected,
         "each person once, as long as some rule holds"
     );
+}
+
+const ADMIN: &str = "arn:aws:sso:::permissionSet/ssoins-1/ps-admin";
+
+fn sessions(finds: &[(i64, i64)]) -> Sessions {
+    let mut sessions = Sessions::default();
+    for (at, seconds) in finds {
+        sessions.add(ADMIN, t(*at), SignedDuration::from_secs(*seconds));
+    }
+    sessions
+}
+
+fn assignment(granted: i64, revoked: Option<i64>, causes: Vec<RecordedCause>) -> AccessRow {
+    AccessRow {
+        target: ResolvedTarget::Assignment {
+            account: "111122223333".to_owned(),
+            permission_set_arn: ADMIN.to_owned(),
+        },
+        ..row(granted, revoked, causes)
+    }
+}
+
+fn measured(rows: &[AccessRow], unheld: &[Unheld], sessions: &Sessions, period: Interval, now: i64) -> Sums {
+    let record = Record { rows, unheld, sessions };
+    measure(record, period, t(now)).total()
+}
+
+#[test]
+fn a_session_lives_on_after_the_revoke_until_its_time_is_over_or_the_access_is_back() {
+    let rows = [
+        assignment(0, Some(1000), vec![]),
+        assignment(2000, Some(3000), vec![]),
+        assignment(9000, Some(9500), vec![]),
+    ];
+    let tail = |sessions: &Sessions, period, now| measured(&rows, &[], sessions, period, now).tail.as_secs();
+    let hour = sessions(&[(-10, HOUR)]);
+    // [1000, 2000), then [3000, 6600), then [9500, 13100).
+    assert_eq!(tail(&hour, Interval::ALWAYS, 100_000), 1000 + HOUR + HOUR);
+    assert_eq!(
+        tail(&hour, Interval::ALWAYS, 10_000),
+        1000 + HOUR + 500,
+        "to now and not beyond"
+    );
+    assert_eq!(tail(&hour, span(1500, 3100), 100_000), 500 + 100);
+    assert_eq!(
+        tail(&hour, span(3100, 4000), 100_000),
+        900,
+        "of a revoke before the period"
+    );
+    // Sessions opened before the duration was cut may be longer than those opened after.
+    assert_eq!(
+        tail(&sessions(&[(0, HOUR), (9400, 60)]), Interval::ALWAYS, 100_000),
+        1000 + HOUR + 3500
+    );
+    assert_eq!(
+        tail(&sessions(&[(0, HOUR), (8000, 60)]), Interval::ALWAYS, 100_000),
+        1000 + HOUR + 60
+    );
+
+    let unknown = measured(&rows, &[], &Sessions::default(), Interval::ALWAYS, 100_000);
+    assert_eq!(
+        (unknown.tail.as_secs(), unknown.revokes, unknown.revokes_without_tail),
+        (0, 3, 3)
+    );
+    let held = measured(&rows, &[], &hour, Interval::ALWAYS, 100_000);
+    assert_eq!(held.held.held(), unknown.held.held(), "a tail is not held");
+    assert_eq!(held.revokes_without_tail, 0);
+
+    let all: Vec<&AccessRow> = rows.iter().collect();
+    let ends = endings(&all, &hour);
+    assert_eq!(
+        (ends[0].revoked_at, ends[0].effective_until),
+        (t(1000), Some(t(1000 + HOUR)))
+    );
+    let warned = outlasted(&ends, Interval::ALWAYS);
+    assert_eq!(warned.len(), 1);
+    assert_eq!(
+        (
+            warned[0].times,
+            warned[0].shortest_gap.as_secs(),
+            warned[0].longest_tail.as_secs()
+        ),
+        (1, 1000, HOUR)
+    );
+    assert_eq!(outlasted(&endings(&all, &sessions(&[(0, 999)])), Interval::ALWAYS), []);
+    assert_eq!(outlasted(&ends, span(2000, 9000)), []);
+}
+
+fn without_access(from: i64, to: i64, ended: Option<i64>, why: &str, held: &[(i64, i64)]) -> Unheld {
+    Unheld {
+        id: from,
+        entitlement: id("payments/admin"),
+        person: person("alice@example.com"),
+        duty: span(from, to),
+        why: why.to_owned(),
+        ended_at: ended.map(t),
+        held: held.iter().map(|(from, to)| span(*from, *to)).collect(),
+    }
+}
+
+#[test]
+fn duty_is_what_was_held_on_duty_and_what_was_not_covered() {
+    let shift = cause(on_call(), span(0, 1000), span(0, 1000), 40, Some(1000));
+    let rows = [row(40, Some(1000), vec![shift])];
+    // The pass that noticed the grant did so at 60; the row says since when it held.
+    let unheld = [without_access(0, 1000, Some(60), "granting", &[(40, 1000)])];
+    let none = Sessions::default();
+    let whole = measured(&rows, &unheld, &none, Interval::ALWAYS, 5000);
+    assert_eq!(whole.uncovered().as_secs(), 40);
+    assert_eq!(whole.duty().as_secs(), 1000);
+    assert_eq!(whole.uncovered_why.keys().collect::<Vec<_>>(), ["granting"]);
+    let open = [without_access(0, 1000, None, "held_by_pause", &[])];
+    assert_eq!(
+        measured(&[], &open, &none, Interval::ALWAYS, 300).uncovered().as_secs(),
+        300
+    );
+    assert_eq!(
+        measured(&[], &open, &none, Interval::ALWAYS, 3000)
+            .uncovered()
+            .as_secs(),
+        1000
+    );
+    assert_eq!(
+        measured(&[], &open, &none, span(100, 200), 3000).uncovered().as_secs(),
+        100
+    );
+}
+
+#[test]
+fn late_access_belongs_to_what_earned_it_last() {
+    let window = cause(Basis::Window, span(0, 100), span(0, 100), 0, Some(100));
+    let on_call = cause(on_call(), span(0, 50), span(0, 50), 0, Some(50));
+    let figures = account(&[row(0, Some(130), vec![window, on_call])], Interval::ALWAYS, t(1000)).total();
+    assert_eq!(figures.of(Kind::Window, Part::Late).as_secs(), 30);
+    assert_eq!(figures.of(Kind::OnCall, Part::Duty).as_secs(), 50);
+    assert_eq!(figures.kind(Kind::Window).as_secs(), 80);
+}
+
+#[test]
+fn duty_wholly_outside_what_may_be_held_is_all_overhang() {
+    // The membership ended before the shift began, and only the lead is left.
+    let only_lead = cause(on_call(), span(0, 60), span(100, 200), 0, Some(60));
+    let figures = account(&[row(0, Some(60), vec![only_lead])], Interval::ALWAYS, t(1000)).total();
+    assert_eq!((figures.duty().as_secs(), figures.part(Part::Lead).as_secs()), (0, 60));
+}
+
+fn any_assignment() -> impl Strategy<Value = Vec<AccessRow>> {
+    proptest::collection::vec((1..400i64, 1..400i64, 0..3u8), 0..8).prop_map(|steps| {
+        let mut from = 0;
+        let mut rows = Vec::new();
+        for (pause, long, who) in steps {
+            from += pause;
+            let mut row = assignment(from, Some(from + long), vec![]);
+            row.person = person(&format!("p{who}@example.com"));
+            row.principal = PrincipalId(format!("u-{who}"));
+            from += long;
+            rows.push(row);
+        }
+        rows
+    })
+}
+
+fn any_unheld() -> impl Strategy<Value = Vec<Unheld>> {
+    let entry = (
+        1..400i64,
+        1..400i64,
+        proptest::option::of(0..500i64),
+        0..300i64,
+        1..300i64,
+        any::<bool>(),
+    );
+    proptest::collection::vec(entry, 0..6).prop_map(|steps| {
+        let mut from = 0;
+        let mut entries = Vec::new();
+        for (pause, long, ended, held, lasting, why) in steps {
+            from += pause;
+            let held = [(from + held, from + held + lasting)];
+            let why = if why { "granting" } else { "barred" };
+            entries.push(without_access(from, from + long, ended.map(|e| from + e), why, &held));
+            from += long;
+        }
+        entries
+    })
 }
 
 fn any_basis() -> impl Strategy<Value = Basis> {
@@ -228,6 +423,37 @@ proptest! {
     }
 
     #[test]
+    fn tails_and_uncovered_time_add_up_over_any_split(
+        rows in any_assignment(), unheld in any_unheld(), session in 1..2000i64,
+        now in 0..4000i64, mut cuts in proptest::collection::vec(-100..4000i64, 2..8),
+    ) {
+        cuts.sort_unstable();
+        cuts.dedup();
+        prop_assume!(cuts.len() > 1);
+        let sessions = sessions(&[(0, session)]);
+        let record = Record { rows: &rows, unheld: &unheld, sessions: &sessions };
+        let whole = measure(record, span(cuts[0], cuts[cuts.len() - 1]), t(now));
+        let mut parts = Measure::default();
+        for pair in cuts.windows(2) {
+            for (cell, sums) in measure(record, span(pair[0], pair[1]), t(now)).cells {
+                *parts.cells.entry(cell).or_default() += &sums;
+            }
+        }
+        prop_assert_eq!(&whole, &parts);
+        // Second by second, as a slow and obvious program would.
+        let tail = |second: i64| {
+            let of_row = |row: &AccessRow| {
+                let end = row.revoked_at.unwrap();
+                let again = rows.iter().any(|other| other.principal == row.principal && end <= other.granted_at && other.granted_at <= t(second));
+                end <= t(second) && t(second) < end + SignedDuration::from_secs(session) && !again
+            };
+            i64::try_from(rows.iter().filter(|row| of_row(row)).count()).unwrap()
+        };
+        let slow: i64 = (cuts[0]..cuts[cuts.len() - 1]).filter(|second| *second < now).map(tail).sum();
+        prop_assert_eq!(whole.total().tail.as_secs(), slow);
+    }
+
+    #[test]
     fn phases_cover_an_interval_exactly_and_in_order(row in any_row(), now in 0..2000i64) {
         let cut = phases(&row, t(now));
         for pair in cut.windows(2) {
@@ -267,6 +493,9 @@ proptest! {
                 None => settled(&phases(row, Timestamp::MAX), t(now)),
                 Some(_) => account(std::slice::from_ref(row), Interval::ALWAYS, t(now)).total(),
             };
+            for part in Part::OVERHANG {
+                assert!(before.part(part) <= after.part(part), "{part:?} at {now}: {before:?} {after:?} {row:?}");
+            }
             for basis in Phase::BASES {
                 assert!(before.basis(basis) <= after.basis(basis), "{basis} at {now}: {before:?} {after:?} {row:?}");
             }

@@ -33,6 +33,7 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
     log_warnings(&warnings);
     let calls = ApiCalls::new()?;
     let metrics = Arc::new(Metrics::new(&calls, env!("CARGO_PKG_VERSION"), config.mode)?);
+    metrics.config_loaded(true);
     metrics.policy_loaded(true, &in_force.policy().revision, clock.now());
     let sources = build_sources(&config, &calls, &clock)?;
     let ledger = Ledger::open(&config.ledger, &config.owner_id, clock.now()).await?;
@@ -70,8 +71,13 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
     let policy = Arc::clone(in_force.policy());
     let pause_file = config.pause_file.clone();
     let paused = pause_file.try_exists().unwrap_or(true);
-    let files = Files::watch(in_force, path.to_owned(), pause_file, reader_of(path.to_owned()))
-        .context("cannot start the thread that watches the files")?;
+    let files = Files::watch(
+        in_force,
+        path.to_owned(),
+        pause_file,
+        reader_of(path.to_owned(), Arc::clone(&metrics)),
+    )
+    .context("cannot start the thread that watches the files")?;
     let daemon = Daemon {
         clock,
         config,
@@ -92,13 +98,15 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
     Ok(exit::OK)
 }
 
-fn reader_of(path: PathBuf) -> ReadConfig {
+fn reader_of(path: PathBuf, metrics: Arc<Metrics>) -> ReadConfig {
     Box::new(move || match config::load(&path, &ProcessEnv, Secrets::Read) {
         Ok((config, warnings)) => {
+            metrics.config_loaded(true);
             log_warnings(&warnings);
             Some(config)
         }
         Err(report) => {
+            metrics.config_loaded(false);
             for mistake in report.diagnostics() {
                 tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "configuration refused; the one in force stays");
             }

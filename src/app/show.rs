@@ -12,6 +12,7 @@ use super::{
     build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, system_clock,
     warn_of_older_copy, width,
 };
+use crate::accounting::{LONGEST_SESSION, Record};
 use crate::cli::{self, DiffFormat, Format, exit};
 use crate::commands::{
     codeowners as owners_of_files, diff as look, explain, report as hours, status as standing, tree as drawn,
@@ -226,14 +227,12 @@ pub(super) async fn report(path: &Path, args: &cli::Report) -> anyhow::Result<u8
     let config = load_config(path, Secrets::Skip)?;
     let policy = load_policy(&config, now)?;
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
-    let to = args.to.unwrap_or(now);
-    let from = args
-        .from
-        .map_or_else(|| to.checked_sub(SignedDuration::from_hours(7 * 24)), Ok)?;
-    let period =
-        Interval::new(from, to).with_context(|| format!("the period must end after it starts: {from} .. {to}"))?;
+    let period = period_of(args, now)?;
     warn_of_older_copy(&ledger, &config).await?;
-    let rows = ledger.access_in(period).await?;
+    let with_tails = period.widen(LONGEST_SESSION, SignedDuration::ZERO);
+    let rows = ledger.access_in(with_tails).await?;
+    let unheld = ledger.unheld_in(period).await?;
+    let sessions = ledger.sessions().await?;
     let restorations = ledger.restorations().await?;
     let snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
     let request = hours::Request {
@@ -241,6 +240,12 @@ pub(super) async fn report(path: &Path, args: &cli::Report) -> anyhow::Result<u8
         now,
         group_by: args.by,
         format: args.format,
+        zone: args.zone.clone(),
+    };
+    let record = Record {
+        rows: &rows,
+        unheld: &unheld,
+        sessions: &sessions,
     };
     let baseline = hours::Baseline {
         policy: &policy,
@@ -248,8 +253,24 @@ pub(super) async fn report(path: &Path, args: &cli::Report) -> anyhow::Result<u8
         identities: &config.identities,
     };
     let mut out = Vec::new();
-    hours::report(&rows, &restorations, Some(baseline), &request, &mut out)?;
+    hours::report(record, &restorations, Some(baseline), &request, &mut out)?;
     print_bytes(&out)
+}
+
+fn period_of(args: &cli::Report, now: Timestamp) -> anyhow::Result<Interval> {
+    let named = match (args.last, args.period) {
+        (Some(last), _) => Some(last.before(now, &args.zone)),
+        (None, Some(calendar)) => Some(calendar.in_zone(&args.zone)),
+        (None, None) => None,
+    };
+    if let Some(period) = named {
+        return period.map_err(|why| anyhow::anyhow!("the period cannot be told: {why}"));
+    }
+    let to = args.to.unwrap_or(now);
+    let from = args
+        .from
+        .map_or_else(|| to.checked_sub(SignedDuration::from_hours(7 * 24)), Ok)?;
+    Interval::new(from, to).with_context(|| format!("the period must end after it starts: {from} .. {to}"))
 }
 
 pub(super) async fn tree(path: &Path, args: &cli::Tree) -> anyhow::Result<u8> {

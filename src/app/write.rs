@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 
 use super::{build_sources, context, load_config, load_policy, print, print_json, reconciler, system_clock, width};
 use crate::apply::End;
+use crate::checkout;
 use crate::cli::{self, Format, exit};
 use crate::commands::apply::ApplyError;
 use crate::commands::{apply, diff, revoke};
@@ -29,7 +30,8 @@ fn operator() -> String {
 pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result<u8> {
     let clock = system_clock();
     let config = load_config(path, Secrets::Read)?;
-    let policy = load_policy(&config, clock.now())?;
+    let mut policy = load_policy(&config, clock.now())?;
+    policy.commit = checkout::commit_of(&policy.revision, &config.policy_dir);
     let by = operator();
     let ledger = match (
         Ledger::open(&config.ledger, &config.owner_id, clock.now()).await,

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
-
-use anyhow::{Context, bail};
 
 use crate::accounting::standing;
+use crate::checkout;
 use crate::compare::{Comparison, Side, compare};
 use crate::config::Config;
 use crate::diagnostics::Report;
@@ -15,7 +13,6 @@ use crate::ledger::StoredSnapshots;
 use crate::model::Interval;
 use crate::policy::{self, Policy, PolicyContext};
 use crate::poll::{self, Sources};
-use crate::text::clean;
 
 /// Why there is nothing to compare with.
 #[derive(Debug, thiserror::Error)]
@@ -36,67 +33,10 @@ pub fn load(base: &str, policy_dir: &Path, context: &PolicyContext) -> Result<Po
     let loaded = if Path::new(base).is_dir() {
         policy::load(Path::new(base), context)
     } else {
-        let files = at_revision(base, policy_dir).map_err(BaseError::Git)?;
+        let (_, files) = checkout::at_revision(base, policy_dir).map_err(BaseError::Git)?;
         policy::parse(policy_dir, files, context)
     };
     loaded.map(|(policy, _)| policy).map_err(BaseError::Policy)
-}
-
-/// The policy files of a revision, read by the `git` of this machine.
-fn at_revision(revision: &str, policy_dir: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let what = || {
-        format!(
-            "{revision:?} is no directory, and no Git revision of {}",
-            policy_dir.display()
-        )
-    };
-    let commit = format!("{revision}^{{commit}}");
-    let commit = git(
-        policy_dir,
-        &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit],
-    )
-    .with_context(what)?;
-    let commit = String::from_utf8_lossy(&commit).trim().to_owned();
-    let listing = git(policy_dir, &["ls-tree", "-z", &commit]).with_context(what)?;
-    let mut files = Vec::new();
-    for entry in listing.split(|b| *b == 0).filter(|entry| !entry.is_empty()) {
-        let entry = std::str::from_utf8(entry).context("Git lists a file whose name is not UTF-8")?;
-        let (about, name) = entry.split_once('\t').context("Git lists something not understood")?;
-        if !policy::is_policy_file(name) {
-            continue;
-        }
-        let mut about = about.split(' ');
-        match (about.next(), about.next(), about.next()) {
-            (Some("100644" | "100755"), Some("blob"), Some(id)) => {
-                files.push((name.to_owned(), git(policy_dir, &["cat-file", "blob", id])?));
-            }
-            _ => bail!(
-                "{} is no ordinary file at {revision:?}, so what it held cannot be told",
-                clean(name)
-            ),
-        }
-    }
-    if files.is_empty() {
-        bail!("{} held no policy file at {revision:?}", policy_dir.display());
-    }
-    Ok(files)
-}
-
-fn git(dir: &Path, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
-    let output = Command::new("git")
-        .arg("-C")
-        .arg(dir)
-        .args(arguments)
-        .output()
-        .context("git cannot be run; install it, or give a directory that holds the former policy")?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    match said.trim() {
-        "" => bail!("git {} found nothing", arguments[0]),
-        said => bail!("git {}: {}", arguments[0], clean(said)),
-    }
 }
 
 /// Compares what both policies lead to. Schedules are read from the providers unless `sources` is `None`; where they

@@ -1,22 +1,25 @@
-//! Access hours of a period as a table, JSON and CSV, against what standing access would have been.
+//! Access hours of a period as a table, JSON, CSV and a page to mail, against standing access and duty.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::accounting::{Figures, Phase, account, standing};
+use crate::accounting::{Ending, Kind, Measure, Outlasted, Part, Record, Sums, endings, measure, outlasted, standing};
 use crate::config::Identity;
 use crate::desired::Snapshots;
 use crate::ledger::{AccessRow, Restoration};
 use crate::model::{EntitlementId, Interval, Person};
 use crate::policy::Policy;
-use crate::text::{hours, instant};
 
-/// The widest line that the table takes.
-const WIDTH: u16 = 100;
+mod csv;
+mod page;
+mod period;
+mod text;
+
+pub use period::{Calendar, Last};
 
 /// What one line of the report is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -28,14 +31,19 @@ pub enum GroupBy {
     Project,
     /// Everything that a person held.
     Person,
+    /// What earned it: being on call, a window, a membership. Overhang counts to what it belongs to; what is not held
+    /// is not told apart.
+    Cause,
 }
 
 impl GroupBy {
-    fn name(self, entitlement: &EntitlementId, person: &Person) -> String {
+    /// `None` where lines are about something else.
+    fn name(self, entitlement: &EntitlementId, person: &Person) -> Option<String> {
         match self {
-            Self::Entitlement => entitlement.to_string(),
-            Self::Project => entitlement.project.to_string(),
-            Self::Person => person.to_string(),
+            Self::Entitlement => Some(entitlement.to_string()),
+            Self::Project => Some(entitlement.project.to_string()),
+            Self::Person => Some(person.to_string()),
+            Self::Cause => None,
         }
     }
 
@@ -44,6 +52,7 @@ impl GroupBy {
             Self::Entitlement => "entitlement",
             Self::Project => "project",
             Self::Person => "person",
+            Self::Cause => "cause",
         }
     }
 }
@@ -57,10 +66,12 @@ pub enum Format {
     Json,
     /// Comma-separated values with seconds, for spreadsheets; no total line, which a sum would count again.
     Csv,
+    /// One HTML page with charts that needs no other file and no script, to mail or to put anywhere.
+    Html,
 }
 
 /// What the report is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// From when until when.
     pub period: Interval,
@@ -70,6 +81,8 @@ pub struct Request {
     pub group_by: GroupBy,
     /// How it is written.
     pub format: Format,
+    /// In which zone days begin.
+    pub zone: TimeZone,
 }
 
 /// What standing access is worked out from; see [`standing`].
@@ -83,29 +96,100 @@ pub struct Baseline<'a> {
     pub identities: &'a [Identity],
 }
 
-/// Writes the report. `rows` are the ledger's intervals that overlap the period, [`crate::ledger::Ledger::access_in`],
-/// `restorations` tell which parts of the record are lost.
+impl Baseline<'_> {
+    fn standing(&self, span: Option<Interval>) -> BTreeMap<(EntitlementId, Person), SignedDuration> {
+        span.map_or_else(BTreeMap::new, |span| {
+            standing(self.policy, self.snapshots, self.identities, span)
+        })
+    }
+}
+
+/// Writes the report. `record` is what the ledger says about the period; `restorations` tell which parts of the record are
+/// lost.
 ///
 /// # Errors
 /// When `out` cannot be written.
 pub fn report(
-    rows: &[AccessRow],
+    record: Record<'_>,
     restorations: &[Restoration],
     baseline: Option<Baseline<'_>>,
     request: &Request,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut report = Report::new(rows, baseline, request);
     let touches =
         |r: &&Restoration| r.is_gap() && r.lost_from < request.period.end() && request.period.start() < r.found_at;
-    report.record_lost = restorations.iter().filter(touches).map(Restoration::loss).collect();
+    let lost = restorations.iter().filter(touches).map(Restoration::loss).collect();
+    let sight = Sight::new(record, baseline, request);
+    let report = Report::new(&sight, request.group_by, lost);
     match request.format {
-        Format::Text => report.text(request, out),
+        Format::Text => text::write(&report, &request.zone, out),
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &report)?;
             writeln!(out)
         }
-        Format::Csv => report.csv(request, out),
+        Format::Csv => csv::write(&report, out),
+        Format::Html => out.write_all(
+            page::page(&sight, &report, request)
+                .map_err(io::Error::other)?
+                .as_bytes(),
+        ),
+    }
+}
+
+/// Everything that the figures are made of.
+struct Sight<'a> {
+    period: Interval,
+    /// The part of the period that is past.
+    counted: Option<Interval>,
+    record: Record<'a>,
+    baseline: Option<Baseline<'a>>,
+    measure: Measure,
+    standing: BTreeMap<(EntitlementId, Person), SignedDuration>,
+    now: Timestamp,
+}
+
+impl<'a> Sight<'a> {
+    fn new(record: Record<'a>, baseline: Option<Baseline<'a>>, request: &Request) -> Self {
+        let (period, now) = (request.period, request.now);
+        let counted = Interval::new(period.start(), period.end().min(now));
+        Self {
+            period,
+            counted,
+            record,
+            baseline,
+            measure: measure(record, period, now),
+            standing: baseline.map(|b| b.standing(counted)).unwrap_or_default(),
+            now,
+        }
+    }
+
+    /// A line for each name, sorted by name.
+    fn lines(&self, by: GroupBy) -> Vec<Line> {
+        if by == GroupBy::Cause {
+            let total = self.measure.total();
+            let of_kind = |kind: Kind| Line::of_kind(kind, &total);
+            return Kind::ALL.map(of_kind).into();
+        }
+        let name = |entitlement: &EntitlementId, person: &Person| by.name(entitlement, person).unwrap_or_default();
+        let mut held = self.measure.grouped(name);
+        let mut could: BTreeMap<String, SignedDuration> = BTreeMap::new();
+        for ((entitlement, person), time) in &self.standing {
+            let sum = could.entry(name(entitlement, person)).or_default();
+            *sum = sum.saturating_add(*time);
+        }
+        for name in could.keys() {
+            held.entry(name.clone()).or_default();
+        }
+        let standing_of = |name: &str| self.baseline.map(|_| could.get(name).copied().unwrap_or_default());
+        held.iter()
+            .map(|(name, sums)| Line::new(Some(name), sums, standing_of(name)))
+            .collect()
+    }
+
+    fn total(&self) -> Line {
+        let times = self.standing.values();
+        let could = times.fold(SignedDuration::ZERO, |sum, time| sum.saturating_add(*time));
+        Line::new(None, &self.measure.total(), self.baseline.map(|_| could))
     }
 }
 
@@ -119,6 +203,10 @@ struct Report {
     record_lost: Vec<String>,
     rows: Vec<Line>,
     total: Line,
+    /// Where a role session may have outlasted the time between two turns of one person.
+    outlasted: Vec<Outlasted>,
+    /// Every access that ended in the period, with until when it was effective.
+    endings: Vec<Ending>,
 }
 
 #[derive(Serialize)]
@@ -130,7 +218,7 @@ struct Line {
     /// Of standing access, as a fraction.
     share: Option<f64>,
     #[serde(skip)]
-    figures: Figures,
+    sums: Sums,
     #[serde(skip)]
     standing: Option<SignedDuration>,
 }
@@ -138,162 +226,99 @@ struct Line {
 /// Rounded to whole seconds each.
 #[derive(Serialize)]
 struct Seconds {
+    /// On duty and overhang.
     held_seconds: i64,
+    /// Held on duty, by what earned it.
     on_call_seconds: i64,
     window_seconds: i64,
     membership_seconds: i64,
+    /// Held off duty.
     overhang_seconds: i64,
-    lead_linger_seconds: i64,
+    lead_seconds: i64,
+    linger_seconds: i64,
     late_seconds: i64,
+    /// The baseline of duty: on duty, with access and without.
+    duty_seconds: Option<i64>,
+    /// On duty without access.
+    uncovered_seconds: Option<i64>,
+    uncovered_why_seconds: BTreeMap<String, i64>,
+    /// How often access was taken away.
+    revokes: Option<u32>,
+    /// For how long after that role sessions may have lived on, at the most; not part of what was held.
+    tail_seconds: Option<i64>,
+    /// Of how many revokes that is not known.
+    revokes_without_tail: Option<u32>,
+    /// The baseline of standing access.
     standing_seconds: Option<i64>,
 }
 
 impl Report {
-    fn new(rows: &[AccessRow], baseline: Option<Baseline<'_>>, request: &Request) -> Self {
-        let period = request.period;
-        let account = account(rows, period, request.now);
-        let counted = Interval::new(period.start(), period.end().min(request.now));
-        let mut held = account.grouped(|entitlement, person| request.group_by.name(entitlement, person));
-        let mut could: BTreeMap<String, SignedDuration> = BTreeMap::new();
-        if let (Some(b), Some(counted)) = (baseline, counted) {
-            for ((entitlement, person), time) in standing(b.policy, b.snapshots, b.identities, counted) {
-                let sum = could.entry(request.group_by.name(&entitlement, &person)).or_default();
-                *sum = sum.saturating_add(time);
-            }
-        }
-        for name in could.keys() {
-            held.entry(name.clone()).or_default();
-        }
-        let standing_of = |time: Option<&SignedDuration>| baseline.map(|_| time.copied().unwrap_or_default());
-        let total = could
-            .values()
-            .fold(SignedDuration::ZERO, |sum, time| sum.saturating_add(*time));
+    fn new(sight: &Sight<'_>, group_by: GroupBy, record_lost: Vec<String>) -> Self {
+        let rows: Vec<&AccessRow> = sight.record.rows.iter().collect();
+        let mut ends = endings(&rows, sight.record.sessions);
+        let past = |ending: &Ending| sight.period.contains(ending.revoked_at) && ending.revoked_at <= sight.now;
+        let outlasted = outlasted(&ends, sight.period);
+        ends.retain(past);
+        ends.sort_by(|a, b| (a.revoked_at, &a.entitlement, &a.person).cmp(&(b.revoked_at, &b.entitlement, &b.person)));
         Self {
-            period,
-            counted_to: counted.map_or(period.start(), |c| c.end()),
-            group_by: request.group_by,
-            record_lost: Vec::new(),
-            total: Line::new(None, account.total(), standing_of(Some(&total))),
-            rows: held
-                .into_iter()
-                .map(|(name, figures)| {
-                    let standing = standing_of(could.get(&name));
-                    Line::new(Some(name), figures, standing)
-                })
-                .collect(),
+            period: sight.period,
+            counted_to: sight.counted.map_or(sight.period.start(), |c| c.end()),
+            group_by,
+            record_lost,
+            rows: sight.lines(group_by),
+            total: sight.total(),
+            outlasted,
+            endings: ends,
         }
-    }
-
-    fn text(&self, request: &Request, out: &mut dyn Write) -> io::Result<()> {
-        let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::DynamicFullWidth)
-            .set_width(WIDTH);
-        table.set_header([
-            request.group_by.word(),
-            "held h",
-            "on call",
-            "window",
-            "member",
-            "overhang",
-            "standing h",
-            "share",
-        ]);
-        for line in self.rows.iter().chain([&self.total]) {
-            let name = line.name.as_deref().map_or_else(|| "total".to_owned(), printable);
-            let mut cells = vec![Cell::new(name)];
-            for time in [
-                line.figures.held(),
-                line.figures.of(Phase::OnCall),
-                line.figures.of(Phase::Window),
-                line.figures.of(Phase::Membership),
-                line.figures.overhang(),
-            ] {
-                cells.push(right(hours(time)));
-            }
-            cells.push(right(line.standing.map_or_else(|| "-".to_owned(), hours)));
-            cells.push(right(
-                line.share
-                    .map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0)),
-            ));
-            table.add_row(cells);
-        }
-        writeln!(
-            out,
-            "access hours from {} to {}",
-            instant(self.period.start()),
-            instant(self.counted_to)
-        )?;
-        for lost in &self.record_lost {
-            writeln!(out, "NOTE  {}", printable(lost))?;
-        }
-        writeln!(out)?;
-        for line in table.lines() {
-            writeln!(out, "{}", line.trim_end())?;
-        }
-        Ok(())
-    }
-
-    fn csv(&self, request: &Request, out: &mut dyn Write) -> io::Result<()> {
-        let mut csv = csv::Writer::from_writer(out);
-        csv.write_record([
-            request.group_by.word(),
-            "held_seconds",
-            "on_call_seconds",
-            "window_seconds",
-            "membership_seconds",
-            "overhang_seconds",
-            "lead_linger_seconds",
-            "late_seconds",
-            "standing_seconds",
-        ])?;
-        for line in &self.rows {
-            let s = &line.seconds;
-            let mut record = vec![for_spreadsheet(line.name.as_deref().unwrap_or_default())];
-            record.extend(
-                [
-                    s.held_seconds,
-                    s.on_call_seconds,
-                    s.window_seconds,
-                    s.membership_seconds,
-                    s.overhang_seconds,
-                    s.lead_linger_seconds,
-                    s.late_seconds,
-                ]
-                .map(|seconds| seconds.to_string()),
-            );
-            record.push(
-                s.standing_seconds
-                    .map_or_else(String::new, |seconds| seconds.to_string()),
-            );
-            csv.write_record(record)?;
-        }
-        csv.flush()
     }
 }
 
 impl Line {
-    fn new(name: Option<String>, figures: Figures, standing: Option<SignedDuration>) -> Self {
+    fn new(name: Option<&str>, sums: &Sums, standing: Option<SignedDuration>) -> Self {
+        let held = &sums.held;
         let share = standing
             .filter(|time| !time.is_zero())
-            .map(|time| figures.held().as_secs_f64() / time.as_secs_f64());
+            .map(|time| held.held().as_secs_f64() / time.as_secs_f64());
         Self {
-            name,
+            name: name.map(str::to_owned),
             seconds: Seconds {
-                held_seconds: whole(figures.held()),
-                on_call_seconds: whole(figures.of(Phase::OnCall)),
-                window_seconds: whole(figures.of(Phase::Window)),
-                membership_seconds: whole(figures.of(Phase::Membership)),
-                overhang_seconds: whole(figures.overhang()),
-                lead_linger_seconds: whole(figures.of(Phase::LeadLinger)),
-                late_seconds: whole(figures.of(Phase::Late)),
+                held_seconds: whole(held.held()),
+                on_call_seconds: whole(held.of(Kind::OnCall, Part::Duty)),
+                window_seconds: whole(held.of(Kind::Window, Part::Duty)),
+                membership_seconds: whole(held.of(Kind::Membership, Part::Duty)),
+                overhang_seconds: whole(held.overhang()),
+                lead_seconds: whole(held.part(Part::Lead)),
+                linger_seconds: whole(held.part(Part::Linger)),
+                late_seconds: whole(held.part(Part::Late)),
+                duty_seconds: Some(whole(sums.duty())),
+                uncovered_seconds: Some(whole(sums.uncovered())),
+                uncovered_why_seconds: sums
+                    .uncovered_why
+                    .iter()
+                    .map(|(why, t)| (why.clone(), whole(*t)))
+                    .collect(),
+                revokes: Some(sums.revokes),
+                tail_seconds: Some(whole(sums.tail)),
+                revokes_without_tail: Some(sums.revokes_without_tail),
                 standing_seconds: standing.map(whole),
             },
             share,
-            figures,
+            sums: sums.clone(),
             standing,
         }
+    }
+
+    /// Of one kind of cause only what was held is known.
+    fn of_kind(kind: Kind, total: &Sums) -> Self {
+        let mut line = Self::new(Some(kind.as_str()), &total.only(kind), None);
+        let seconds = &mut line.seconds;
+        (seconds.duty_seconds, seconds.uncovered_seconds, seconds.tail_seconds) = (None, None, None);
+        (seconds.revokes, seconds.revokes_without_tail) = (None, None);
+        line
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("total")
     }
 }
 
@@ -301,8 +326,9 @@ fn whole(time: SignedDuration) -> i64 {
     time.round(jiff::Unit::Second).unwrap_or(time).as_secs()
 }
 
-fn right(text: String) -> Cell {
-    Cell::new(text).set_alignment(CellAlignment::Right)
+/// Of standing access, for people.
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }
 
 /// Shows control, formatting and other invisible characters as escapes, so that a name cannot act on a terminal.
@@ -318,16 +344,6 @@ fn printable(name: &str) -> String {
             plain.into_iter().chain(escaped.into_iter().flatten())
         })
         .collect()
-}
-
-/// Besides, keeps a spreadsheet from taking a name for a formula.
-fn for_spreadsheet(name: &str) -> String {
-    let name = printable(name);
-    if name.starts_with(['=', '+', '-', '@']) {
-        format!("'{name}")
-    } else {
-        name
-    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub async fn carry_out(
     policy: Option<&Policy>,
 ) -> Result<Vec<Applied>, PassError> {
     let none = Policy {
+        commit: None,
         revision: String::new(),
         projects: BTreeMap::new(),
         invariants: Vec::new(),

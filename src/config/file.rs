@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{Facility, HttpBody, Mode, Provider, SinkFormat, SinkKind};
 use crate::{
-    document::{AccountId, At, Entry},
+    document::{AccountId, At, Entry, Until},
     invariant::file::InvariantEntry,
     secret::SecretValue,
 };
@@ -74,6 +74,9 @@ pub struct SourceTable {
     pub oauth: Option<Entry<OauthTable>>,
     /// Opsgenie: the API key, with read and configuration access.
     pub api_key: Option<At<SecretValue>>,
+    /// When the key or secret expires, through the end of that day in UTC; providers do not tell. For the metric
+    /// `dutybound_credential_expiry_timestamp_seconds` and its alert.
+    pub expires: Option<At<Until>>,
     /// Requests a minute, kept below the provider's own limit, 1 to 960. Default: 480 for PagerDuty (which allows 960),
     /// 120 for Opsgenie.
     pub requests_per_minute: Option<At<u32>>,

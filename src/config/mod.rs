@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use url::Url;
 
@@ -124,6 +124,8 @@ pub struct SourceConfig {
     pub requests_per_minute: u32,
     /// Time for one request, body included.
     pub timeout: Duration,
+    /// When the credential expires, as the operator states it.
+    pub expires: Option<Timestamp>,
 }
 
 /// A provider's API and how to sign in to it.

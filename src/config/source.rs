@@ -53,6 +53,14 @@ impl Checking<'_> {
             jiff::SignedDuration::from_secs(1)..=jiff::SignedDuration::from_mins(5),
             jiff::SignedDuration::from_secs(30),
         );
+        let expires = t.expires.as_ref().and_then(|expires| match expires.value.instant() {
+            Ok(instant) => Some(instant),
+            Err(problem) => {
+                self.found
+                    .error("bad-date", expires.span(), problem, "write a date such as 2027-03-31");
+                None
+            }
+        });
         let given = t.base_url.as_ref().map(|url| self.url(url));
         let provider = kind?.value;
         let requests_per_minute = self.number(
@@ -76,6 +84,7 @@ impl Checking<'_> {
             base_url: base_url?,
             requests_per_minute,
             timeout,
+            expires,
         })
     }
 

@@ -340,6 +340,7 @@ fn each_bad_value_has_its_own_message() {
         ),
         (with("token", "requests_per_minute = 5000\ntoken"), "between 1 and 960"),
         (with("token", "timeout = \"1h\"\ntoken"), "between 1s and 5m"),
+        (with("token", "expires = 09:00:00\ntoken"), "a time alone is no date"),
         (with("eu-central-1", "Frankfurt"), "this is not an AWS region"),
         (with("\"111122223333\"", "111122223333"), "write it in quotes"),
         (with("\"111122223333\"", "\"1111\""), "this is not an AWS account id"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::checkout;
 use crate::diagnostics::{Diagnostic, Report};
 use crate::invariant::Written;
 use crate::policy::{self, Policy, PolicyContext};
@@ -41,7 +42,8 @@ impl InForce {
     /// # Errors
     /// The [`Report`] of every mistake.
     pub fn load(dir: PathBuf, context: PolicyContext) -> Result<(Self, Vec<Diagnostic>), Report> {
-        let (policy, warnings) = policy::load(&dir, &context)?;
+        let (mut policy, warnings) = policy::load(&dir, &context)?;
+        policy.commit = checkout::commit_of(&policy.revision, &dir);
         let seen = Ok(policy.revision.clone());
         let in_force = Self {
             dir,
@@ -94,7 +96,8 @@ impl InForce {
         }
         self.context.now = Some(now);
         match policy::load(&self.dir, &self.context) {
-            Ok((policy, warnings)) => {
+            Ok((mut policy, warnings)) => {
+                policy.commit = checkout::commit_of(&policy.revision, &self.dir);
                 self.policy = Arc::new(policy);
                 self.outdated = false;
                 self.refused = None;

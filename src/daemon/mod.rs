@@ -202,6 +202,14 @@ impl Daemon {
         let schedules = self.policy.schedules();
         let stored = self.reconciler.snapshots.lock().await;
         self.metrics.sources(&stored, &schedules, self.sources.keys());
+        let expiries = self.config.sources.iter();
+        let expiries = expiries.flat_map(|(name, source)| Some((name.clone(), source.expires?)));
+        self.metrics.credentials(expiries.collect());
+        let newest = stored.newest(&schedules);
+        drop(stored);
+        let (config, now) = (&self.config, self.clock.now());
+        self.metrics
+            .outlook(&self.policy, &newest, &config.identities, config.timing.horizon, now);
         let status = journal.status_line(self.clock.now());
         notify(&[
             sd_notify::NotifyState::Watchdog,

@@ -85,6 +85,23 @@ async fn ask(address: SocketAddr, method: &str, path: &str, host: &str) -> (u16,
 }
 
 #[tokio::test]
+async fn a_scraper_that_asks_for_openmetrics_gets_it_whole() {
+    let server = start("127.0.0.1:0").await;
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+    let answer = send(server.address, request).await.to_ascii_lowercase();
+    assert!(
+        answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("vary: accept") && answer.contains("# type dutybound_access_seconds counter"),
+        "{answer}"
+    );
+    assert!(answer.contains("# eof\n"), "{answer}");
+}
+
+#[tokio::test]
 async fn metrics_come_in_prometheus_text_format_and_carry_the_protective_headers() {
     let server = start("127.0.0.1:0").await;
     let (status, answer) = ask(server.address, "GET", "/metrics", "localhost:9464").await;

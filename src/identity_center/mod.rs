@@ -18,6 +18,7 @@ mod writer;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 
 use crate::model::{Person, PrincipalId, ResolvedTarget, Target};
 
@@ -100,6 +101,11 @@ pub trait Read: Send + Sync {
     /// # Errors
     /// [`AwsError`].
     async fn operation(&self, operation: &Operation) -> Result<Progress, AwsError>;
+
+    /// How long role sessions live, by the ARNs of the permission sets that were looked up so far; asks nobody.
+    fn sessions(&self) -> BTreeMap<String, SignedDuration> {
+        BTreeMap::new()
+    }
 }
 
 /// Changes the live state. Only `apply` is ever handed one.

@@ -1,6 +1,9 @@
 //! The half of the connection that only looks.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use jiff::SignedDuration;
 
 use super::limiter::Priority;
 use super::{AwsError, AwsErrorKind, Client, Holders, Instance, Operation, Progress, Read, Resolution, UserPin};
@@ -45,5 +48,9 @@ impl Read for Reader {
 
     async fn operation(&self, operation: &Operation) -> Result<Progress, AwsError> {
         self.client.progress(operation).await
+    }
+
+    fn sessions(&self) -> BTreeMap<String, SignedDuration> {
+        self.client.sessions()
     }
 }

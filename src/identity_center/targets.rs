@@ -10,6 +10,7 @@ use super::client::{Client, FAILED_FOR, PAGE, required, unreadable};
 use super::failure::sanitise;
 use super::limiter::Priority;
 use super::{AwsError, AwsErrorKind, Call};
+use crate::accounting::LONGEST_SESSION;
 use crate::model::{GroupRef, PermissionSetRef, ResolvedTarget, Target};
 
 /// A name once found is believed for this long.
@@ -30,6 +31,8 @@ pub(super) struct TargetCache {
     /// Held while listing, so that a hundred entitlements cause one listing and not a hundred.
     sets: tokio::sync::Mutex<SetIndex>,
     groups: Mutex<HashMap<GroupRef, (String, Timestamp)>>,
+    /// How long role sessions live, by permission set ARN; what could not be read is not here.
+    sessions: Mutex<BTreeMap<String, SignedDuration>>,
 }
 
 #[derive(Debug, Default)]
@@ -245,15 +248,34 @@ impl Client {
             })
             .await;
         match answer {
-            Ok(answer) => required(call, "Name", answer.permission_set().and_then(|set| set.name())).map(Some),
+            Ok(answer) => {
+                let set = answer.permission_set();
+                self.note_session(arn, set.and_then(|set| set.session_duration()));
+                required(call, "Name", set.and_then(|set| set.name())).map(Some)
+            }
             Err(failure) if failure.kind == AwsErrorKind::NotFound => Ok(None),
-            // Only the name matters here. moto describes a set without a session duration in a way that the SDK
+            // The name is what matters. moto describes a set without a session duration in a way that the SDK
             // cannot read, the name included.
             Err(failure) => match failure.unread["PermissionSet"]["Name"].as_str() {
                 Some(name) => required(call, "Name", Some(name)).map(Some),
                 None => Err(failure.into_error(&self.shared.site)),
             },
         }
+    }
+
+    fn note_session(&self, arn: &str, duration: Option<&str>) {
+        let Some(duration) = duration.and_then(session_duration) else {
+            return;
+        };
+        let sessions = self.shared.targets.sessions.lock();
+        sessions
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(arn.to_owned(), duration);
+    }
+
+    pub(super) fn sessions(&self) -> BTreeMap<String, SignedDuration> {
+        let sessions = self.shared.targets.sessions.lock();
+        sessions.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn group(&self, group: &GroupRef) -> Result<String, AwsError> {
@@ -324,6 +346,12 @@ impl Client {
             ))
         }
     }
+}
+
+/// A session duration as AWS writes it, such as `PT4H`; `None` for what AWS does not allow.
+fn session_duration(text: &str) -> Option<SignedDuration> {
+    let duration: SignedDuration = text.parse().ok()?;
+    (SignedDuration::ZERO < duration && duration <= LONGEST_SESSION).then_some(duration)
 }
 
 fn not_found(call: Call, message: String) -> AwsError {

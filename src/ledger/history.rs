@@ -104,6 +104,9 @@ pub struct Board {
     /// Since when passes cannot see AWS; what is here besides is as last seen.
     #[serde(default)]
     pub unseen_since: Option<Timestamp>,
+    /// The policy of the last pass that could say who is on duty without access.
+    #[serde(default)]
+    pub measured_policy: Option<String>,
 }
 
 /// Drift, for showing.

@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use prometheus::proto::MetricFamily;
 use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-use crate::accounting::Phase;
+use crate::accounting::{Part, Phase};
 use crate::apply::{Applied, End, kind_word};
-use crate::config::Mode;
+use crate::config::{Identity, Mode};
+use crate::desired::Snapshots;
 use crate::guard::Guard;
 use crate::identity_center::ChangeKind;
 use crate::ledger::{HoldRow, Ledger, LedgerError, StoredSnapshots};
@@ -21,15 +23,22 @@ use crate::plan::Foresight;
 use crate::policy::Policy;
 use crate::problem::ProblemKind;
 use crate::reconcile::{Pass, PassError};
+use crate::survey::Survey;
 use crate::telemetry::ApiCalls;
 
 mod access;
+mod openmetrics;
+mod outlook;
 mod page;
 mod sources;
 
 use access::{AccessTime, Held};
+use outlook::Outlook;
 use page::{Page, flag, number, unix};
 use sources::SourceState;
+
+/// The media type of Prometheus' text format; with another one a scrape fails.
+const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PASS_BUCKETS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 const DELAY_BUCKETS: [f64; 13] = [
@@ -59,7 +68,14 @@ struct State {
     pass: Option<Seen>,
     policy: Option<Loaded>,
     sources: BTreeMap<SourceName, SourceState>,
+    outlook: Outlook,
     changes_in_flight: usize,
+    /// When the credentials of sources expire, as the configuration states it.
+    expiries: BTreeMap<SourceName, Timestamp>,
+    /// Whether the last pass could write its record.
+    ledger_writable: Option<bool>,
+    /// Whether the last read of the configuration was put in force.
+    config_ok: Option<bool>,
 }
 
 /// What the last pass saw.
@@ -69,6 +85,8 @@ struct Seen {
     drift: BTreeMap<EntitlementId, usize>,
     next_boundary: Option<Timestamp>,
     open_intents: usize,
+    /// Changes that AWS keeps waiting, not a guard: grants, revokes.
+    overdue: [usize; 2],
 }
 
 struct Loaded {
@@ -175,6 +193,10 @@ impl Metrics {
             drift: BTreeMap::new(),
             next_boundary: survey.next_boundary,
             open_intents: pass.open_intents,
+            overdue: [
+                overdue(survey, ProblemKind::GrantOverdue, ChangeKind::Grant),
+                overdue(survey, ProblemKind::RevokeOverdue, ChangeKind::Revoke),
+            ],
         };
         for problem in &survey.problems {
             if problem.holds_at(survey.at) {
@@ -189,6 +211,7 @@ impl Metrics {
         let mut state = self.state();
         state.last_attempt = Some(now);
         state.last_success = Some(now);
+        state.ledger_writable = Some(true);
         state.pass = Some(seen);
     }
 
@@ -201,6 +224,9 @@ impl Metrics {
         self.passes.with_label_values(&[outcome]).inc();
         let mut state = self.state();
         state.last_attempt = Some(now);
+        if matches!(error, PassError::Ledger(_)) {
+            state.ledger_writable = Some(false);
+        }
         if let (PassError::Aws(_), Some(seen)) = (error, &mut state.pass) {
             seen.problems.insert(ProblemKind::AwsUnavailable, 1);
         }
@@ -253,6 +279,31 @@ impl Metrics {
         });
     }
 
+    /// The configuration was read, at the start or again.
+    pub fn config_loaded(&self, ok: bool) {
+        self.state().config_ok = Some(ok);
+    }
+
+    /// What the policy and the schedules show for the time up to the horizon.
+    pub fn outlook(
+        &self,
+        policy: &Policy,
+        snapshots: &Snapshots,
+        identities: &[Identity],
+        horizon: SignedDuration,
+        now: Timestamp,
+    ) {
+        // Worked out aside, so that no scrape waits for it.
+        let mut outlook = std::mem::take(&mut self.state().outlook);
+        outlook.look(policy, snapshots, identities, horizon, now);
+        self.state().outlook = outlook;
+    }
+
+    /// When the credentials of sources expire, as far as the configuration states it: no provider tells.
+    pub fn credentials(&self, expiries: BTreeMap<SourceName, Timestamp>) {
+        self.state().expiries = expiries;
+    }
+
     /// How many changes are under way at AWS.
     pub fn changes_in_flight(&self, count: usize) {
         self.state().changes_in_flight = count;
@@ -275,6 +326,30 @@ impl Metrics {
     /// # Errors
     /// Never in practice; see [`Metrics::new`].
     pub async fn encode(&self, ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<String, Error> {
+        TextEncoder::new().encode_to_string(&self.families(ledger, policy, now).await?)
+    }
+
+    /// The same in the format that the `Accept` header asks for, with its media type.
+    ///
+    /// # Errors
+    /// Never in practice; see [`Metrics::new`].
+    pub async fn negotiate(
+        &self,
+        accept: &str,
+        ledger: &Ledger,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<(&'static str, String), Error> {
+        if !openmetrics::wanted(accept) {
+            return Ok((TEXT_TYPE, self.encode(ledger, policy, now).await?));
+        }
+        let families = self.families(ledger, policy, now).await?;
+        let text = openmetrics::encode(&families).map_err(|error| Error::Msg(error.to_string()))?;
+        Ok((openmetrics::TYPE, text))
+    }
+
+    /// Everything, sorted by name.
+    async fn families(&self, ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<Vec<MetricFamily>, Error> {
         let mut page = Page::default();
         let mut access = self.access.lock().await;
         match recorded(&mut access, ledger, now).await {
@@ -296,7 +371,7 @@ impl Metrics {
         let mut families = page.gather();
         families.extend(self.registry.gather());
         families.sort_by(|a, b| a.name().cmp(b.name()));
-        TextEncoder::new().encode_to_string(&families)
+        Ok(families)
     }
 
     fn state_families(&self, page: &mut Page, policy: &Policy) -> Result<(), Error> {
@@ -329,9 +404,24 @@ impl Metrics {
             "Changes under way at AWS.",
             number(state.changes_in_flight),
         )?;
+        if let Some(writable) = state.ledger_writable {
+            page.gauge(
+                "dutybound_ledger_writable",
+                "Whether the last pass that came to a plan, or failed at the ledger, could keep its record.",
+                flag(writable),
+            )?;
+        }
+        if let Some(ok) = state.config_ok {
+            page.gauge(
+                "dutybound_config_reload_success",
+                "Whether the last read of the configuration was put in force; 0 means that an edit was refused.",
+                flag(ok),
+            )?;
+        }
         if let Some(seen) = &state.pass {
             seen.families(page, policy)?;
         }
+        state.outlook.families(page, policy)?;
         if let Some(loaded) = &state.policy {
             page.gauge(
                 "dutybound_policy_reload_success",
@@ -350,6 +440,12 @@ impl Metrics {
                 [([loaded.revision.as_str()], 1.0)],
             )?;
         }
+        page.gauges(
+            "dutybound_credential_expiry_timestamp_seconds",
+            "When the credential of the source expires, as the configuration states it; absent where it does not.",
+            &["source"],
+            state.expiries.iter().map(|(name, at)| ([name.0.as_str()], unix(*at))),
+        )?;
         sources::families(page, &state.sources)
     }
 }
@@ -384,6 +480,16 @@ impl Seen {
             "Changes of which the outcome is not known, as of the last pass.",
             number(self.open_intents),
         )?;
+        page.gauges(
+            "dutybound_overdue_changes",
+            "Changes that should have been in force a while ago and that no guard holds, as of the last pass, by kind.",
+            &["kind"],
+            [ChangeKind::Grant, ChangeKind::Revoke]
+                .map(kind_word)
+                .into_iter()
+                .zip(self.overdue)
+                .map(|(kind, count)| ([kind], number(count))),
+        )?;
         match self.next_boundary {
             Some(boundary) => page.gauge(
                 "dutybound_next_boundary_timestamp_seconds",
@@ -393,6 +499,22 @@ impl Seen {
             None => Ok(()),
         }
     }
+}
+
+fn overdue(survey: &Survey, problem: ProblemKind, kind: ChangeKind) -> usize {
+    let held: BTreeSet<_> = survey
+        .verdict
+        .held
+        .iter()
+        .filter(|held| held.change.kind == kind)
+        .map(|held| (Some(&held.change.entitlement), held.change.person.as_ref()))
+        .collect();
+    let late = survey
+        .problems
+        .iter()
+        .filter(|p| p.kind == problem && p.holds_at(survey.at));
+    late.filter(|p| !held.contains(&(p.entitlement.as_ref(), p.person.as_ref())))
+        .count()
 }
 
 async fn recorded<'a>(
@@ -419,6 +541,47 @@ fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy
         "Access time that people held through dutybound, from the ledger: on duty by basis, or overhang (lead, linger, late).",
         &["project", "entitlement", "basis"],
         times,
+    )?;
+    let overhang = ids.iter().flat_map(|id| {
+        let times = of(id).overhang;
+        let named = Part::OVERHANG.into_iter().zip(times);
+        named.map(|(part, time)| {
+            (
+                [id.project.0.as_str(), id.name.as_str(), part.as_str()],
+                time.as_secs_f64(),
+            )
+        })
+    });
+    page.counters(
+        "dutybound_overhang_seconds_total",
+        "Access time that people held off duty: lead and linger as rules ask for, late after the last cause had ended.",
+        &["project", "entitlement", "part"],
+        overhang,
+    )?;
+    page.counters(
+        "dutybound_uncovered_seconds_total",
+        "Time that people were on duty without the access that it earns; counts five minutes behind, and not while a grant is open.",
+        &["project", "entitlement"],
+        ids.iter().map(|id| (labels(id), of(id).uncovered.as_secs_f64())),
+    )?;
+    page.counters(
+        "dutybound_session_tail_seconds_total",
+        "For how long role sessions can have lived on after revokes, at the most; counts five minutes behind, and not while a grant is open. Nothing for groups.",
+        &["project", "entitlement"],
+        ids.iter().map(|id| (labels(id), of(id).tail.as_secs_f64())),
+    )?;
+    page.gauges(
+        "dutybound_session_duration_seconds",
+        "The session duration of the entitlement's permission set; absent for groups and before the first grant.",
+        &["project", "entitlement"],
+        ids.iter()
+            .filter_map(|id| Some((labels(id), of(id).session?.as_secs_f64()))),
+    )?;
+    page.gauges(
+        "dutybound_uncovered_people",
+        "People who are on duty without the access that it earns, as of the last pass; not those whom an order keeps from it.",
+        &["project", "entitlement"],
+        ids.iter().map(|id| (labels(id), f64::from(of(id).unheld))),
     )?;
     page.gauges(
         "dutybound_active_grants",

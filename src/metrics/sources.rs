@@ -18,6 +18,8 @@ pub(super) struct SourceState {
     up: bool,
     /// The last complete read of the schedule that waits longest; `None` while one was never read.
     oldest: Option<Timestamp>,
+    /// The provider's clock minus ours by the newest complete read, in milliseconds.
+    offset: Option<(Timestamp, i64)>,
 }
 
 pub(super) fn look<'a>(
@@ -39,6 +41,8 @@ pub(super) fn look<'a>(
             source.failing += usize::from(failing);
             source.up |= !failing && read_at.is_some();
             oldest = oldest.min(read_at);
+            let offset = newest.get(key).and_then(|s| Some((s.read_at, s.clock_offset_ms?)));
+            source.offset = source.offset.max(offset);
         }
         source.oldest = oldest;
     }
@@ -75,5 +79,19 @@ pub(super) fn families(page: &mut Page, sources: &BTreeMap<SourceName, SourceSta
         "When the last complete read began of the schedule of the source that waits longest; 0 while one was never read.",
         &["source"],
         used().map(|(name, s)| (name, s.oldest.map_or(0.0, unix))),
+    )?;
+    page.gauges(
+        "dutybound_source_clock_offset_seconds",
+        "The source's clock minus this host's, by its newest complete read; absent where the source does not tell.",
+        &["source"],
+        used().filter_map(|(name, s)| Some((name, seconds(s.offset?.1)))),
     )
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a clock is not off by more than 53 bits of milliseconds"
+)]
+fn seconds(milliseconds: i64) -> f64 {
+    milliseconds as f64 / 1000.0
 }

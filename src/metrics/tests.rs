@@ -109,6 +109,7 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
             plan,
             verdict,
             problems,
+            unheld: Vec::new(),
             next_boundary: Some(t(490)),
             unresolved: 0,
         },
@@ -123,9 +124,25 @@ fn applied(change: Change, end: End, at: i64) -> Applied {
 
 /// A page with every family on it.
 async fn full_page(dir: &TempDir) -> String {
-    let (metrics, ledger) = (metrics(), ledger(dir).await);
+    let calls = ApiCalls::new().unwrap();
+    calls.record("ssoadmin", "ListInstances", crate::telemetry::CallOutcome::Ok);
+    let metrics = Metrics::new(&calls, "1.2.3", Mode::Sync).unwrap();
+    let ledger = ledger(dir).await;
     let policy = policy(vec![on_call_rule(true, None, 9)]);
-    grant(&ledger, "payments/admin", "alice@example.com", vec![shift(0, 900)], 0).await;
+    let mut assigned = change(
+        ChangeKind::Grant,
+        "payments/admin",
+        "alice@example.com",
+        vec![shift(0, 900)],
+        t(0),
+    );
+    assigned.target = ResolvedTarget::Assignment {
+        account: "111122223333".to_owned(),
+        permission_set_arn: "arn:ps".to_owned(),
+    };
+    carry_out(&ledger, &assigned, t(0)).await;
+    let sessions = BTreeMap::from([("arn:ps".to_owned(), SignedDuration::from_hours(1))]);
+    ledger.note_sessions(&sessions, t(0)).await.unwrap();
     ledger.set_holds(&held_grant(), t(-60)).await.unwrap();
     let ended = vec![applied(
         change(
@@ -142,8 +159,13 @@ async fn full_page(dir: &TempDir) -> String {
     metrics.pass_ended(&pass(Vec::new(), Vec::new(), ended), Duration::from_millis(300), t(20));
     metrics.pass_failed(&aws_error(), t(30));
     let mut stored = StoredSnapshots::default();
-    stored.accept(snapshots()[&schedule()].clone(), Timestamp::MAX);
+    let mut snapshot = snapshots()[&schedule()].clone();
+    snapshot.clock_offset_ms = Some(-1500);
+    stored.accept(snapshot, Timestamp::MAX);
     metrics.sources(&stored, &[schedule()].into(), [&schedule().source]);
+    metrics.outlook(&policy, &snapshots(), &[], SignedDuration::from_hours(1), t(0));
+    metrics.config_loaded(true);
+    metrics.credentials(BTreeMap::from([(schedule().source, t(86_400))]));
     metrics.changes_in_flight(1);
     metrics.encode(&ledger, &policy, t(40)).await.unwrap()
 }
@@ -662,4 +684,194 @@ async fn counters_stay_and_the_chain_goes_on_when_what_is_old_is_removed() {
 
 fn s(second: i64) -> Timestamp {
     t(0) + jiff::SignedDuration::from_secs(second)
+}
+
+/// Every label and the bound of its values.
+const LABELS: [(&str, &str); 13] = [
+    ("basis", "`on_call`, `window`, `membership`, `overhang`"),
+    (
+        "entitlement",
+        "the entitlements that the policy names or the ledger knows, by name",
+    ),
+    (
+        "guard",
+        "the guards: `mode`, `pause`, `protected`, `min_holders`, `clock_skew`, `stale_source`, `not_knowing`, `empty_schedule`, `limit`, `invariant`, `make_before_break`",
+    ),
+    (
+        "kind",
+        "`grant`, `revoke`; of problems the kinds that `dutybound status` shows",
+    ),
+    ("mode", "`observe`, `grant-only`, `revoke-only`, `sync`"),
+    (
+        "operation",
+        "the calls that the program knows, such as `CreateAccountAssignment`",
+    ),
+    ("outcome", "a closed list for each family"),
+    ("part", "`lead`, `linger`, `late`"),
+    ("project", "the projects that the policy names or the ledger knows"),
+    ("revision", "one at a time: the policy in force"),
+    ("service", "the configured sources, `ssoadmin`, `identitystore`"),
+    ("source", "the configured sources"),
+    ("version", "one at a time: the program's"),
+];
+
+/// The table in `dashboards/METRICS.md` is made of a page with every family on it; `DUTYBOUND_BLESS=1` writes it anew.
+#[tokio::test]
+async fn the_table_of_metrics_lists_every_family_with_its_labels() {
+    let dir = TempDir::new().unwrap();
+    let text = full_page(&dir).await;
+    let mut table = String::from(
+        "# Metrics\n\nGenerated from the program by a test; edit the help texts there. No label carries a person, a schedule, an \
+         account or a message.\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    let mut used = BTreeSet::new();
+    let mut help = "";
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ').unwrap().1;
+        }
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        if !name.starts_with("dutybound_") {
+            continue;
+        }
+        let sample = text.lines().find(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_lowercase()))
+        });
+        let sample = sample.unwrap_or_else(|| panic!("{name} has no sample"));
+        let labels = sample
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'))
+            .map_or("", |(labels, _)| labels);
+        let names: Vec<&str> = labels
+            .split(',')
+            .filter_map(|label| label.split_once('='))
+            .map(|(name, _)| name)
+            .filter(|l| *l != "le")
+            .collect();
+        used.extend(names.iter().copied());
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        table.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", names.join(", ")));
+    }
+    table.push_str("\nBeside these the process's own: `process_cpu_seconds_total`, `process_open_fds` and so on.\n\n| label | values |\n|---|---|\n");
+    let known: BTreeSet<&str> = LABELS.map(|(label, _)| label).into();
+    assert_eq!(used, known);
+    for (label, values) in LABELS {
+        table.push_str(&format!("| `{label}` | {values} |\n"));
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/METRICS.md");
+    if std::env::var_os("DUTYBOUND_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &table).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        written, table,
+        "run DUTYBOUND_BLESS=1 cargo test --lib the_table_of_metrics and read the diff"
+    );
+}
+
+#[tokio::test]
+async fn tails_and_uncovered_time_count_behind_and_never_go_back() {
+    let dir = TempDir::new().unwrap();
+    let ledger = ledger(&dir).await;
+    let policy = policy(Vec::new());
+    let alice = || person("alice@example.com");
+    let arn = "arn:aws:sso:::permissionSet/ssoins-1/ps-1";
+    let on_target = |mut change: Change| {
+        change.target = ResolvedTarget::Assignment {
+            account: "111122223333".to_owned(),
+            permission_set_arn: arn.to_owned(),
+        };
+        change
+    };
+    let grant = on_target(change(
+        ChangeKind::Grant,
+        "payments/admin",
+        alice().as_str(),
+        vec![shift(0, 600)],
+        t(0),
+    ));
+    let revoke = on_target(change(
+        ChangeKind::Revoke,
+        "payments/admin",
+        alice().as_str(),
+        Vec::new(),
+        t(600),
+    ));
+    let hour = BTreeMap::from([(arn.to_owned(), SignedDuration::from_hours(1))]);
+    ledger.note_sessions(&hour, t(0)).await.unwrap();
+    let on_duty = crate::ledger::OnDuty {
+        entitlement: id("payments/admin"),
+        person: alice(),
+        duty: span(0, 600),
+        why: "granting".to_owned(),
+    };
+    let metrics = metrics();
+    let mut before = (0.0, 0.0);
+    let mut shown = async |ledger: &Ledger, now: i64, (uncovered, tail): (f64, f64)| {
+        // Another process, that has seen nothing, says the same as the one that saw everything.
+        for metrics in [&metrics, &self::metrics()] {
+            let text = metrics.encode(ledger, &policy, t(now)).await.unwrap();
+            let of = |name: &str| {
+                samples(&text)[format!("dutybound_{name}{{entitlement=\"admin\",project=\"payments\"}}").as_str()]
+            };
+            let counted = (of("uncovered_seconds_total"), of("session_tail_seconds_total"));
+            assert_eq!(counted, (uncovered, tail), "at {now}");
+            assert!(before.0 <= counted.0 && before.1 <= counted.1);
+        }
+        before = (uncovered, tail);
+    };
+    ledger
+        .note_unheld(std::slice::from_ref(&on_duty), false, t(1))
+        .await
+        .unwrap();
+    shown(&ledger, 310, (10.0, 0.0)).await;
+    // What is asked for and not answered may be held already.
+    let intent = ledger.open_intent(&grant, "r", t(20)).await.unwrap();
+    shown(&ledger, 500, (20.0, 0.0)).await;
+    ledger
+        .complete(intent, &grant, Outcome::Succeeded, None, t(30), t(510))
+        .await
+        .unwrap();
+    ledger.note_unheld(&[], false, t(515)).await.unwrap();
+    shown(&ledger, 520, (30.0, 0.0)).await;
+    carry_out(&ledger, &revoke, t(600)).await;
+    shown(&ledger, 910, (30.0, 10.0)).await;
+    shown(&ledger, 1900, (30.0, 1000.0)).await;
+    let again = on_target(change(
+        ChangeKind::Grant,
+        "payments/admin",
+        alice().as_str(),
+        vec![shift(2000, 2600)],
+        t(2000),
+    ));
+    carry_out(&ledger, &again, t(2000)).await;
+    shown(&ledger, 2200, (30.0, 1300.0)).await;
+    shown(&ledger, 9000, (30.0, 1400.0)).await;
+    let again = on_target(change(
+        ChangeKind::Revoke,
+        "payments/admin",
+        alice().as_str(),
+        Vec::new(),
+        t(9000),
+    ));
+    carry_out(&ledger, &again, t(9000)).await;
+    shown(&ledger, 99_000, (30.0, 5000.0)).await;
+    shown(&ledger, 990_000, (30.0, 5000.0)).await;
+
+    let rows = ledger.access_in(Interval::ALWAYS).await.unwrap();
+    let record = crate::accounting::Record {
+        rows: &rows,
+        unheld: &ledger.unheld_in(Interval::ALWAYS).await.unwrap(),
+        sessions: &ledger.sessions().await.unwrap(),
+    };
+    let total = crate::accounting::measure(record, Interval::ALWAYS, t(990_000)).total();
+    assert_eq!(
+        (total.uncovered().as_secs(), total.tail.as_secs()),
+        (30, 5000),
+        "the report says the same"
+    );
 }

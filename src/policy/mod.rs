@@ -39,6 +39,8 @@ pub use window::CronWindow;
 pub struct Policy {
     /// SHA-256 over the files' names and contents, in hex: which policy was in force.
     pub revision: String,
+    /// The Git commit whose files these are, where somebody asked: [`crate::checkout::commit_of`].
+    pub commit: Option<String>,
     /// By name.
     pub projects: BTreeMap<ProjectName, Project>,
     /// The statements of the operator, then those of the projects, in the order of their files.
@@ -196,13 +198,26 @@ pub fn parse(
     files: Vec<(String, Vec<u8>)>,
     context: &PolicyContext,
 ) -> Result<(Policy, Vec<Diagnostic>), Report> {
+    understand(dir, in_memory(dir, files), context)
+}
+
+/// The [`Policy::revision`] of files that are in memory.
+///
+/// # Errors
+/// None, because every file has its content; the type is that of files on disk.
+pub fn revision_of(dir: &Path, files: Vec<(String, Vec<u8>)>) -> Result<String, Report> {
+    directory::revision(&in_memory(dir, files))
+}
+
+fn in_memory(dir: &Path, mut files: Vec<(String, Vec<u8>)>) -> Vec<directory::RawFile> {
+    files.sort();
     let raw = |(name, content): (String, Vec<u8>)| directory::RawFile {
         path: dir.join(&name),
         kind: directory::Kind::of(Path::new(&name)).unwrap_or(directory::Kind::Project),
         name,
         content: Ok(content),
     };
-    understand(dir, files.into_iter().map(raw).collect(), context)
+    files.into_iter().map(raw).collect()
 }
 
 fn understand(
@@ -297,6 +312,7 @@ fn assemble(
         projects.insert(draft.name, project);
     }
     let mut policy = Policy {
+        commit: None,
         revision,
         projects,
         invariants: Vec::new(),

@@ -177,6 +177,7 @@ pub(super) fn config(api: SourceApi, base_url: Url) -> SourceConfig {
         base_url,
         requests_per_minute: 600,
         timeout: Duration::from_secs(10),
+        expires: None,
     }
 }
 

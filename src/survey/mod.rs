@@ -11,7 +11,7 @@ use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
 use crate::invariant::Past;
-use crate::ledger::{Bar, LastTry, StoredSnapshots};
+use crate::ledger::{Bar, LastTry, OnDuty, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
 use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Inputs, Key, Owned, Plan};
@@ -22,6 +22,7 @@ use crate::unfinished::{self, Unsettled};
 mod ground;
 mod lookups;
 mod problems;
+mod unheld;
 
 pub(crate) use ground::past;
 use ground::{ground, standing_problems};
@@ -72,6 +73,8 @@ pub struct Survey {
     pub verdict: Verdict,
     /// Everything that people should look at, sorted.
     pub problems: Vec<Problem>,
+    /// Who is on duty without the access that it earns.
+    pub unheld: Vec<OnDuty>,
     /// Targets that could not be read or resolved; with nothing else, the survey is complete.
     pub unresolved: usize,
     /// The next instant at which something begins or ends by the newest snapshots, by what was foreseen, or by the record.
@@ -256,6 +259,7 @@ pub async fn survey(
         .chain(before.next_boundary(at))
         .chain(ground.next_change(waiting, at))
         .min();
+    let unheld = unheld::unheld(&desired, record, &plan, &verdict, &problems, at);
     Ok(Survey {
         at,
         instance,
@@ -264,6 +268,7 @@ pub async fn survey(
         plan,
         verdict,
         problems,
+        unheld,
         unresolved,
         next_boundary,
     })

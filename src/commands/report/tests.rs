@@ -1,5 +1,8 @@
 use super::*;
 use crate::accounting::fixtures::{cause, id, on_call, on_call_rule, person, policy, row, snapshots, span, t};
+use crate::accounting::{Sessions, Unheld};
+use crate::model::ResolvedTarget;
+use crate::text::hours;
 
 fn rows() -> Vec<AccessRow> {
     let shift = cause(on_call(), span(0, 3600), span(600, 3000), 0, Some(4200));
@@ -7,7 +10,18 @@ fn rows() -> Vec<AccessRow> {
     let mut carol = row(0, Some(1800), vec![shift]);
     carol.person = person("carol@example.com");
     carol.entitlement = id("search/readers");
-    vec![alice, carol]
+    vec![assigned(alice), carol]
+}
+
+const ADMIN: &str = "arn:aws:sso:::permissionSet/ssoins-1/ps-admin";
+
+/// As of an account assignment, of which the session duration is known.
+fn assigned(mut row: AccessRow) -> AccessRow {
+    row.target = ResolvedTarget::Assignment {
+        account: "111122223333".to_owned(),
+        permission_set_arn: ADMIN.to_owned(),
+    };
+    row
 }
 
 fn written(rows: &[AccessRow], with_policy: bool, period: Interval, group_by: GroupBy, format: Format) -> String {
@@ -23,9 +37,26 @@ fn written(rows: &[AccessRow], with_policy: bool, period: Interval, group_by: Gr
         now: t(7200),
         group_by,
         format,
+        zone: TimeZone::UTC,
+    };
+    let mut sessions = Sessions::default();
+    sessions.add(ADMIN, t(0), SignedDuration::from_hours(1));
+    let unheld = [Unheld {
+        id: 1,
+        entitlement: id("search/readers"),
+        person: person("carol@example.com"),
+        duty: span(1800, 3000),
+        why: "held_by_pause".to_owned(),
+        ended_at: None,
+        held: Vec::new(),
+    }];
+    let record = Record {
+        rows,
+        unheld: if rows.is_empty() { &[] } else { &unheld },
+        sessions: &sessions,
     };
     let mut out = Vec::new();
-    report(rows, &[], baseline, &request, &mut out).unwrap();
+    report(record, &[], baseline, &request, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -35,18 +66,19 @@ fn the_table_shows_hours_and_a_total_within_100_columns() {
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
     let line = |name: &str| words.iter().find(|w| w.first() == Some(&name)).unwrap()[1..].to_vec();
+    // Alice's session may live for 3000 s more, up to now; of Carol's group nothing is known.
     // Alice and Bob (until 50 s) could hold payments/admin for the two hours up to now.
     assert_eq!(
         line("payments/admin"),
-        ["1.17", "0.67", "0.00", "0.00", "0.50", "2.01", "57.9", "%"]
+        ["1.17", "0.67", "0.50", "0.00", "0.83", "2.01", "57.9", "%"]
     );
     assert_eq!(
         line("search/readers"),
-        ["0.50", "0.33", "0.00", "0.00", "0.17", "0.00", "-"]
+        ["0.50", "0.33", "0.17", "0.33", "0.00", "0.00", "-"]
     );
     assert_eq!(
         line("total"),
-        ["1.67", "1.00", "0.00", "0.00", "0.67", "2.01", "82.8", "%"]
+        ["1.67", "1.00", "0.67", "0.33", "0.83", "2.01", "82.8", "%"]
     );
     assert!(
         words[0].ends_with(&["from", "2027-01-15T08:00:00Z", "to", "2027-01-15T10:00:00Z"]),
@@ -71,7 +103,8 @@ fn json_and_csv_carry_whole_seconds() {
     assert_eq!(alice["held_seconds"], 4200);
     assert_eq!(alice["on_call_seconds"], 2400);
     assert_eq!(alice["overhang_seconds"], 1800);
-    assert_eq!(alice["lead_linger_seconds"], 1200);
+    assert_eq!(alice["lead_seconds"], 600);
+    assert_eq!(alice["linger_seconds"], 600);
     assert_eq!(alice["late_seconds"], 600);
     assert_eq!(alice["standing_seconds"], 7200);
     assert_eq!(json["total"]["held_seconds"], 6000);
@@ -82,11 +115,60 @@ fn json_and_csv_carry_whole_seconds() {
     assert_eq!(
         lines,
         [
-            "project,held_seconds,on_call_seconds,window_seconds,membership_seconds,overhang_seconds,lead_linger_seconds,late_seconds,standing_seconds",
-            "payments,4200,2400,0,0,1800,1200,600,7250",
-            "search,1800,1200,0,0,600,600,0,0",
+            "project,held_seconds,on_call_seconds,window_seconds,membership_seconds,overhang_seconds,lead_seconds,linger_seconds,late_seconds,duty_seconds,uncovered_seconds,revokes,tail_seconds,revokes_without_tail,standing_seconds",
+            "payments,4200,2400,0,0,1800,600,600,600,2400,0,1,3000,0,7250",
+            "search,1800,1200,0,0,600,600,0,0,2400,1200,1,0,1,0",
         ]
     );
+}
+
+#[test]
+fn what_is_revoked_and_until_when_it_is_effective_are_apart() {
+    let json = written(&rows(), true, span(0, 36_000), GroupBy::Cause, Format::Json);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let ends = json["endings"].as_array().unwrap();
+    assert_eq!(ends[0]["person"], "carol@example.com");
+    assert!(ends[0]["effective_until"].is_null(), "of a group it is not known");
+    assert_eq!(ends[1]["revoked_at"], "2027-01-15T09:10:00Z");
+    assert_eq!(ends[1]["effective_until"], "2027-01-15T10:10:00Z");
+    let on_call = &json["rows"][0];
+    assert_eq!(
+        (&on_call["name"], &on_call["held_seconds"]),
+        (&"on_call".into(), &6000.into())
+    );
+    assert!(on_call["tail_seconds"].is_null() && on_call["standing_seconds"].is_null());
+    assert_eq!(json["total"]["uncovered_why_seconds"]["held_by_pause"], 1200);
+    assert_eq!(json["total"]["duty_seconds"], 4800);
+}
+
+#[test]
+fn a_session_longer_than_the_time_between_two_shifts_is_a_warning() {
+    let mut again = rows().remove(0);
+    (again.granted_at, again.revoked_at, again.id) = (t(5000), None, 9);
+    let both = [rows().remove(0), again];
+    let text = written(&both, true, span(0, 36_000), GroupBy::Project, Format::Text);
+    assert!(
+        text.contains("WARNING  payments/admin: a role session may outlast"),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let page = written(&both, true, span(0, 36_000), GroupBy::Project, Format::Html);
+    assert!(page.contains("A session may outlast the gap between shifts."), "{page}");
+}
+
+#[test]
+fn the_page_needs_nothing_else_and_takes_names_for_text() {
+    let mut rows = rows();
+    rows[1].entitlement.project.0 = "<script>alert(1)</script>\"'&\u{202e}".to_owned();
+    let page = written(&rows, true, span(0, 36_000), GroupBy::Project, Format::Html);
+    assert!(page.contains("<p class=\"share\">82.8 %</p>"), "{page}");
+    assert!(!page.contains("<script") && !page.contains('\u{202e}'), "{page}");
+    for outside in ["http:", "https:", "src=", "href=", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside} in {page}");
+    }
+    assert!(page.contains("default-src 'none'"));
+    let empty = written(&[], false, span(0, 10), GroupBy::Project, Format::Html);
+    assert!(empty.contains("<p class=\"share\">-</p>"), "{empty}");
 }
 
 #[test]

@@ -153,6 +153,44 @@ fn many_sets(broken: bool) -> Server {
 }
 
 #[tokio::test]
+async fn session_durations_come_with_the_name_and_cost_no_call() {
+    let server = Server::start(|operation, body, _| {
+        (operation == "DescribePermissionSet").then(|| {
+            let arn = body["PermissionSetArn"].as_str().unwrap();
+            // As AWS writes them, and what it does not allow.
+            let duration = match arn.rsplit('-').next().unwrap() {
+                "1" => "PT4H",
+                "2" => "PT13H",
+                "3" => "PT0S",
+                "4" => "-PT1H",
+                "5" => "soon",
+                _ => "PT90M",
+            };
+            Reply::Ok(json!({"PermissionSet": {"Name": "Set", "PermissionSetArn": arn, "SessionDuration": duration}}))
+        })
+    });
+    let rig = Rig::new(&server);
+    let reader = rig.client.reader();
+    assert!(reader.sessions().is_empty());
+    for n in 1..=6 {
+        let arn = format!("arn:aws:sso:::permissionSet/ssoins-1/ps-{n}");
+        let target = Target::Assignment {
+            account: "111122223333".to_owned(),
+            permission_set: PermissionSetRef::Arn(arn),
+        };
+        reader.resolve_target(&target).await.unwrap();
+    }
+    let known: Vec<(String, i64)> = reader
+        .sessions()
+        .into_iter()
+        .map(|(arn, time)| (arn, time.as_secs()))
+        .collect();
+    let ps = |n| format!("arn:aws:sso:::permissionSet/ssoins-1/ps-{n}");
+    assert_eq!(known, [(ps(1), 4 * 3600), (ps(6), 90 * 60)]);
+    assert_eq!(server.count("DescribePermissionSet"), 6);
+}
+
+#[tokio::test]
 async fn permission_sets_are_listed_once_and_then_remembered() {
     let server = many_sets(false);
     let rig = Rig::new(&server);

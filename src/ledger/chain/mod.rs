@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
-use super::{Ledger, LedgerError, instant};
+use super::{Ledger, LedgerError, instant, read_json};
 
 mod check;
 pub(super) mod pages;
@@ -45,6 +45,18 @@ pub struct Head {
     pub hash: String,
     /// Which ledger; null before its writer first opened it.
     pub ledger: Option<String>,
+}
+
+/// What passes follow.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PolicyInForce {
+    /// The policy's content hash.
+    pub revision: String,
+    /// What may be written.
+    pub mode: String,
+    /// The Git commit whose files it is, where the policy directory was a checkout of exactly that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 /// An event as stored.
@@ -351,21 +363,35 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn policy_in_force(&self, revision: &str, mode: &str, now: Timestamp) -> Result<(), LedgerError> {
-        let news = json!({ "revision": revision, "mode": mode }).to_string();
+    pub async fn policy_in_force(&self, policy: &PolicyInForce, now: Timestamp) -> Result<(), LedgerError> {
+        let news = json!(policy);
         let last = "SELECT body FROM event WHERE kind = 'policy_in_force' AND tbl = '' AND row IS NULL ORDER BY seq DESC LIMIT 1";
         let known: Option<String> = sqlx::query_scalar(last).fetch_optional(&self.pool).await?;
-        if known.as_ref() == Some(&news) {
+        if known.as_ref() == Some(&news.to_string()) {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        note(
-            &mut tx,
-            "policy_in_force",
-            &json!({ "revision": revision, "mode": mode }),
-        )
-        .await?;
+        note(&mut tx, "policy_in_force", &news).await?;
         self.commit(tx, now).await
+    }
+
+    /// Which policy passes followed at `at`, and since when. `None` where the record does not reach back so far.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn policy_at(&self, at: Timestamp) -> Result<Option<(Timestamp, PolicyInForce)>, LedgerError> {
+        if !self.has_chain().await? {
+            return Ok(None);
+        }
+        let row = sqlx::query(
+            "SELECT at, body FROM event WHERE kind = 'policy_in_force' AND at <= ? ORDER BY seq DESC LIMIT 1",
+        )
+        .bind(at.as_millisecond())
+        .fetch_optional(&self.pool)
+        .await?;
+        let what = || "the policy in force".to_owned();
+        row.map(|row| Ok((instant(row.try_get(0)?, what)?, read_json(row.try_get(1)?, what)?)))
+            .transpose()
     }
 
     /// The end of the chain; `None` where the ledger has none yet. This is what is published.

@@ -1,0 +1,209 @@
+"""Referee: promtool evaluates the recording rules and alerts. In a sound world no alert fires; with one thing broken that
+alert fires and no other, and with the thing almost broken none does. The runbook has a section for each alert, and every
+metric that the rules use is one that the program has."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARDS = ROOT / "dashboards"
+RULES = [DASHBOARDS / "prometheus" / name for name in ("alerts.rules.yml", "recording.rules.yml")]
+
+ENTITLEMENT = 'entitlement="prod-admin",project="payments"'
+MINUTES = 120
+AT = "110m"
+
+# Seconds of a scrape each minute: promtool's clock starts at 0, so an instant is a number of seconds.
+NOW = "0+60x%d" % MINUTES
+SOUND = {
+    'dutybound_source_last_success_timestamp_seconds{source="pagerduty"}': NOW,
+    "dutybound_last_success_timestamp_seconds": NOW,
+    'dutybound_overdue_changes{kind="grant"}': "0x%d" % MINUTES,
+    'dutybound_overdue_changes{kind="revoke"}': "0x%d" % MINUTES,
+    'dutybound_oldest_hold_timestamp_seconds{guard="mode"}': "0x%d" % MINUTES,
+    f"dutybound_drift_holders{{{ENTITLEMENT}}}": "0x%d" % MINUTES,
+    f"dutybound_uncovered_people{{{ENTITLEMENT}}}": "0x%d" % MINUTES,
+    'dutybound_mode{mode="sync"}': "1x%d" % MINUTES,
+    'dutybound_mode{mode="observe"}': "0x%d" % MINUTES,
+    "dutybound_upcoming_gaps": "0x%d" % MINUTES,
+    'dutybound_upcoming_problems{kind="not_a_member"}': "0x%d" % MINUTES,
+    'dutybound_upcoming_problems{kind="schedule_notice"}': "3x%d" % MINUTES,
+    'dutybound_problems{kind="clock_skew"}': "0x%d" % MINUTES,
+    'dutybound_problems{kind="schedule_notice"}': "3x%d" % MINUTES,
+    "dutybound_policy_reload_success": "1x%d" % MINUTES,
+    "dutybound_config_reload_success": "1x%d" % MINUTES,
+    "dutybound_ledger_writable": "1x%d" % MINUTES,
+    "dutybound_ledger_up": "1x%d" % MINUTES,
+    'dutybound_api_calls_total{operation="GET /oncalls",outcome="ok",service="pagerduty"}': "0+5x%d" % MINUTES,
+    'dutybound_api_calls_total{operation="GET /oncalls",outcome="denied",service="pagerduty"}': "2x%d" % MINUTES,
+    'dutybound_api_calls_total{operation="ListInstances",outcome="denied",service="ssoadmin"}': "0x%d" % MINUTES,
+    'dutybound_credential_expiry_timestamp_seconds{source="pagerduty"}': "99999999x%d" % MINUTES,
+}
+
+PD_DENIED = 'dutybound_api_calls_total{operation="GET /oncalls",outcome="denied",service="pagerduty"}'
+AWS_DENIED = 'dutybound_api_calls_total{operation="ListInstances",outcome="denied",service="ssoadmin"}'
+READ = 'dutybound_source_last_success_timestamp_seconds{source="pagerduty"}'
+PASS = "dutybound_last_success_timestamp_seconds"
+UNCOVERED = f"dutybound_uncovered_people{{{ENTITLEMENT}}}"
+LATE = 'dutybound_overdue_changes{kind="grant"}'
+
+
+def hold(guard):
+    return f'dutybound_oldest_hold_timestamp_seconds{{guard="{guard}"}}'
+
+
+def until(minute, after="_"):
+    """An instant that follows the clock up to a minute and then stands."""
+    return f"0+60x{minute} {minute * 60}x{MINUTES - minute}" if after == "_" else f"0+60x{minute} {after}"
+
+
+def always(value):
+    return f"{value}x{MINUTES}"
+
+
+def lately(value, minutes):
+    """Zero, and `value` for the last minutes before the look."""
+    begin = int(AT[:-1]) - minutes
+    return f"0x{begin} {value}x{MINUTES - begin}"
+
+
+# What is broken: the alert, and the series that differ from the sound world. Each with the same, not quite broken.
+CASES = {
+    "DutyboundSourceStale": [{READ: until(80)}, {READ: always(0)}],
+    "DutyboundHandOffLate": [{LATE: lately(1, 5)}, {LATE: lately(2, 30), UNCOVERED: lately(2, 30)}],
+    "DutyboundRevokeOverdue": [{'dutybound_overdue_changes{kind="revoke"}': lately(1, 10)}],
+    "DutyboundHeldChangesAgeing": [{hold("limit"): always(600)}, {hold("pause"): always(600)}],
+    "DutyboundDrift": [{f"dutybound_drift_holders{{{ENTITLEMENT}}}": lately(1, 90)}],
+    "DutyboundUncoveredDuty": [{UNCOVERED: lately(1, 20)}],
+    "DutyboundGapAhead": [
+        {"dutybound_upcoming_gaps": lately(1, 60)},
+        {'dutybound_upcoming_problems{kind="not_a_member"}': lately(1, 60)},
+    ],
+    "DutyboundConfigRefused": [
+        {"dutybound_policy_reload_success": f"1x90 0x{MINUTES - 90}"},
+        {"dutybound_config_reload_success": f"1x90 0x{MINUTES - 90}"},
+    ],
+    "DutyboundLedgerNotWritable": [
+        {"dutybound_ledger_writable": f"1x90 0x{MINUTES - 90}", PASS: until(90)},
+        {"dutybound_ledger_up": f"1x90 0x{MINUTES - 90}"},
+    ],
+    "DutyboundClockSkew": [{'dutybound_problems{kind="clock_skew"}': lately(1, 10), hold("clock_skew"): always(600)}],
+    "DutyboundCredentialRefused": [
+        {PD_DENIED: f"0x80 0+1x{MINUTES - 80}", READ: until(80)},
+        {AWS_DENIED: f"0x80 0+1x{MINUTES - 80}", PASS: until(80)},
+    ],
+    "DutyboundCredentialExpires": [
+        {'dutybound_credential_expiry_timestamp_seconds{source="pagerduty"}': always(86400)}
+    ],
+    "DutyboundNothingReconciled": [{PASS: until(80)}, {PASS: None}, {PASS: always(0)}],
+}
+ALMOST = [
+    {READ: until(100)},
+    {LATE: f"0x80 1x5 0x{MINUTES - 85}"},
+    {LATE: f"0x{MINUTES - 10} 1x0 0x10"},
+    {'dutybound_overdue_changes{kind="revoke"}': lately(1, 3)},
+    {hold("limit"): always(4000)},
+    {hold("mode"): always(60), hold("protected"): always(60), hold("min_holders"): always(60)},
+    {f"dutybound_drift_holders{{{ENTITLEMENT}}}": lately(1, 40)},
+    {UNCOVERED: lately(1, 8)},
+    {UNCOVERED: lately(1, 60), 'dutybound_mode{mode="observe"}': always(1), 'dutybound_mode{mode="sync"}': always(0)},
+    {"dutybound_upcoming_gaps": lately(1, 20)},
+    {'dutybound_upcoming_problems{kind="schedule_notice"}': always(9)},
+    {"dutybound_policy_reload_success": f"1x107 0x{MINUTES - 107}"},
+    {"dutybound_ledger_writable": f"1x109 0x{MINUTES - 109}"},
+    {'dutybound_problems{kind="clock_skew"}': lately(1, 1)},
+    {PD_DENIED: f"0x20 5x{MINUTES - 20}"},
+    {'dutybound_credential_expiry_timestamp_seconds{source="pagerduty"}': always(15 * 86400 + 7200)},
+    {PASS: until(100)},
+]
+
+
+def need(condition, message):
+    if not condition:
+        sys.exit(message)
+
+
+def world(name, changes):
+    series = {**SOUND, **changes}
+    found = [{"series": s, "values": v} for s, v in series.items() if v is not None]
+    return {"name": name, "interval": "1m", "input_series": found}
+
+
+def firing(name, changes, expected):
+    """promtool wants labels and annotations of what fires word for word, so only names are asked for."""
+    names = sorted(CASES)
+    tests = [{"expr": f'count(ALERTS{{alertstate="firing",alertname="{alert}"}}) > bool 0', "eval_time": AT,
+              "exp_samples": [{"labels": "{}", "value": 1}] if alert == expected else []} for alert in names]
+    return {**world(name, changes), "promql_expr_test": tests}
+
+
+def shares():
+    """Ten of eighty people hold access all the time, a fifth of it off duty, and a ninth of duty is uncovered."""
+    hours = 24 * 7 * 4
+    labels = 'entitlement="prod-admin",project="payments"'
+
+    def counted(people):
+        return f"0+{people * 3600}x{hours + 1}"
+
+    def holds(expr, value):
+        return {"expr": expr, "eval_time": f"{hours}h", "exp_samples": [{"labels": expr_labels(expr), "value": value}]}
+
+    def expr_labels(expr):
+        return expr + '{project="payments"}' if expr.startswith("project:") else expr
+
+    return {
+        "interval": "1h",
+        "input_series": [
+            {"series": f'dutybound_access_seconds_total{{basis="on_call",{labels}}}', "values": counted(8)},
+            {"series": f'dutybound_access_seconds_total{{basis="overhang",{labels}}}', "values": counted(2)},
+            {"series": f"dutybound_uncovered_seconds_total{{{labels}}}", "values": counted(1)},
+            {"series": f"dutybound_standing_people{{{labels}}}", "values": f"80x{hours + 1}"},
+        ],
+        "promql_expr_test": [
+            holds("dutybound:access_share:ratio_rate4w", 0.125),
+            holds("project:dutybound_access_share:ratio_rate4w", 0.125),
+            holds("project:dutybound_access_held:rate4w", 10),
+            holds("dutybound:coverage:ratio_rate4w", 8 / 9),
+        ],
+    }
+
+
+def main():
+    text = "\n".join(path.read_text() for path in RULES)
+    alerts = re.findall(r"alert: (\w+)", text)
+    need(sorted(alerts) == sorted(CASES), f"alerts and cases differ: {set(alerts) ^ set(CASES)}")
+    runbook = (DASHBOARDS / "RUNBOOK.md").read_text()
+    for block in re.split(r"\n +- alert: ", RULES[0].read_text())[1:]:
+        alert = block.split()[0]
+        for key in ("summary", "description", "runbook", "severity"):
+            need(re.search(rf"\b{key}:", block), f"{alert} has no {key}")
+        need(f'"dashboards/RUNBOOK.md#{alert.lower()}"' in block, f"{alert} names no section of the runbook")
+        need(f"\n## {alert}\n" in runbook, f"the runbook has no section {alert}")
+    metrics = set(re.findall(r"^\| `(dutybound_\w+)` ", (DASHBOARDS / "METRICS.md").read_text(), re.M))
+    used = {name for name in re.findall(r"\bdutybound_\w+", re.sub(r"\w*:dutybound_\w+:\w+", "", text)) if not name.endswith("_")}
+    need(used <= metrics, f"the program has no {sorted(used - metrics)}")
+
+    groups = [firing("sound", {}, None)]
+    for alert, broken in CASES.items():
+        groups += [firing(f"{alert} {n}", changes, alert) for n, changes in enumerate(broken)]
+    groups += [firing(f"almost {n}", changes, None) for n, changes in enumerate(ALMOST)]
+    with tempfile.TemporaryDirectory() as directory:
+        # JSON is YAML, too.
+        path, weeks, seldom = (Path(directory) / name for name in ("test.json", "weeks.json", "recording.yml"))
+        path.write_text(json.dumps({"rule_files": [str(RULES[0])], "tests": groups}))
+        # Four weeks at one evaluation a minute would take promtool minutes and say the same.
+        seldom.write_text(re.sub(r"interval: \w+", "interval: 12h", RULES[1].read_text()))
+        weeks.write_text(
+            json.dumps({"rule_files": [str(seldom)], "evaluation_interval": "1h", "tests": [shares()]})
+        )
+        for command in (["check", "rules", "--lint=all", *map(str, RULES)], ["test", "rules", str(path), str(weeks)]):
+            judged = subprocess.run(["promtool", *command], capture_output=True, text=True)
+            need(judged.returncode == 0, f"promtool {command[0]} rules:\n{judged.stdout}{judged.stderr}")
+    print(f"{len(alerts)} alerts fire alone when their thing breaks, in {len(groups)} worlds, and shares are as counted")
+
+
+main()
