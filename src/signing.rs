@@ -23,7 +23,8 @@ pub struct Signed {
     pub signature: String,
 }
 
-/// Signs a body. Made anew for each try, because receivers refuse an old one.
+/// Signs a body. Made anew for each try, because receivers refuse an old one. `None` never in practice: HMAC takes keys of
+/// any length.
 #[must_use]
 pub fn sign(key: &SecretString, now: Timestamp, body: &[u8]) -> Option<Signed> {
     let timestamp = now.as_second().to_string();

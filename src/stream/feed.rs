@@ -69,7 +69,7 @@ impl Feed {
                 .map_or(0, |b| event.seq.saturating_sub(b.seq).saturating_sub(1));
             if let Some(before) = before.take_if(|_| 0 < lost) {
                 let why = if removed {
-                    "were removed by retention before they were sent"
+                    "were removed before they were sent, by retention unless `dutybound audit verify` says otherwise"
                 } else {
                     "are missing in the ledger; `dutybound audit verify` tells more"
                 };

@@ -70,7 +70,8 @@ impl Figures {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin(&self, sink: &str, confirmed: i64) {
+    /// A sink begins with what it confirmed before.
+    pub(crate) fn begin(&self, sink: &str, confirmed: i64) {
         for counter in [&self.sent, &self.failures, &self.lost] {
             counter.with_label_values(&[sink]).inc_by(0);
         }
@@ -81,7 +82,7 @@ impl Figures {
     }
 
     /// The chain ends with this event, recorded then.
-    pub(super) fn head(&self, seq: i64, at: Timestamp) {
+    pub(crate) fn head(&self, seq: i64, at: Timestamp) {
         let mut state = self.state();
         state.head = Some(seq);
         for standing in state.sinks.values_mut().filter(|standing| standing.confirmed < seq) {
