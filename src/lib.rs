@@ -19,6 +19,7 @@
 //!                              apply ──► intent ─► AWS ─► outcome (ledger)
 //!
 //!  ledger ─► accounting (pure) ─► metrics, report
+//!  ledger's events ─► stream ─► syslog, files, collectors (beside everything else: no pass waits for it)
 //!  policy + snapshots ─► forecast, compare, review (pure) ─► `forecast`, `backtest`, `diff --base`, `review`
 //! ```
 //!
@@ -56,6 +57,7 @@ pub mod clock;
 pub mod identity_center;
 pub mod live;
 pub mod schedule;
+pub mod signing;
 pub mod telemetry;
 
 // The pure core.
@@ -76,6 +78,7 @@ pub mod ledger;
 pub mod poll;
 pub mod reconcile;
 pub mod restore;
+pub mod stream;
 pub mod survey;
 
 // What people see and run.

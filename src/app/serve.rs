@@ -16,6 +16,7 @@ use crate::ledger::Ledger;
 use crate::live::{LiveCache, SILENCE};
 use crate::metrics::Metrics;
 use crate::secret::{ProcessEnv, Secrets};
+use crate::stream::{Figures, FiguresCollector, Streams};
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
 
@@ -36,6 +37,14 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
     metrics.policy_loaded(true, &in_force.policy().revision, clock.now());
     let sources = build_sources(&config, &calls, &clock)?;
     let ledger = Ledger::open(&config.ledger, &config.owner_id, clock.now()).await?;
+    let streams = if config.sinks.is_empty() {
+        None
+    } else {
+        let figures = Arc::new(Figures::new(Arc::clone(&clock))?);
+        metrics.register(Box::new(FiguresCollector(Arc::clone(&figures))))?;
+        let every = config.audit.heads_every;
+        Some(Streams::start(&config.sinks, &config.ledger, &config.owner_id, every, &figures, &clock).await?)
+    };
     let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
     reconciler.live = LiveCache::going_on_after(SILENCE);
     let (policy_shown, policy_seen) = watch::channel(Arc::clone(in_force.policy()));
@@ -81,7 +90,11 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         paused,
         policy_shown,
     };
-    daemon.run().await?;
+    let ended = daemon.run().await;
+    if let Some(streams) = streams {
+        streams.stop().await;
+    }
+    ended?;
     Ok(exit::OK)
 }
 

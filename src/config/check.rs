@@ -48,6 +48,16 @@ pub(super) fn policy_dir(file: &ConfigFile, base: &Path) -> PathBuf {
     base.join(file.policy_dir.as_ref().map_or(POLICY_DIR, |dir| dir.value.as_str()))
 }
 
+/// Whether a URL's host is this one, so that nobody else hears what is sent there.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
 /// The projects that may stand without a parent, known even where other keys are wrong.
 pub(super) fn roots(file: &ConfigFile) -> Option<BTreeSet<ProjectName>> {
     let names = &file.roots.as_ref()?.value;
@@ -122,6 +132,7 @@ impl Checking<'_> {
         let ledger = self
             .base
             .join(file.ledger.as_ref().map_or(LEDGER, |path| path.value.as_str()));
+        let sinks = self.sinks(file, &ledger);
         let pause_file = match &file.pause_file {
             Some(path) => self.base.join(&path.value),
             None => ledger.with_file_name("pause"),
@@ -141,6 +152,7 @@ impl Checking<'_> {
             limits,
             http,
             audit,
+            sinks,
         })
     }
 
@@ -326,12 +338,7 @@ impl Checking<'_> {
             self.found.error("bad-url", text.span(), "this is not a URL", hint);
             return None;
         };
-        let loopback = match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
+        let loopback = is_loopback(&url);
         let extra = !url.username().is_empty() || url.password().is_some() || url.query().is_some();
         if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
             let hint = "a credential is sent there, so write https; http is for loopback only";

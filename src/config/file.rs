@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Mode, Provider};
+use super::{Facility, HttpBody, Mode, Provider, SinkFormat, SinkKind};
 use crate::{
     document::{AccountId, At, Entry, Until},
     invariant::file::InvariantEntry,
@@ -52,6 +52,9 @@ pub struct ConfigFile {
     pub http: Option<Entry<HttpTable>>,
     /// How the record is kept and how others can prove that it was not changed.
     pub audit: Option<Entry<AuditTable>>,
+    /// Where the ledger's events are sent as they happen.
+    #[serde(default)]
+    pub sink: Vec<Entry<SinkTable>>,
 }
 
 /// One on-call source.
@@ -211,4 +214,49 @@ pub struct HttpTable {
     pub enabled: Option<At<bool>>,
     /// Address and port, on loopback. Default: `127.0.0.1:9868`.
     pub listen: Option<At<String>>,
+}
+
+/// Where the ledger's events are sent: each at least once, in their order, without a pass ever waiting for it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SinkTable {
+    /// Names it in metrics and log, and in the file beside the ledger that says what it confirmed. Under a new name
+    /// everything is sent again.
+    #[schemars(required, regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
+    pub name: Option<At<String>>,
+    /// What kind of receiver it is.
+    #[schemars(required)]
+    pub kind: Option<At<SinkKind>>,
+    /// In which form events are sent. Default: `jsonl`, and `structured` for syslog.
+    pub format: Option<At<SinkFormat>>,
+    /// File: lines are appended to it. Other programs may rotate it at any time.
+    pub path: Option<At<String>>,
+    /// Syslog: `udp://host:port`, `tcp://host:port` or `unix:///dev/log`.
+    pub to: Option<At<String>>,
+    /// Syslog: the facility. Default: `authpriv`.
+    pub facility: Option<At<Facility>>,
+    /// HTTP: where batches are posted. `https`, except on loopback.
+    pub url: Option<At<String>>,
+    /// HTTP: one JSON object a line, or an array of them. Default: `ndjson`.
+    pub body: Option<At<HttpBody>>,
+    /// HTTP: sent as `Authorization: Bearer`.
+    pub token: Option<At<SecretValue>>,
+    /// HTTP: a further header, such as a collector's key.
+    pub header: Option<Entry<HeaderTable>>,
+    /// HTTP: signs each body with HMAC-SHA256, in the header `X-Dutybound-Signature`.
+    pub signing_key: Option<At<SecretValue>>,
+    /// HTTP: how long one request may take, 1s to 2m. Default: `10s`.
+    pub timeout: Option<At<String>>,
+}
+
+/// A header with a secret.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderTable {
+    /// Its name.
+    #[schemars(required)]
+    pub name: Option<At<String>>,
+    /// Where its value is kept.
+    #[schemars(required)]
+    pub value: Option<At<SecretValue>>,
 }

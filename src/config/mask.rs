@@ -27,6 +27,12 @@ const HARMLESS_KEYS: &[&str] = &[
     "env",
     "file",
     "credential",
+    "name",
+    "format",
+    "path",
+    "to",
+    "facility",
+    "body",
 ];
 
 /// The bytes of `text` that must not be shown.

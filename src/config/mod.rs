@@ -24,7 +24,11 @@ use crate::{
 mod check;
 pub mod file;
 mod mask;
+mod sink;
 mod source;
+
+pub(crate) use check::is_loopback;
+pub use sink::{Facility, HttpBody, HttpSink, SinkConfig, SinkFormat, SinkKind, SinkTarget, SyslogAddress};
 
 /// Everything the operator decides.
 #[derive(Debug, Clone)]
@@ -57,6 +61,8 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// How the record is kept and its heads are published.
     pub audit: Audit,
+    /// Where the ledger's events are sent.
+    pub sinks: Vec<SinkConfig>,
 }
 
 /// How the record is kept and its heads are published.

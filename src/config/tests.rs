@@ -103,6 +103,29 @@ horizon = "80d"
 protected = ["root@example.com"]
 [http]
 enabled = false
+[[sink]]
+name = "siem"
+kind = "http"
+format = "ocsf"
+url = "https://collector.example.com/v1/events/"
+body = "array"
+token = { env = "PD" }
+header = { name = "X-Api-Key", value = { env = "OG" } }
+signing_key = { env = "OG" }
+timeout = "5s"
+[[sink]]
+name = "relay"
+kind = "syslog"
+to = "tcp://[::1]:601"
+facility = "local7"
+[[sink]]
+name = "journal"
+kind = "syslog"
+to = "unix:///dev/log"
+[[sink]]
+name = "disk"
+kind = "file"
+path = "events.jsonl"
 "#;
     let (config, _) = load_text(text).unwrap_or_else(|report| panic!("{}", report.to_text(false)));
     assert_eq!(config.roots, Some([ProjectName("acme".into())].into()));
@@ -128,7 +151,124 @@ enabled = false
     assert_eq!(config.timing.horizon, SignedDuration::from_hours(80 * 24));
     assert_eq!(config.http, None);
     assert!(config.ledger.is_absolute() && config.ledger.ends_with("ledger.db"));
-    assert!(!format!("{config:?}").contains("pd-key"));
+    let [siem, relay, journal, disk] = config.sinks.as_slice() else {
+        panic!("{:?}", config.sinks);
+    };
+    let SinkTarget::Http(http) = &siem.target else {
+        panic!("{siem:?}");
+    };
+    assert_eq!((siem.name.as_str(), siem.format), ("siem", SinkFormat::Ocsf));
+    assert_eq!(http.url.as_str(), "https://collector.example.com/v1/events/");
+    assert_eq!((http.body, http.timeout.as_secs()), (HttpBody::Array, 5));
+    assert_eq!(http.token.as_ref().unwrap().expose_secret(), "pd-key");
+    assert_eq!(http.header.as_ref().unwrap().0, "x-api-key");
+    let SinkTarget::Syslog { address, facility } = &relay.target else {
+        panic!("{relay:?}");
+    };
+    assert_eq!(
+        (address, *facility),
+        (&SyslogAddress::Tcp("[::1]:601".into()), Facility::Local7)
+    );
+    assert_eq!(relay.format, SinkFormat::Structured);
+    assert!(
+        matches!(&journal.target, SinkTarget::Syslog { address: SyslogAddress::Unix(path), facility: Facility::Authpriv }
+            if path.as_os_str() == "/dev/log")
+    );
+    assert!(matches!(&disk.target, SinkTarget::File(path) if path.is_absolute() && path.ends_with("events.jsonl")));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("pd-key") && !shown.contains("og-key"), "{shown}");
+}
+
+#[test]
+fn each_bad_sink_has_its_own_message() {
+    let http = "kind = 'http'\nurl = 'https://example.com/'\n";
+    for (sink, expected) in [
+        ("kind = 'file'\npath = 'x'\nname = 'a/b'", "bad-name"),
+        (
+            "kind = 'file'\npath = 'x'",
+            "[[sink]] has no `name` | add name = \"siem\"",
+        ),
+        ("name = 'a'\nkind = 'kafka'", "`kafka` is not known here"),
+        (
+            "name = 'a'",
+            "[[sink]] has no `kind` | add kind = \"file\", \"syslog\" or \"http\"",
+        ),
+        ("name = 'a'\nkind = 'file'", "the sink has no `path`"),
+        ("name = 'a'\nkind = 'file'\npath = 'x/'", "this is not a file's path"),
+        (
+            "name = 'a'\nkind = 'file'\npath = '/var/lib/dutybound/ledger.sqlite-wal'",
+            "a file of the ledger itself",
+        ),
+        (
+            "name = 'a'\nkind = 'file'\npath = 'x'\n[[sink]]\nname = 'b'\nkind = 'file'\npath = './x'",
+            "something else is appended to this file already",
+        ),
+        ("name = 'a'\nkind = 'syslog'", "the sink has no `to`"),
+        (
+            "name = 'a'\nkind = 'syslog'\nto = 'udp://host'",
+            "not an address of a syslog receiver",
+        ),
+        (
+            "name = 'a'\nkind = 'syslog'\nto = 'tls://host:6514'",
+            "not an address of a syslog receiver",
+        ),
+        (
+            "name = 'a'\nkind = 'syslog'\nto = 'unix://dev/log'",
+            "not an address of a syslog receiver",
+        ),
+        (
+            "name = 'a'\nkind = 'syslog'\nto = 'udp://h:1'\nfacility = 'mail'",
+            "`mail` is not known here",
+        ),
+        (
+            "name = 'a'\nkind = 'file'\npath = 'x'\nformat = 'structured'",
+            "structured data belongs to syslog",
+        ),
+        (
+            "name = 'a'\nkind = 'file'\npath = 'x'\nto = 'udp://h:1'",
+            "`to` belongs to a sink of kind \"syslog\"",
+        ),
+        ("name = 'a'\nkind = 'http'", "the sink has no `url`"),
+        (
+            "name = 'a'\nkind = 'http'\nurl = 'http://example.com/'",
+            "http is for loopback only",
+        ),
+        (
+            "name = 'a'\nkind = 'http'\nurl = 'https://example.com/?key=x'",
+            "a user name, a query or a fragment",
+        ),
+        (&format!("name = 'a'\n{http}timeout = '1h'"), "1h is too long"),
+        (
+            &format!("name = 'a'\n{http}token = {{ env = 'NONE' }}"),
+            "the environment variable NONE is not set",
+        ),
+        (
+            &format!("name = 'a'\n{http}header = {{ name = 'Host', value = {{ env = 'PD' }} }}"),
+            "not the name of a header that a sink may have",
+        ),
+        (
+            &format!("name = 'a'\n{http}header = {{ name = 'x' }}"),
+            "`header` has no `value`",
+        ),
+        (
+            &format!("name = 'a'\n{http}[[sink]]\nname = 'a'\n{http}"),
+            "there is a sink `a` already | the first is in line 14",
+        ),
+    ] {
+        let lines = said(&format!("{MINIMAL}\n[[sink]]\n{sink}\n"));
+        assert_eq!(lines.len(), 1, "{expected}\n{lines:#?}");
+        assert!(lines[0].contains(expected), "{expected}\n{lines:#?}");
+    }
+    for sink in [
+        "token = \"hunter2\"",
+        "signing_key = 'hunter2'",
+        "header = { name = 'x', value = \"hunter2\" }",
+    ] {
+        let text = format!("{MINIMAL}\n[[sink]]\nname = 'a'\n{http}{sink}\n");
+        let report = load_text(&text).unwrap_err();
+        let shown = format!("{}{}{report}{report:?}", report.to_text(true), report.to_json());
+        assert!(!shown.contains("hunter2"), "{sink}\n{shown}");
+    }
 }
 
 #[test]

@@ -362,7 +362,7 @@ impl Daemon {
             (_, mode) => mode,
         };
         tracing::info!(
-            "limits, timing, identities, audit and mode are reloaded; sources, identity_center, ledger and http need a restart"
+            "limits, timing, identities, audit and mode are reloaded; sources, identity_center, ledger, http and sinks need a restart"
         );
         self.config = Config {
             mode,

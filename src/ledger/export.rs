@@ -160,6 +160,56 @@ impl Ledger {
     }
 }
 
+/// A stretch of the chain, for whoever follows it.
+pub struct Stretch {
+    /// The oldest event that is kept.
+    pub oldest: i64,
+    /// The last event.
+    pub last: i64,
+    /// The hash of the event after which the stretch begins, where that event is kept.
+    pub hash_before: Option<String>,
+    /// The events, in order.
+    pub events: Vec<ExportedEvent>,
+}
+
+impl Ledger {
+    /// The first `most` of the events that are kept after event `seq`.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn events_after(&self, seq: i64, most: usize) -> Result<Stretch, LedgerError> {
+        let mut tx = self.pool.begin().await?;
+        let row = sqlx::query("SELECT MIN(seq), MAX(seq), (SELECT hash FROM event WHERE seq = ?) FROM event")
+            .bind(seq)
+            .fetch_one(&mut *tx)
+            .await?;
+        let (oldest, last): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let hash: Option<Vec<u8>> = row.try_get(2)?;
+        let mut stretch = Stretch {
+            oldest: oldest.unwrap_or_default(),
+            last: last.unwrap_or_default(),
+            hash_before: hash.map(|hash| hex(&hash)),
+            events: Vec::new(),
+        };
+        if stretch.last <= seq {
+            return Ok(stretch);
+        }
+        let mut export = Export {
+            tx,
+            events: Events::from(seq.saturating_add(1)),
+            from: i64::MIN,
+            to: i64::MAX,
+            last: i64::MAX,
+        };
+        while stretch.events.len() < most
+            && let Some(event) = export.next().await?
+        {
+            stretch.events.push(event);
+        }
+        Ok(stretch)
+    }
+}
+
 impl Export {
     /// The next event.
     ///

@@ -26,7 +26,7 @@ mod trouble;
 pub use access::HeldSpan;
 pub use chain::{Finding, Head, PolicyInForce, PublishedHead, Verdict};
 pub use error::LedgerError;
-pub use export::{Export, ExportedCause, ExportedEvent};
+pub use export::{Export, ExportedCause, ExportedEvent, Stretch};
 pub use history::{AccessRow, Board, HeldSummary, HoldRow, Neighbours};
 pub use intents::{OpenIntent, Outcome};
 pub use measured::{OnDuty, UnheldMark};

@@ -60,7 +60,8 @@ impl Ledger {
             .fetch_one(&mut *tx)
             .await?;
         let (last, _) = end(&mut tx).await?;
-        let cut = newer.unwrap_or(last + 1) - 1;
+        // The last event stays, however old, because the chain goes on from it.
+        let cut = newer.unwrap_or(last) - 1;
         let cut_at = sqlx::query("SELECT hash FROM event WHERE seq = ?")
             .bind(cut)
             .fetch_optional(&mut *tx)

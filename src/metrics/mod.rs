@@ -162,6 +162,14 @@ impl Metrics {
         })
     }
 
+    /// Adds what another part of the daemon counts.
+    ///
+    /// # Errors
+    /// When a family has a name that is taken.
+    pub fn register(&self, collector: Box<dyn prometheus::core::Collector>) -> Result<(), Error> {
+        self.registry.register(collector)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

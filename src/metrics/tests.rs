@@ -1,10 +1,12 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::accounting::account;
 use crate::accounting::fixtures::{cause, id, on_call, on_call_rule, person, policy, schedule, snapshots, span, t};
+use crate::clock::SystemClock;
 use crate::config::Limits;
 use crate::desired::{Desired, Snapshots, Timeline};
 use crate::guard::{Conditions, Verdict, guard};
@@ -14,6 +16,7 @@ use crate::model::{Cause, Interval, PrincipalId, ResolvedTarget};
 use crate::plan::{Change, Drift, Kept, Plan};
 use crate::problem::Problem;
 use crate::schedule::{ReadError, ReadErrorKind};
+use crate::stream::{Figures, FiguresCollector};
 use crate::survey::Survey;
 
 fn metrics() -> Metrics {
@@ -127,6 +130,10 @@ async fn full_page(dir: &TempDir) -> String {
     let calls = ApiCalls::new().unwrap();
     calls.record("ssoadmin", "ListInstances", crate::telemetry::CallOutcome::Ok);
     let metrics = Metrics::new(&calls, "1.2.3", Mode::Sync).unwrap();
+    let figures = Arc::new(Figures::new(Arc::new(SystemClock)).unwrap());
+    figures.begin("siem", 0);
+    figures.head(1, t(0));
+    metrics.register(Box::new(FiguresCollector(figures))).unwrap();
     let ledger = ledger(dir).await;
     let policy = policy(vec![on_call_rule(true, None, 9)]);
     let mut assigned = change(
@@ -687,7 +694,7 @@ fn s(second: i64) -> Timestamp {
 }
 
 /// Every label and the bound of its values.
-const LABELS: [(&str, &str); 13] = [
+const LABELS: [(&str, &str); 14] = [
     ("basis", "`on_call`, `window`, `membership`, `overhang`"),
     (
         "entitlement",
@@ -711,6 +718,7 @@ const LABELS: [(&str, &str); 13] = [
     ("project", "the projects that the policy names or the ledger knows"),
     ("revision", "one at a time: the policy in force"),
     ("service", "the configured sources, `ssoadmin`, `identitystore`"),
+    ("sink", "the configured sinks"),
     ("source", "the configured sources"),
     ("version", "one at a time: the program's"),
 ];

@@ -424,20 +424,20 @@ async fn what_an_auditor_needs_is_in_the_export() {
     assert_eq!(none.expect(0).stdout, "");
 }
 
-mod ocsf {
+pub(crate) mod ocsf {
     //! Compares events with the schema's own files.
 
     use serde_json::Value;
     use std::path::PathBuf;
 
-    pub(super) struct Schema {
+    pub(crate) struct Schema {
         folder: PathBuf,
         dictionary: Value,
     }
 
     impl Schema {
         /// `None` on a plain clone, which has no such folder. CI must have it.
-        pub(super) fn load() -> Option<Self> {
+        pub(crate) fn load() -> Option<Self> {
             let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared");
             let folder = std::env::var_os("DUTYBOUND_SHARED")
                 .map_or_else(beside, PathBuf::from)
@@ -455,7 +455,7 @@ mod ocsf {
             Some(schema)
         }
 
-        pub(super) fn file(&self, name: &str) -> Value {
+        pub(crate) fn file(&self, name: &str) -> Value {
             let path = self.folder.join(name);
             let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             serde_json::from_str(&text).unwrap()
@@ -482,7 +482,7 @@ mod ocsf {
             all
         }
 
-        pub(super) fn check(&self, name: &str, value: &Value, place: &str) {
+        pub(crate) fn check(&self, name: &str, value: &Value, place: &str) {
             let layers = self.attributes(name);
             for (attribute, required) in layers.iter().flat_map(|layer| layer.as_object().unwrap()) {
                 if required["requirement"] == "required" {
@@ -530,7 +530,7 @@ mod ocsf {
             }
         }
 
-        pub(super) fn class(&self, name: &str) -> Value {
+        pub(crate) fn class(&self, name: &str) -> Value {
             self.file(&format!("events/iam/{name}.json"))
         }
     }

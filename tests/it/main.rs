@@ -25,5 +25,6 @@ mod restored;
 mod review;
 mod scenarios;
 mod seen;
+mod stream;
 mod training;
 mod tree;

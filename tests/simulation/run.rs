@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use dutybound::config::{Config, IdentityCenterConfig, Limits, Mode, Timing};
+use dutybound::config::{Audit, Config, IdentityCenterConfig, Limits, Mode, Timing};
 use dutybound::daemon::in_force::InForce;
 use dutybound::ledger::Ledger;
 use dutybound::model::{Interval, Person, SourceName};
@@ -158,6 +158,12 @@ fn config(dir: &Path, poll: SignedDuration, audit: SignedDuration) -> Config {
         },
         limits: Limits::default(),
         http: None,
+        audit: Audit {
+            retention: None,
+            heads: None,
+            heads_every: SignedDuration::from_hours(1),
+        },
+        sinks: Vec::new(),
     }
 }
 

@@ -12,7 +12,7 @@ const CATEGORY: i64 = 3;
 const ACCOUNT_CHANGE: i64 = 3001;
 const USER_ACCESS: i64 = 3005;
 /// The first version of the schema that has all attributes used here.
-const VERSION: &str = "1.5.0";
+pub const VERSION: &str = "1.5.0";
 
 const INFORMATIONAL: i64 = 1;
 const SUCCESS: i64 = 1;

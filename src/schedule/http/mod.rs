@@ -19,7 +19,7 @@ use reqwest::{
     redirect,
 };
 use secrecy::SecretString;
-use url::{Host, Url};
+use url::Url;
 
 pub(super) use self::failure::Failure;
 pub(super) use self::oauth::ClientCredentials;
@@ -30,7 +30,7 @@ use self::{
 use super::wire::DecodeError;
 use super::{BuildError, ReadErrorKind};
 use crate::clock::Clock;
-use crate::config::SourceConfig;
+use crate::config::{SourceConfig, is_loopback};
 use crate::model::SourceName;
 use crate::telemetry::{ApiCalls, CallOutcome};
 
@@ -250,14 +250,5 @@ fn outcome(status: StatusCode) -> CallOutcome {
         408 | 504 => CallOutcome::Timeout,
         429 => CallOutcome::Throttled,
         _ => CallOutcome::Error,
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
