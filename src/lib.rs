@@ -23,7 +23,7 @@
 //! ```
 //!
 //! Data moves one way. [`survey`] is the reading half of a pass and has no way to write; [`reconcile`] is one pass of
-//! everything; [`daemon`] decides when to make one; [`poll`] keeps the schedules current beside it; [`app`] puts the
+//! everything; [`daemon`] decides when to make one; [`poll`] keeps the schedules current beside it; [`notify`] tells people; [`app`] puts the
 //! parts together for each command.
 //!
 //! # Invariants
@@ -56,6 +56,7 @@ pub mod clock;
 pub mod identity_center;
 pub mod live;
 pub mod schedule;
+pub mod signing;
 pub mod telemetry;
 
 // The pure core.
@@ -72,6 +73,7 @@ pub mod unfinished;
 // The record, and what carries things out.
 pub mod apply;
 pub mod ledger;
+pub mod notify;
 pub mod poll;
 pub mod reconcile;
 pub mod restore;

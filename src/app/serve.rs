@@ -10,11 +10,12 @@ use super::{build_sources, context, load_config, log_warnings, reconciler, show_
 use crate::cli::exit;
 use crate::config;
 use crate::daemon::files::{Files, ReadConfig};
-use crate::daemon::{Daemon, in_force::InForce};
+use crate::daemon::{Daemon, in_force::InForce, refusal};
 use crate::http::{self, Health, Site};
 use crate::ledger::Ledger;
 use crate::live::{LiveCache, SILENCE};
 use crate::metrics::Metrics;
+use crate::notify::{Beat, Notifier, route::Routes, tally::Tally};
 use crate::secret::{ProcessEnv, Secrets};
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
@@ -58,11 +59,39 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         };
         tokio::spawn(http::serve(listener, site, std::future::pending()));
     }
+    let (beat, beats) = watch::channel(Beat::default());
+    if !config.notify.is_idle() {
+        let tally = Tally::new(config.notify.destinations.keys())?;
+        metrics.add(tally.collectors())?;
+        let notifier = Notifier {
+            clock: Arc::clone(&clock),
+            config: config.clone(),
+            ledger: Ledger::open_read_only(&config.ledger, &config.owner_id).await?,
+            policy: policy_shown.subscribe(),
+            beat: beats,
+            sources: sources.clone(),
+            reader: Arc::clone(&reconciler.reader),
+            started: clock.now(),
+            routes: Routes::new(config.notify.destinations.clone()),
+            tally,
+        };
+        // Apart from what the daemon watches: should it break off, access goes on.
+        tokio::spawn(async move {
+            if let Err(error) = tokio::spawn(notifier.run()).await {
+                tracing::error!(%error, "people are told nothing any more; restart the daemon");
+            }
+        });
+    }
     let policy = Arc::clone(in_force.policy());
     let pause_file = config.pause_file.clone();
     let paused = pause_file.try_exists().unwrap_or(true);
-    let files = Files::watch(in_force, path.to_owned(), pause_file, reader_of(path.to_owned()))
-        .context("cannot start the thread that watches the files")?;
+    let files = Files::watch(
+        in_force,
+        path.to_owned(),
+        pause_file,
+        reader_of(path.to_owned(), beat.clone()),
+    )
+    .context("cannot start the thread that watches the files")?;
     let daemon = Daemon {
         clock,
         config,
@@ -74,21 +103,24 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         health,
         paused,
         policy_shown,
+        beat,
     };
     daemon.run().await?;
     Ok(exit::OK)
 }
 
-fn reader_of(path: PathBuf) -> ReadConfig {
+fn reader_of(path: PathBuf, beat: watch::Sender<Beat>) -> ReadConfig {
     Box::new(move || match config::load(&path, &ProcessEnv, Secrets::Read) {
         Ok((config, warnings)) => {
             log_warnings(&warnings);
+            beat.send_modify(|beat| beat.config_refused = None);
             Some(config)
         }
         Err(report) => {
             for mistake in report.diagnostics() {
                 tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "configuration refused; the one in force stays");
             }
+            beat.send_modify(|beat| beat.config_refused = refusal("configuration", &report));
             None
         }
     })

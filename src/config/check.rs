@@ -108,6 +108,7 @@ impl Checking<'_> {
         let timing = self.timing(file.timing.as_ref());
         let limits = self.limits(file.limits.as_ref());
         let http = self.http(file.http.as_ref());
+        let notify = self.notify(file.notify.as_ref());
         let ledger = self
             .base
             .join(file.ledger.as_ref().map_or(LEDGER, |path| path.value.as_str()));
@@ -128,6 +129,7 @@ impl Checking<'_> {
             timing,
             limits,
             http,
+            notify,
         })
     }
 
@@ -352,7 +354,7 @@ impl Checking<'_> {
         number.value
     }
 
-    fn length(
+    pub(super) fn length(
         &mut self,
         text: Option<&At<String>>,
         bounds: RangeInclusive<SignedDuration>,

@@ -23,6 +23,7 @@ use crate::{
 mod check;
 pub mod file;
 mod mask;
+pub mod notify;
 mod source;
 
 /// Everything the operator decides.
@@ -52,6 +53,8 @@ pub struct Config {
     pub limits: Limits,
     /// The HTTP listener; `None` turns it off.
     pub http: Option<SocketAddr>,
+    /// Who is told what.
+    pub notify: notify::Notify,
 }
 
 /// What the daemon may write to AWS.

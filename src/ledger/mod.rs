@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sqlx::SqlitePool;
 
 mod access;
+mod ended;
 mod error;
 pub mod history;
 mod intents;
@@ -19,6 +20,7 @@ pub mod snapshots;
 pub mod tries;
 mod trouble;
 
+pub use ended::EndedChange;
 pub use error::LedgerError;
 pub use history::{AccessRow, Board, HoldRow};
 pub use intents::{OpenIntent, Outcome};

@@ -144,6 +144,16 @@ impl Metrics {
         })
     }
 
+    /// Adds what another part counts.
+    ///
+    /// # Errors
+    /// When something of the same name is there already.
+    pub fn add(&self, collectors: impl IntoIterator<Item = Box<dyn prometheus::core::Collector>>) -> Result<(), Error> {
+        collectors
+            .into_iter()
+            .try_for_each(|collector| self.registry.register(collector))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

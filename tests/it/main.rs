@@ -15,6 +15,7 @@ mod faults;
 mod forecast;
 mod harness;
 mod ledger_faults;
+mod notify;
 mod one_shot;
 mod planning;
 mod readme;

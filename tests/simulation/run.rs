@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use dutybound::config::{Config, IdentityCenterConfig, Limits, Mode, Timing};
+use dutybound::config::{Config, IdentityCenterConfig, Limits, Mode, Timing, notify::Notify};
 use dutybound::daemon::in_force::InForce;
 use dutybound::ledger::Ledger;
 use dutybound::model::{Interval, Person, SourceName};
@@ -156,6 +156,7 @@ fn config(dir: &Path, poll: SignedDuration, audit: SignedDuration) -> Config {
         },
         limits: Limits::default(),
         http: None,
+        notify: Notify::default(),
     }
 }
 

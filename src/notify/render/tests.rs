@@ -1,0 +1,1 @@
+//! Times and words, as people of different zones read them.
