@@ -23,7 +23,7 @@ const SLACK: &str = "https://slack.com/api";
 
 /// What a Slack bot is told where the file does not say: what concerns its readers, and not what they know already. Who
 /// was told until when needs no second message at the end.
-const BOT: [Kind; 6] = [
+pub(super) const BOT: [Kind; 6] = [
     Kind::Grant,
     Kind::Handoff,
     Kind::Gap,
@@ -32,7 +32,7 @@ const BOT: [Kind; 6] = [
     Kind::Review,
 ];
 /// The same for a webhook of one channel, where nobody is alone.
-const CHANNEL: [Kind; 4] = [Kind::Handoff, Kind::Gap, Kind::Held, Kind::Health];
+pub(super) const CHANNEL: [Kind; 4] = [Kind::Handoff, Kind::Gap, Kind::Held, Kind::Health];
 
 /// Who is told what.
 #[derive(Debug, Clone)]

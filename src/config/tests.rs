@@ -321,10 +321,16 @@ fn the_example_loads_and_says_what_the_defaults_are() {
     );
     let all = read(&uncommented);
     assert_eq!(
-        (all.timing, all.limits, all.http),
-        (shipped.timing, shipped.limits, shipped.http)
+        (&all.timing, &all.limits, all.http),
+        (&shipped.timing, &shipped.limits, shipped.http)
     );
-    assert_eq!((all.policy_dir, all.ledger), (shipped.policy_dir, shipped.ledger));
+    let told = |c: &Config| (c.notify.pace.clone(), c.notify.max_messages, c.notify.zone.clone());
+    assert_eq!(told(&all), told(&shipped));
+    let tells = |name: &str| all.notify.destinations[name].tells.clone();
+    assert_eq!(tells("slack"), notify::BOT.into());
+    assert_eq!(tells("payments-channel"), notify::CHANNEL.into());
+    assert_eq!((all.notify.jobs.len(), tells("automation").len()), (2, 8));
+    assert_eq!((&all.policy_dir, &all.ledger), (&shipped.policy_dir, &shipped.ledger));
     let aws = |c: &IdentityCenterConfig| {
         (
             c.requests_per_second,
@@ -353,6 +359,7 @@ fn the_example_loads_and_says_what_the_defaults_are() {
             format!("[{key}"),
             format!("[[{key}"),
             format!(".{key}]"),
+            format!(".{key}."),
         ];
         assert!(
             named.iter().any(|text| uncommented.contains(text.as_str())),

@@ -217,7 +217,9 @@ async fn a_grant_is_told_to_the_person_and_the_hand_off_to_the_channel() {
     assert_eq!(lookup.query, "email=alice%40example.com");
     assert_eq!(direct.headers["authorization"], "Bearer test-key");
     let digest = slack
-        .until_taken(&site, POST, "the digest", |got| got.body["channel"] == "#payments")
+        .until_taken(&site, POST, "the digest", |got| {
+            got.body["channel"] == "#payments" && text(got).contains("hand-off")
+        })
         .await;
     let said = text(&digest);
     for words in [
