@@ -68,11 +68,6 @@ impl Journal {
         self.last_error = Some(message);
     }
 
-    /// Why the last pass came to no plan, if it did not.
-    pub(super) fn failing(&self) -> Option<&str> {
-        self.last_error.as_deref()
-    }
-
     pub(super) fn status_line(&self, now: Timestamp) -> String {
         if let Some(error) = &self.last_error {
             return text::clean(&format!("failing: {error}")).chars().take(200).collect();

@@ -202,10 +202,7 @@ impl Daemon {
         let schedules = self.policy.schedules();
         let stored = self.reconciler.snapshots.lock().await;
         self.metrics.sources(&stored, &schedules, self.sources.keys());
-        self.beat.send_modify(|beat| {
-            beat.passes = beat.passes.wrapping_add(1);
-            beat.pass_failed = journal.failing().map(str::to_owned);
-        });
+        self.beat.send_modify(|beat| beat.passes = beat.passes.wrapping_add(1));
         let status = journal.status_line(self.clock.now());
         notify(&[
             sd_notify::NotifyState::Watchdog,
@@ -242,6 +239,12 @@ impl Daemon {
         if let Some(applier) = &self.reconciler.applier {
             self.metrics.changes_in_flight(applier.in_flight().len());
         }
+        // That AWS is out of sight is on the board.
+        let failed = match &result {
+            Err(error @ PassError::Ledger(_)) => Some(crate::chain(error)),
+            Ok(_) | Err(PassError::Aws(_)) => None,
+        };
+        self.beat.send_modify(|beat| beat.pass_failed = failed);
         match result {
             Ok(look) => {
                 self.metrics.pass_ended(&look, took, ended);
@@ -361,7 +364,7 @@ impl Daemon {
             (_, mode) => mode,
         };
         tracing::info!(
-            "limits, timing, identities and mode are reloaded; sources, identity_center, ledger and http need a restart"
+            "limits, timing, identities and mode are reloaded; sources, identity_center, ledger, http and notify need a restart"
         );
         self.config = Config {
             mode,

@@ -506,3 +506,6 @@ fn reason(basis: &Basis, granted: bool) -> String {
         Basis::Membership => member.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

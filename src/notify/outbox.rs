@@ -420,3 +420,6 @@ fn restrict(path: &Path) -> std::io::Result<()> {
         .open(path)
         .map(drop)
 }
+
+#[cfg(test)]
+mod tests;
