@@ -70,6 +70,7 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
             policy: policy_shown.subscribe(),
             beat: beats,
             sources: sources.clone(),
+            snapshots: Arc::clone(&reconciler.snapshots),
             reader: Arc::clone(&reconciler.reader),
             started: clock.now(),
             routes: Routes::new(config.notify.destinations.clone()),

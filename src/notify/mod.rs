@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::forecast::{self, Gap};
 use crate::identity_center::Read;
-use crate::ledger::{EndedChange, Ledger, LedgerError};
+use crate::ledger::{EndedChange, Ledger, LedgerError, StoredSnapshots};
 use crate::policy::Policy;
 use crate::poll::Sources;
 use crate::text::clean;
@@ -82,6 +82,8 @@ pub struct Notifier {
     pub beat: watch::Receiver<Beat>,
     /// On-call sources, for reviews.
     pub sources: Sources,
+    /// What the pollers read, for gaps ahead.
+    pub snapshots: Arc<Mutex<StoredSnapshots>>,
     /// Identity Center, for reviews.
     pub reader: Arc<dyn Read>,
     /// Where this process began: what happened before anybody wanted to be told is no news.
@@ -286,7 +288,7 @@ struct Gaps {
 }
 
 impl Gaps {
-    /// The gaps ahead, by what the ledger has of the schedules; `None` when it is not time to look or it cannot be read.
+    /// The gaps ahead; `None` when it is not time to look.
     async fn look(&mut self, notifier: &Notifier, policy: &Arc<Policy>, now: Timestamp) -> Option<Vec<Gap>> {
         // A look from before the clock was set back counts as due.
         let due = self
@@ -295,8 +297,7 @@ impl Gaps {
         if !notifier.routes.wants(message::Kind::Gap) || (!due && self.revision == policy.revision) {
             return None;
         }
-        let stored = notifier.ledger.load_snapshots().await.ok()?;
-        let snapshots = stored.newest(&policy.schedules());
+        let snapshots = notifier.snapshots.lock().await.newest(&policy.schedules());
         // A schedule that was not read yet is no gap ahead; one that cannot be read is told of as a problem.
         if snapshots.len() < policy.schedules().len() && self.next.is_none() && notifier.beat.borrow().passes < 2 {
             return None;

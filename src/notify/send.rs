@@ -359,3 +359,61 @@ fn is_loopback(url: &Url) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slacks_errors_stop_as_little_as_they_mean() {
+        assert!(matches!(refused("channel_not_found", None), Failure::Lane(why) if why.contains("/invite")));
+        assert!(matches!(refused("users_not_found", None), Failure::Message(_)));
+        assert!(matches!(refused("invalid_blocks", None), Failure::Message(_)));
+        let wait = Some(Duration::from_secs(7));
+        assert!(matches!(refused("ratelimited", wait), Failure::Destination(_, Some(w)) if w.as_secs() == 7));
+        assert!(matches!(refused("token_revoked", None), Failure::Destination(why, _) if why.contains("xoxb")));
+        let evil = format!("\u{1b}[2J{}", "x".repeat(500));
+        assert!(
+            matches!(refused(&evil, None), Failure::Destination(why, _) if why.len() < 150 && !why.contains('\u{1b}'))
+        );
+    }
+
+    #[test]
+    fn a_wait_is_seconds_or_a_date_and_never_for_ever() {
+        let now: Timestamp = "2026-10-21T07:28:00Z".parse().unwrap();
+        let wait = |text: &str| {
+            let headers: HeaderMap = [("retry-after".parse().unwrap(), text.parse().unwrap())]
+                .into_iter()
+                .collect();
+            told_to_wait(now, &headers).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait("30"), Some(30));
+        assert_eq!(wait("Wed, 21 Oct 2026 07:28:05 GMT"), Some(5));
+        assert_eq!(wait("Wed, 21 Oct 2026 07:00:00 GMT"), Some(0));
+        assert_eq!(wait("99999999"), Some(3600));
+        assert_eq!(wait("soon"), None);
+    }
+
+    #[test]
+    fn long_messages_become_blocks_that_slack_takes() {
+        let words = Words {
+            title: "<t>".to_owned(),
+            lines: (0..30)
+                .map(|n| format!("{n} {}", "é<".repeat(700)))
+                .chain(["&".repeat(9000)])
+                .collect(),
+        };
+        let body = slack(&words);
+        assert_eq!(body["text"], "&lt;t&gt;");
+        let blocks = body["blocks"].as_array().unwrap();
+        assert!((2..=50).contains(&blocks.len()));
+        for block in blocks {
+            let text = block["text"]["text"].as_str().unwrap();
+            assert!(
+                text.chars().count() <= 3000 && !text.contains('<'),
+                "{}",
+                text.chars().count()
+            );
+        }
+    }
+}

@@ -505,3 +505,79 @@ async fn a_report_and_a_review_that_were_missed_are_made_up_for_once() {
     assert_eq!(ends, ["csv", "txt", "md"], "{files:?}");
     assert!(files[2].contains("mira@example.com"), "{files:?}");
 }
+
+#[tokio::test]
+async fn a_queue_that_cannot_be_opened_delays_no_grant() {
+    let receiver = Receiver::start().await;
+    let site = site(8, &hook(&receiver)).await;
+    std::fs::create_dir(site.path("ledger.db.outbox")).unwrap();
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    daemon.until_says("the queue of messages cannot be opened").await;
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+    assert!(receiver.asked("/hook").is_empty());
+}
+
+#[tokio::test]
+async fn an_incoming_webhook_tells_its_channel_about_its_projects_and_never_shows_its_url() {
+    let slack = Receiver::start().await;
+    slack.mood("/services/T0/B0/hunter2", Mood::Broken);
+    let webhook = |name: &str, project: &str, secret: &str| {
+        format!(
+            "[notify.destination.{name}]\nkind = \"slack-webhook\"\nsecret_url = {{ file = \"{secret}\" }}\nprojects = [\"{project}\"]\n"
+        )
+    };
+    let site = site(
+        36_000,
+        &(webhook("mine", "payments", "mine") + &webhook("other", "data", "other")),
+    )
+    .await;
+    site.secret("mine", &format!("{}/services/T0/B0/hunter2\n", slack.url));
+    site.secret("other", &format!("{}/services/T0/B0/other\n", slack.url));
+    let daemon = site.ready_daemon().await;
+    daemon.until_says("messages wait; they are tried again").await;
+    slack.mood("/services/T0/B0/hunter2", Mood::Well);
+    let digest = slack
+        .until_taken(&site, "/services/T0/B0/hunter2", "the digest", |got| {
+            text(got).contains("hand-off")
+        })
+        .await;
+    assert!(text(&digest).contains("+ alice@example.com until"), "{}", digest.body);
+    let log = daemon.term().await;
+    assert!(log.contains("messages are delivered again"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+    assert!(
+        slack.asked("/services/T0/B0/other").is_empty(),
+        "nothing concerns that project"
+    );
+}
+
+#[tokio::test]
+async fn a_held_change_is_told_when_it_is_held_and_when_it_is_released() {
+    let receiver = Receiver::start().await;
+    let protected = "\n[limits]\nprotected = [\"alice@example.com\"]\n";
+    let site = site(6, &(hook(&receiver) + protected)).await;
+    let daemon = site.ready_daemon().await;
+    let held = receiver
+        .until_taken(&site, "/hook", "the hold", |got| got.body["kind"] == "held")
+        .await;
+    let said = held.body["text"].as_str().unwrap();
+    assert!(
+        said.starts_with(
+            "payments: 1 change held\nrevoking payments/prod-admin from alice@example.com is held by protected"
+        ),
+        "{said}"
+    );
+    configure(&site, &hook(&receiver));
+    let over = |got: &Got| got.body["kind"] == "held" && got.body["content"]["matters"]["over"] != json!([]);
+    receiver.until_taken(&site, "/hook", "the release", over).await;
+    site.until_admin(ALICE, false).await;
+    drop(daemon);
+    let holds = receiver
+        .taken("/hook")
+        .iter()
+        .filter(|got| got.body["kind"] == "held")
+        .count();
+    assert_eq!(holds, 2);
+}
