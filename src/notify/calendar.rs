@@ -273,3 +273,68 @@ fn put(directory: &Path, name: &str, body: &[u8]) -> anyhow::Result<()> {
         .and_then(|()| std::fs::rename(&part, &path))
         .with_context(|| format!("cannot write {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::window::parse_cron;
+
+    fn job(cron: &str, zone: &str) -> Job {
+        Job {
+            cron: parse_cron(cron).unwrap(),
+            zone: jiff::tz::TimeZone::get(zone).unwrap(),
+            directory: None,
+            kind: JobKind::Review { days: 90 },
+        }
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_week_has_the_hours_that_it_has_and_weeks_touch() {
+        let weekly = job("0 0 * * MON", "Europe/Berlin");
+        let due = weekly.last_due(at("2026-10-27T12:00:00.5Z")).unwrap();
+        assert_eq!(due, at("2026-10-25T23:00:00Z"));
+        let autumn = weekly.covers(due).unwrap();
+        assert_eq!(autumn.duration(), SignedDuration::from_hours(7 * 24 + 1));
+        let before = weekly.covers(autumn.start()).unwrap();
+        assert_eq!((before.end(), before.duration().as_hours()), (autumn.start(), 7 * 24));
+        let spring = weekly.last_due(at("2026-03-30T12:00:00Z")).unwrap();
+        assert_eq!(
+            weekly.covers(spring).unwrap().duration(),
+            SignedDuration::from_hours(7 * 24 - 1)
+        );
+        assert_eq!(weekly.last_due(due), Some(due), "the instant itself");
+        assert!(weekly.last_due(at("2026-10-25T22:59:59.9Z")).unwrap() < due);
+    }
+
+    #[test]
+    fn a_month_is_a_month_and_its_file_has_its_name() {
+        let monthly = job("0 0 1 * *", "America/New_York");
+        let due = monthly.last_due(at("2026-03-15T00:00:00Z")).unwrap();
+        let period = monthly.covers(due).unwrap();
+        assert_eq!(
+            (period.start(), period.end()),
+            (at("2026-02-01T05:00:00Z"), at("2026-03-01T05:00:00Z"))
+        );
+        assert_eq!(
+            (day(&monthly, period.start()), day(&monthly, due)),
+            ("2026-02-01".into(), "2026-03-01".into())
+        );
+        assert_eq!(
+            day(&job("30 8 * * *", "UTC"), at("2026-03-01T08:30:00Z")),
+            "2026-03-01T0830"
+        );
+    }
+
+    #[test]
+    fn an_address_is_no_path() {
+        let name = |address: &str| file_name(&Person::parse(address).unwrap());
+        assert_eq!(name("mira+x@example.com"), "mira+x@example.com");
+        let evil = name("../../etc/cron.d/x@example.com");
+        assert!(!evil.contains('/'), "{evil}");
+        assert_ne!(name("a/b@example.com"), name("a:b@example.com"));
+    }
+}

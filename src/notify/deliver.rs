@@ -34,13 +34,25 @@ impl Delivery {
     pub(super) async fn run(mut self) {
         let mut failures = 0_u32;
         let mut complaints = BTreeSet::new();
+        // What was sent and could not be marked as sent, so that a full disk does not make it be sent again and again.
+        let mut unmarked = None;
         loop {
             self.queued.mark_unchanged();
             let pause = match self.outbox.next(&self.name, self.clock.now()).await {
-                Ok(Some(waiting)) => match self.deliver(&waiting, &mut failures, &mut complaints).await {
-                    Ok(pause) => pause,
-                    Err(error) => self.complain(&error),
-                },
+                Ok(Some(waiting)) => {
+                    let ended = match unmarked == Some(waiting.id) {
+                        true => self
+                            .outbox
+                            .ended(waiting.id, self.clock.now())
+                            .await
+                            .map(|()| Duration::ZERO),
+                        false => {
+                            self.deliver(&waiting, &mut failures, &mut complaints, &mut unmarked)
+                                .await
+                        }
+                    };
+                    ended.unwrap_or_else(|error| self.complain(&error))
+                }
                 Ok(None) => {
                     tokio::select! {
                         () = self.clock.sleep(self.idle().await) => {}
@@ -79,14 +91,17 @@ impl Delivery {
         waiting: &Waiting,
         failures: &mut u32,
         complaints: &mut BTreeSet<String>,
+        unmarked: &mut Option<i64>,
     ) -> Result<Duration, OutboxError> {
         let sent = self.sender.send(waiting).await;
         let now = self.clock.now();
         let kind = waiting.message.kind.as_str();
         match sent {
             Ok(()) => {
-                self.outbox.ended(waiting.id, now).await?;
+                *unmarked = Some(waiting.id);
                 self.tally.count(&self.name, Outcome::Delivered, 1);
+                self.outbox.ended(waiting.id, now).await?;
+                *unmarked = None;
                 let lane = format!("{}: ", waiting.lane);
                 let before = complaints.len();
                 complaints.retain(|said| !said.is_empty() && !said.starts_with(&lane));

@@ -320,7 +320,7 @@ fn slack(words: &Words) -> Value {
 }
 
 /// Slack's three control characters as entities, <https://docs.slack.dev/messaging/formatting-message-text#escaping>, and
-/// its marks for emphasis kept from pairing up.
+/// its marks for bold and struck text kept from pairing up.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -331,7 +331,6 @@ fn escape(text: &str) -> String {
             // The look-alikes of Unicode mean nothing to Slack.
             '*' => out.push('∗'),
             '~' => out.push('∼'),
-            '`' => out.push('ˋ'),
             c => out.push(c),
         }
     }
