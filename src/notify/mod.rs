@@ -35,6 +35,7 @@ pub mod outbox;
 pub mod render;
 pub mod route;
 pub mod send;
+mod slack;
 pub mod tally;
 
 /// Time between looks when no pass has ended.

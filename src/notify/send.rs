@@ -13,8 +13,9 @@ use url::{Host, Url};
 
 use super::message::Message;
 use super::outbox::Waiting;
-use super::render::{Words, words};
+use super::render::words;
 use super::route::{CHANNEL, PERSON};
+use super::slack::{blocks, refused, said};
 use crate::clock::Clock;
 use crate::config::notify::{Api, Destination};
 use crate::signing::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
@@ -24,11 +25,6 @@ use crate::text::clean;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer says little; more of it is not read.
 const LONGEST_ANSWER: usize = 64 << 10;
-/// A text section of Slack takes 3000 characters, <https://docs.slack.dev/reference/block-kit/blocks/section-block>.
-const SECTION: usize = 2800;
-/// Of this many sections none is refused, 50 being the most.
-const SECTIONS: usize = 12;
-
 /// Why a message was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
@@ -87,7 +83,7 @@ impl Sender {
             Api::SlackWebhook { url } => {
                 let url = Url::parse(url.expose_secret())
                     .map_err(|_| Failure::Destination("the secret `url` is not a URL".to_owned(), None))?;
-                let body = slack(&words(message, &self.zone(message, None), false));
+                let body = blocks(&words(message, &self.zone(message, None), false));
                 self.slack_webhook(self.client.post(url).json(&body)).await
             }
             Api::SlackBot { token, base_url, .. } => self.slack_bot(base_url, token, waiting).await,
@@ -158,7 +154,7 @@ impl Sender {
             (None, channel) => (channel.unwrap_or(lane).to_owned(), None),
         };
         let to_person = lane.starts_with(PERSON);
-        let mut body = slack(&words(message, &self.zone(message, zone.as_deref()), to_person));
+        let mut body = blocks(&words(message, &self.zone(message, zone.as_deref()), to_person));
         if let Value::Object(body) = &mut body {
             body.insert("channel".to_owned(), channel.into());
             body.insert("unfurl_links".to_owned(), false.into());
@@ -261,82 +257,6 @@ fn method(base: &Url, name: &str) -> Url {
     url
 }
 
-/// What Slack's error codes mean for what waits; those of `chat.postMessage` and `users.lookupByEmail`.
-fn refused(error: &str, wait: Option<Duration>) -> Failure {
-    let error = said(error);
-    match error.as_str() {
-        "channel_not_found" | "not_in_channel" => Failure::Lane(format!(
-            "Slack says {error}: check the channel's name, and invite the app there (/invite)"
-        )),
-        "is_archived" => Failure::Lane("Slack says is_archived: name another channel".to_owned()),
-        "users_not_found" => Failure::Message("Slack knows nobody with this address".to_owned()),
-        "restricted_action" | "restricted_action_read_only_channel" => Failure::Lane(format!(
-            "Slack says {error}: the app may not post there; ask the workspace's administrators"
-        )),
-        "invalid_blocks" | "invalid_blocks_format" | "msg_too_long" | "no_text" | "invalid_arguments" => {
-            Failure::Message(format!("Slack refuses it: {error}"))
-        }
-        "missing_scope" => Failure::Destination(
-            "Slack says missing_scope: give the app chat:write, im:write and users:read.email, and install it again"
-                .to_owned(),
-            wait,
-        ),
-        "invalid_auth" | "not_authed" | "token_revoked" | "token_expired" | "account_inactive" => {
-            Failure::Destination(format!("Slack says {error}: give a valid bot token (xoxb-...)"), wait)
-        }
-        _ => Failure::Destination(format!("Slack says {error}"), wait),
-    }
-}
-
-/// Somebody else's word, short and harmless.
-fn said(text: &str) -> String {
-    clean(text).chars().take(100).collect()
-}
-
-/// The text for notifications and the blocks; all of it is escaped, so that nothing in it mentions, links or formats.
-fn slack(words: &Words) -> Value {
-    let mut sections = vec![format!("*{}*", escape(&words.title))];
-    for line in &words.lines {
-        let line = escape(line);
-        let line: String = if line.chars().count() <= SECTION {
-            line
-        } else {
-            line.chars().take(SECTION).chain(['…']).collect()
-        };
-        match sections.last_mut() {
-            Some(last) if last.chars().count() + line.chars().count() < SECTION => {
-                last.push('\n');
-                last.push_str(&line);
-            }
-            _ => sections.push(line),
-        }
-    }
-    sections.truncate(SECTIONS);
-    let blocks: Vec<Value> = sections
-        .into_iter()
-        .map(|text| json!({ "type": "section", "text": { "type": "mrkdwn", "text": text, "verbatim": true } }))
-        .collect();
-    json!({ "text": escape(&words.title), "blocks": blocks })
-}
-
-/// Slack's three control characters as entities, <https://docs.slack.dev/messaging/formatting-message-text#escaping>, and
-/// its marks for bold and struck text kept from pairing up.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            // The look-alikes of Unicode mean nothing to Slack.
-            '*' => out.push('∗'),
-            '~' => out.push('∼'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// How long an answer asks us to wait: seconds or a date, an hour at most.
 fn told_to_wait(now: Timestamp, headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?.trim();
@@ -364,20 +284,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slacks_errors_stop_as_little_as_they_mean() {
-        assert!(matches!(refused("channel_not_found", None), Failure::Lane(why) if why.contains("/invite")));
-        assert!(matches!(refused("users_not_found", None), Failure::Message(_)));
-        assert!(matches!(refused("invalid_blocks", None), Failure::Message(_)));
-        let wait = Some(Duration::from_secs(7));
-        assert!(matches!(refused("ratelimited", wait), Failure::Destination(_, Some(w)) if w.as_secs() == 7));
-        assert!(matches!(refused("token_revoked", None), Failure::Destination(why, _) if why.contains("xoxb")));
-        let evil = format!("\u{1b}[2J{}", "x".repeat(500));
-        assert!(
-            matches!(refused(&evil, None), Failure::Destination(why, _) if why.len() < 150 && !why.contains('\u{1b}'))
-        );
-    }
-
-    #[test]
     fn a_wait_is_seconds_or_a_date_and_never_for_ever() {
         let now: Timestamp = "2026-10-21T07:28:00Z".parse().unwrap();
         let wait = |text: &str| {
@@ -391,28 +297,5 @@ mod tests {
         assert_eq!(wait("Wed, 21 Oct 2026 07:00:00 GMT"), Some(0));
         assert_eq!(wait("99999999"), Some(3600));
         assert_eq!(wait("soon"), None);
-    }
-
-    #[test]
-    fn long_messages_become_blocks_that_slack_takes() {
-        let words = Words {
-            title: "<t>".to_owned(),
-            lines: (0..30)
-                .map(|n| format!("{n} {}", "é<".repeat(700)))
-                .chain(["&".repeat(9000)])
-                .collect(),
-        };
-        let body = slack(&words);
-        assert_eq!(body["text"], "&lt;t&gt;");
-        let blocks = body["blocks"].as_array().unwrap();
-        assert!((2..=50).contains(&blocks.len()));
-        for block in blocks {
-            let text = block["text"]["text"].as_str().unwrap();
-            assert!(
-                text.chars().count() <= 3000 && !text.contains('<'),
-                "{}",
-                text.chars().count()
-            );
-        }
     }
 }

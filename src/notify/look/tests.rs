@@ -1,16 +1,21 @@
 //! What is told, when, and how often: looks one after the other, with what the one before left behind.
 
+use std::collections::BTreeSet;
+
 use secrecy::SecretString;
 
 use super::*;
 use crate::config::notify::{Api, Destination};
 use crate::forecast::GapKind;
+use crate::guard::Guard;
+use crate::identity_center::ChangeKind;
 use crate::ledger::history::HeldSummary;
 use crate::model::{
-    Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ScheduleKey, ScheduleKind, SourceName,
+    Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ResolvedTarget, ScheduleKey, ScheduleKind,
+    SourceName,
 };
-use crate::plan::Foresight;
-use crate::problem::Problem;
+use crate::plan::{Change, Foresight};
+use crate::problem::{Problem, ProblemKind};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
