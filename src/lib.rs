@@ -24,7 +24,7 @@
 //! ```
 //!
 //! Data moves one way. [`survey`] is the reading half of a pass and has no way to write; [`reconcile`] is one pass of
-//! everything; [`daemon`] decides when to make one; [`poll`] keeps the schedules current beside it; [`app`] puts the
+//! everything; [`daemon`] decides when to make one; [`poll`] keeps the schedules current beside it; [`notify`] tells people; [`app`] puts the
 //! parts together for each command.
 //!
 //! # Invariants
@@ -75,6 +75,7 @@ pub mod unfinished;
 // The record, and what carries things out.
 pub mod apply;
 pub mod ledger;
+pub mod notify;
 pub mod poll;
 pub mod reconcile;
 pub mod restore;

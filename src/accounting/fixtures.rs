@@ -109,6 +109,8 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
         parent: None,
         owners: vec![person("mira@example.com")],
         context: None,
+        channel: None,
+        zone: None,
         children: None,
         entitlements: [("admin", false)]
             .map(|(name, exclusive)| {

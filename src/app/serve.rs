@@ -10,11 +10,12 @@ use super::{build_sources, context, load_config, log_warnings, reconciler, show_
 use crate::cli::exit;
 use crate::config;
 use crate::daemon::files::{Files, ReadConfig};
-use crate::daemon::{Daemon, in_force::InForce};
+use crate::daemon::{Daemon, in_force::InForce, refusal};
 use crate::http::{self, Health, Site};
 use crate::ledger::Ledger;
 use crate::live::{LiveCache, SILENCE};
 use crate::metrics::Metrics;
+use crate::notify::{Beat, Notifier, route::Routes, tally::Tally};
 use crate::secret::{ProcessEnv, Secrets};
 use crate::stream::{Figures, FiguresCollector, Streams};
 use crate::telemetry::ApiCalls;
@@ -41,7 +42,7 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         None
     } else {
         let figures = Arc::new(Figures::new(Arc::clone(&clock))?);
-        metrics.register(Box::new(FiguresCollector(Arc::clone(&figures))))?;
+        metrics.add([Box::new(FiguresCollector(Arc::clone(&figures))) as Box<dyn prometheus::core::Collector>])?;
         let every = config.audit.heads_every;
         Some(Streams::start(&config.sinks, &config.ledger, &config.owner_id, every, &figures, &clock).await?)
     };
@@ -68,6 +69,30 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         };
         tokio::spawn(http::serve(listener, site, std::future::pending()));
     }
+    let (beat, beats) = watch::channel(Beat::default());
+    if !config.notify.is_idle() {
+        let tally = Tally::new(config.notify.destinations.keys())?;
+        metrics.add(tally.collectors())?;
+        let notifier = Notifier {
+            clock: Arc::clone(&clock),
+            config: config.clone(),
+            ledger: Ledger::open_read_only(&config.ledger, &config.owner_id).await?,
+            policy: policy_shown.subscribe(),
+            beat: beats,
+            sources: sources.clone(),
+            snapshots: Arc::clone(&reconciler.snapshots),
+            reader: Arc::clone(&reconciler.reader),
+            started: clock.now(),
+            routes: Routes::new(config.notify.destinations.clone()),
+            tally,
+        };
+        // Apart from what the daemon watches: should it break off, access goes on.
+        tokio::spawn(async move {
+            if let Err(error) = tokio::spawn(notifier.run()).await {
+                tracing::error!(%error, "people are told nothing any more; restart the daemon");
+            }
+        });
+    }
     let policy = Arc::clone(in_force.policy());
     let pause_file = config.pause_file.clone();
     let paused = pause_file.try_exists().unwrap_or(true);
@@ -75,7 +100,7 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         in_force,
         path.to_owned(),
         pause_file,
-        reader_of(path.to_owned(), Arc::clone(&metrics)),
+        reader_of(path.to_owned(), Arc::clone(&metrics), beat.clone()),
     )
     .context("cannot start the thread that watches the files")?;
     let daemon = Daemon {
@@ -89,6 +114,7 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         health,
         paused,
         policy_shown,
+        beat,
     };
     let ended = daemon.run().await;
     if let Some(streams) = streams {
@@ -98,11 +124,12 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
     Ok(exit::OK)
 }
 
-fn reader_of(path: PathBuf, metrics: Arc<Metrics>) -> ReadConfig {
+fn reader_of(path: PathBuf, metrics: Arc<Metrics>, beat: watch::Sender<Beat>) -> ReadConfig {
     Box::new(move || match config::load(&path, &ProcessEnv, Secrets::Read) {
         Ok((config, warnings)) => {
             metrics.config_loaded(true);
             log_warnings(&warnings);
+            beat.send_modify(|beat| beat.config_refused = None);
             Some(config)
         }
         Err(report) => {
@@ -110,6 +137,7 @@ fn reader_of(path: PathBuf, metrics: Arc<Metrics>) -> ReadConfig {
             for mistake in report.diagnostics() {
                 tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "configuration refused; the one in force stays");
             }
+            beat.send_modify(|beat| beat.config_refused = refusal("configuration", &report));
             None
         }
     })

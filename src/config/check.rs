@@ -129,6 +129,7 @@ impl Checking<'_> {
         let limits = self.limits(file.limits.as_ref());
         let http = self.http(file.http.as_ref());
         let audit = self.audit(file.audit.as_ref());
+        let notify = self.notify(file.notify.as_ref());
         let ledger = self
             .base
             .join(file.ledger.as_ref().map_or(LEDGER, |path| path.value.as_str()));
@@ -153,6 +154,7 @@ impl Checking<'_> {
             http,
             audit,
             sinks,
+            notify,
         })
     }
 
@@ -372,7 +374,7 @@ impl Checking<'_> {
         number.value
     }
 
-    fn length(
+    pub(super) fn length(
         &mut self,
         text: Option<&At<String>>,
         bounds: RangeInclusive<SignedDuration>,

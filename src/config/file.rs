@@ -10,6 +10,7 @@ use super::{Facility, HttpBody, Mode, Provider, SinkFormat, SinkKind};
 use crate::{
     document::{AccountId, At, Entry, Until},
     invariant::file::InvariantEntry,
+    notify::message::Kind,
     secret::SecretValue,
 };
 
@@ -55,6 +56,8 @@ pub struct ConfigFile {
     /// Where the ledger's events are sent as they happen.
     #[serde(default)]
     pub sink: Vec<Entry<SinkTable>>,
+    /// Messages to people, and reviews and reports on a cron schedule.
+    pub notify: Option<Entry<NotifyTable>>,
 }
 
 /// One on-call source.
@@ -259,4 +262,104 @@ pub struct HeaderTable {
     /// Where its value is kept.
     #[schemars(required)]
     pub value: Option<At<SecretValue>>,
+}
+
+/// Messages to people, and reviews and reports on a cron schedule.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyTable {
+    /// The time zone of times in messages, for projects and destinations without one of their own, and of cron patterns.
+    /// Default: `UTC`.
+    pub zone: Option<At<String>>,
+    /// The hand-offs of a project within this time are one message to its channel, 0s to 1h. Default: `1m`.
+    pub digest: Option<At<String>>,
+    /// Trouble that passes sooner is not told, 0s to 1h. Default: `2m`.
+    pub health_after: Option<At<String>>,
+    /// Tell of membership windows as well, every time they open and close. Default: false.
+    pub windows: Option<At<bool>>,
+    /// What could not be delivered for this long is dropped, 1h to 7d. Default: `24h`.
+    pub max_age: Option<At<String>>,
+    /// How many messages may wait for one destination; beyond it the oldest are dropped. Default: 10000.
+    pub max_messages: Option<At<u32>>,
+    /// Where messages go, by a name of your choice.
+    #[serde(default)]
+    pub destination: BTreeMap<String, Entry<DestinationTable>>,
+    /// Reviews on a cron schedule: one for each owner.
+    #[serde(default)]
+    pub review: Vec<Entry<ReviewTable>>,
+    /// Reports on a cron schedule: access hours since the time before.
+    #[serde(default)]
+    pub report: Vec<Entry<ReportTable>>,
+}
+
+/// How a destination is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DestinationKind {
+    /// A Slack incoming webhook, which posts into one channel.
+    SlackWebhook,
+    /// A Slack app with a bot token, which writes to people and into projects' channels.
+    SlackBot,
+    /// Anything else that takes signed JSON.
+    Webhook,
+}
+
+/// Somewhere that messages go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationTable {
+    /// How it is reached.
+    #[schemars(required)]
+    pub kind: Option<At<DestinationKind>>,
+    /// slack-webhook: its URL, which is a secret.
+    pub secret_url: Option<At<SecretValue>>,
+    /// slack-bot: the bot token, with the scopes `chat:write`, `im:write` and `users:read.email`.
+    pub token: Option<At<SecretValue>>,
+    /// slack-bot: the operator's channel, also for projects that name none of their own.
+    pub channel: Option<At<String>>,
+    /// slack-bot: replaces Slack's Web API. `https`, except on loopback. Default: `https://slack.com/api`.
+    pub base_url: Option<At<String>>,
+    /// webhook: where to. `https`, except on loopback.
+    pub url: Option<At<String>>,
+    /// webhook: the key with which every message is signed.
+    pub key: Option<At<SecretValue>>,
+    /// What it is told. Default for a slack-bot: `grant`, `handoff`, `gap`, `held`, `health`, `review`; for a slack-webhook
+    /// `handoff`, `gap`, `held`, `health`; for a webhook everything.
+    pub tells: Option<At<Vec<At<Kind>>>>,
+    /// Only what concerns these projects. Default: everything.
+    pub projects: Option<At<Vec<At<String>>>>,
+    /// The time zone of its times, for projects without one of their own.
+    pub zone: Option<At<String>>,
+}
+
+/// A review for each owner: what to look at when access is to be taken away.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReviewTable {
+    /// When: minute, hour, day of month, month, day of week.
+    #[schemars(required)]
+    pub cron: Option<At<String>>,
+    /// The pattern's time zone. Default: that of `[notify]`.
+    pub zone: Option<At<String>>,
+    /// How many days to look back, 1 to 365. Default: 90.
+    pub days: Option<At<u32>>,
+    /// Where one Markdown file for each owner is written, ready to be mailed. Default: none is.
+    pub directory: Option<At<String>>,
+}
+
+/// Access hours from the time at which the pattern fired before until it fires.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReportTable {
+    /// When: minute, hour, day of month, month, day of week.
+    #[schemars(required)]
+    pub cron: Option<At<String>>,
+    /// The pattern's time zone. Default: that of `[notify]`.
+    pub zone: Option<At<String>>,
+    /// What a line is about, as `dutybound report --by`. Default: `project`.
+    pub by: Option<At<String>>,
+    /// The files to write, as `dutybound report --format`. Default: `["json", "csv"]`.
+    pub formats: Option<At<Vec<At<String>>>>,
+    /// Where they are written. Default: none is.
+    pub directory: Option<At<String>>,
 }

@@ -33,6 +33,17 @@ const HARMLESS_KEYS: &[&str] = &[
     "to",
     "facility",
     "body",
+    "zone",
+    "digest",
+    "health_after",
+    "windows",
+    "max_age",
+    "max_messages",
+    "channel",
+    "cron",
+    "days",
+    "by",
+    "directory",
 ];
 
 /// The bytes of `text` that must not be shown.

@@ -24,6 +24,7 @@ use crate::{
 mod check;
 pub mod file;
 mod mask;
+pub mod notify;
 mod sink;
 mod source;
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub audit: Audit,
     /// Where the ledger's events are sent.
     pub sinks: Vec<SinkConfig>,
+    /// Who is told what.
+    pub notify: notify::Notify,
 }
 
 /// How the record is kept and its heads are published.

@@ -426,6 +426,49 @@ fn secrets_can_be_skipped_and_a_broken_file_still_tells_what_it_can() {
 }
 
 #[test]
+fn mistakes_in_destinations_and_cron_schedules_are_told() {
+    let notify = |text: &str| said(&format!("{MINIMAL}\n{text}"));
+    for (text, expected) in [
+        (
+            "[notify]\nzone = 'Europe/Berln'",
+            "14:8 unknown-zone there is no such time zone | did you mean `Europe/Berlin`?",
+        ),
+        (
+            "[notify.destination.x]\nkind = 'slack-bot'\nchannel = '#a'",
+            "13:1 missing-key a slack-bot has no `token` | add token = { env = \"SLACK_BOT_TOKEN\" }",
+        ),
+        (
+            "[notify.destination.x]\nkind = 'slack-webhook'\nsecret_url = { env = 'PD' }",
+            "15:14 bad-url the secret there is not an https URL | it looks like https://hooks.slack.com/services/...",
+        ),
+        (
+            "[notify.destination.x]\nkind = 'webhook'\nurl = 'http://example.com/'\nkey = { env = 'PD' }",
+            "15:7 bad-url this URL is not encrypted | a credential is sent there, so write https; http is for loopback only",
+        ),
+        ("[[notify.review]]\ncron = '0 25 * * *'", "14:8 bad-cron"),
+        (
+            "[[notify.report]]\ncron = '0 0 * * *'\nformats = ['pdf']",
+            "15:12 unknown-word there is no such value | write one of text, json, csv",
+        ),
+        (
+            "[notify.destination.x]\nkind = 'webhook'\nurl = 'https://example.com/'\nkey = { env = 'PD' }\ntells = ['gap', 'gaps']",
+            "17:17",
+        ),
+    ] {
+        let said = notify(text);
+        assert!(said.len() == 1 && said[0].starts_with(expected), "{text}\n{said:#?}");
+    }
+    let sound = "[notify.destination.x]\nkind = 'webhook'\nurl = 'http://127.0.0.1:1/'\nkey = { env = 'PD' }";
+    assert!(notify(sound).is_empty());
+    let secret = "[notify.destination.x]\nkind = 'slack-webhook'\nsecret_url = 'https://hooks.slack.com/hunter2'";
+    let report = load_text(&format!("{MINIMAL}\n{secret}")).unwrap_err().to_text(false);
+    assert!(
+        !report.contains("hunter2") && report.contains("a secret does not belong in this file"),
+        "{report}"
+    );
+}
+
+#[test]
 fn the_example_loads_and_says_what_the_defaults_are() {
     let example = include_str!("../../config.toml.example");
     let dir = tempfile::tempdir().unwrap();
@@ -462,10 +505,16 @@ fn the_example_loads_and_says_what_the_defaults_are() {
     );
     let all = read(&uncommented);
     assert_eq!(
-        (all.timing, all.limits, all.http),
-        (shipped.timing, shipped.limits, shipped.http)
+        (&all.timing, &all.limits, all.http),
+        (&shipped.timing, &shipped.limits, shipped.http)
     );
-    assert_eq!((all.policy_dir, all.ledger), (shipped.policy_dir, shipped.ledger));
+    let told = |c: &Config| (c.notify.pace.clone(), c.notify.max_messages, c.notify.zone.clone());
+    assert_eq!(told(&all), told(&shipped));
+    let tells = |name: &str| all.notify.destinations[name].tells.clone();
+    assert_eq!(tells("slack"), notify::BOT.into());
+    assert_eq!(tells("payments-channel"), notify::CHANNEL.into());
+    assert_eq!((all.notify.jobs.len(), tells("automation").len()), (2, 8));
+    assert_eq!((&all.policy_dir, &all.ledger), (&shipped.policy_dir, &shipped.ledger));
     let aws = |c: &IdentityCenterConfig| {
         (
             c.requests_per_second,
@@ -494,6 +543,7 @@ fn the_example_loads_and_says_what_the_defaults_are() {
             format!("[{key}"),
             format!("[[{key}"),
             format!(".{key}]"),
+            format!(".{key}."),
         ];
         assert!(
             named.iter().any(|text| uncommented.contains(text.as_str())),

@@ -10,8 +10,10 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
+use crate::diagnostics::{Report, Severity};
 use crate::http::Health;
 use crate::metrics::Metrics;
+use crate::notify::Beat;
 use crate::poll::{Poller, Sources, Wanted};
 use crate::reconcile::{Pass, PassError, Reconciler};
 
@@ -68,6 +70,8 @@ pub struct Daemon {
     pub paused: bool,
     /// The policy, for the HTTP listener.
     pub policy_shown: channel::Sender<Arc<crate::policy::Policy>>,
+    /// What whoever tells people cannot learn from the ledger.
+    pub beat: channel::Sender<Beat>,
 }
 
 impl Daemon {
@@ -210,6 +214,7 @@ impl Daemon {
         let (config, now) = (&self.config, self.clock.now());
         self.metrics
             .outlook(&self.policy, &newest, &config.identities, config.timing.horizon, now);
+        self.beat.send_modify(|beat| beat.passes = beat.passes.wrapping_add(1));
         let status = journal.status_line(self.clock.now());
         notify(&[
             sd_notify::NotifyState::Watchdog,
@@ -249,6 +254,12 @@ impl Daemon {
         if let Some(applier) = &self.reconciler.applier {
             self.metrics.changes_in_flight(applier.in_flight().len());
         }
+        // That AWS is out of sight is on the board.
+        let failed = match &result {
+            Err(error @ PassError::Ledger(_)) => Some(crate::chain(error)),
+            Ok(_) | Err(PassError::Aws(_)) => None,
+        };
+        self.beat.send_modify(|beat| beat.pass_failed = failed);
         match result {
             Ok(look) => {
                 self.metrics.pass_ended(&look, took, ended);
@@ -321,18 +332,24 @@ impl Daemon {
         }
         match seen.reload {
             Reload::Unchanged => {}
-            Reload::Restored => tracing::info!("the policy directory holds the policy in force again"),
+            Reload::Restored => {
+                tracing::info!("the policy directory holds the policy in force again");
+                self.beat.send_modify(|beat| beat.policy_refused = None);
+            }
             Reload::Loaded(warnings) => {
                 for warning in &warnings {
                     tracing::warn!(place = warning.place(), detail = %clean(&warning.message), "policy warning");
                 }
                 tracing::info!(policy = self.policy.revision, "a new policy is in force");
                 self.policy_shown.send_replace(Arc::clone(&self.policy));
+                self.beat.send_modify(|beat| beat.policy_refused = None);
             }
             Reload::Refused(report) => {
                 for mistake in report.diagnostics() {
                     tracing::error!(place = mistake.place(), detail = %clean(&mistake.message), "policy refused; the one in force stays");
                 }
+                self.beat
+                    .send_modify(|beat| beat.policy_refused = refusal("policy", &report));
             }
         }
         if hung {
@@ -362,7 +379,7 @@ impl Daemon {
             (_, mode) => mode,
         };
         tracing::info!(
-            "limits, timing, identities, audit and mode are reloaded; sources, identity_center, ledger, http and sinks need a restart"
+            "limits, timing, identities, audit and mode are reloaded; sources, identity_center, ledger, http, sinks and notify need a restart"
         );
         self.config = Config {
             mode,
@@ -373,6 +390,16 @@ impl Daemon {
             ..self.config.clone()
         };
     }
+}
+
+/// That an edit was refused, with the first mistake, for people.
+pub(crate) fn refusal(what: &str, report: &Report) -> Option<String> {
+    let first = report.diagnostics().iter().find(|d| d.severity == Severity::Error)?;
+    Some(format!(
+        "an edit of the {what} was refused and the one in force stays; the first mistake is at {}: {}",
+        first.place(),
+        first.message
+    ))
 }
 
 /// Tells systemd. Not running under it is no error.

@@ -5,11 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, tz::TimeZone};
 
 use super::{At, Holes, duration};
 use crate::{
-    diagnostics::{Diagnostic, Report, SourceFile},
+    diagnostics::{Diagnostic, Report, SourceFile, did_you_mean},
     model::Person,
 };
 
@@ -73,6 +73,18 @@ impl Findings<'_> {
                 None
             }
         }
+    }
+
+    /// A time zone by its IANA name.
+    pub fn zone(&mut self, name: &At<String>) -> Option<TimeZone> {
+        let zone = TimeZone::get(&name.value).ok();
+        if zone.is_none() {
+            let known: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+            let hint = did_you_mean(&name.value, known.iter().map(String::as_str));
+            let hint = hint.unwrap_or_else(|| "give an IANA name, such as \"Europe/Berlin\" or \"UTC\"".to_owned());
+            self.error("unknown-zone", name.span(), "there is no such time zone", hint);
+        }
+        zone
     }
 
     /// A length of time within bounds.

@@ -8,6 +8,7 @@ use sqlx::SqlitePool;
 
 mod access;
 pub mod chain;
+mod ended;
 mod error;
 mod export;
 pub mod history;
@@ -25,6 +26,7 @@ mod trouble;
 
 pub use access::HeldSpan;
 pub use chain::{Finding, Head, PolicyInForce, PublishedHead, Verdict};
+pub use ended::EndedChange;
 pub use error::LedgerError;
 pub use export::{Export, ExportedCause, ExportedEvent, Stretch};
 pub use history::{AccessRow, Board, HeldSummary, HoldRow, Neighbours};

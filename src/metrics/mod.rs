@@ -162,12 +162,14 @@ impl Metrics {
         })
     }
 
-    /// Adds what another part of the daemon counts.
+    /// Adds what another part counts.
     ///
     /// # Errors
-    /// When a family has a name that is taken.
-    pub fn register(&self, collector: Box<dyn prometheus::core::Collector>) -> Result<(), Error> {
-        self.registry.register(collector)
+    /// When something of the same name is there already.
+    pub fn add(&self, collectors: impl IntoIterator<Item = Box<dyn prometheus::core::Collector>>) -> Result<(), Error> {
+        collectors
+            .into_iter()
+            .try_for_each(|collector| self.registry.register(collector))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

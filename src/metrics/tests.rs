@@ -133,7 +133,9 @@ async fn full_page(dir: &TempDir) -> String {
     let figures = Arc::new(Figures::new(Arc::new(SystemClock)).unwrap());
     figures.begin("siem", 0);
     figures.head(1, t(0));
-    metrics.register(Box::new(FiguresCollector(figures))).unwrap();
+    metrics
+        .add([Box::new(FiguresCollector(figures)) as Box<dyn prometheus::core::Collector>])
+        .unwrap();
     let ledger = ledger(dir).await;
     let policy = policy(vec![on_call_rule(true, None, 9)]);
     let mut assigned = change(

@@ -51,6 +51,10 @@ pub struct ProjectSection {
     pub owners: Option<At<Vec<At<String>>>>,
     /// A warning that is shown wherever an entitlement of the project is shown.
     pub context: Option<At<String>>,
+    /// The Slack channel that is told of hand-offs, gaps and held changes, by name or id.
+    pub channel: Option<At<String>>,
+    /// The time zone of times in messages about the project, such as `Europe/Berlin`.
+    pub zone: Option<At<String>>,
     /// What the projects below this one may own and grant, added to what the projects above say. A key that is left out
     /// limits nothing.
     pub children: Option<Entry<ChildrenSection>>,

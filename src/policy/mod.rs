@@ -58,6 +58,10 @@ pub struct Project {
     pub owners: Vec<Person>,
     /// The owner's warning, shown wherever an entitlement of the project is shown.
     pub context: Option<String>,
+    /// The Slack channel that is told of it.
+    pub channel: Option<String>,
+    /// The IANA name of the zone of times in messages about it; checked.
+    pub zone: Option<String>,
     /// What the projects below may own and grant.
     pub children: Option<Limits>,
     /// By name within the project.
@@ -303,6 +307,8 @@ fn assemble(
             parent: section.parent.map(|parent| ProjectName(parent.value)),
             owners: draft.owners,
             context: section.context.map(|context| context.value),
+            channel: section.channel.map(|channel| channel.value),
+            zone: section.zone.map(|zone| zone.value),
             children: draft.children,
             entitlements: entitlements?.into_iter().map(|e| (e.id.name.clone(), e)).collect(),
             members: members.into_iter().map(|m| (m.person.clone(), m)).collect(),

@@ -18,6 +18,7 @@ mod forecast;
 mod harness;
 mod invariant;
 mod ledger_faults;
+mod notify;
 mod one_shot;
 mod planning;
 mod readme;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use dutybound::config::{Audit, Config, IdentityCenterConfig, Limits, Mode, Timing};
+use dutybound::config::{Audit, Config, IdentityCenterConfig, Limits, Mode, Timing, notify::Notify};
 use dutybound::daemon::in_force::InForce;
 use dutybound::ledger::Ledger;
 use dutybound::model::{Interval, Person, SourceName};
@@ -164,6 +164,7 @@ fn config(dir: &Path, poll: SignedDuration, audit: SignedDuration) -> Config {
             heads_every: SignedDuration::from_hours(1),
         },
         sinks: Vec::new(),
+        notify: Notify::default(),
     }
 }
 

@@ -37,6 +37,10 @@ impl Lowering<'_> {
             self.found.name(&name.value, name.span());
         }
         self.text(project.context.as_ref());
+        self.text(project.channel.as_ref());
+        if let Some(zone) = &project.zone {
+            self.found.zone(zone);
+        }
         let mut owners = Vec::new();
         let list = self.found.required(
             project.owners.as_ref(),

@@ -10,10 +10,7 @@ use super::{
     },
     Lowering, WindowMention,
 };
-use crate::{
-    diagnostics::did_you_mean,
-    document::{At, Entry},
-};
+use crate::document::{At, Entry};
 
 /// A window that lasts longer is a membership.
 const LONGEST_WINDOW: SignedDuration = SignedDuration::from_hours(31 * 24);
@@ -38,17 +35,7 @@ impl Lowering<'_> {
         let zone = self
             .found
             .required(d.zone.as_ref(), at, "`during`", "zone", "\"Europe/Berlin\"");
-        let zone = zone.and_then(|name| match TimeZone::get(&name.value) {
-            Ok(zone) => Some(zone),
-            Err(_) => {
-                let known: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-                let hint = did_you_mean(&name.value, known.iter().map(String::as_str));
-                let hint = hint.unwrap_or_else(|| "give an IANA name, such as \"Europe/Berlin\" or \"UTC\"".to_owned());
-                self.found
-                    .error("unknown-zone", name.span(), "there is no such time zone", hint);
-                None
-            }
-        });
+        let zone = zone.and_then(|name| self.found.zone(name));
         let length = self.window_length(entry);
         let cron = cron?;
         let at = d.cron.as_ref()?.span();
