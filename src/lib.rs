@@ -72,6 +72,7 @@ pub mod unfinished;
 
 // The record, and what carries things out.
 pub mod apply;
+pub mod import;
 pub mod ledger;
 pub mod poll;
 pub mod reconcile;

@@ -15,6 +15,7 @@ mod edits;
 mod faults;
 mod forecast;
 mod harness;
+mod import;
 mod invariant;
 mod ledger_faults;
 mod one_shot;
