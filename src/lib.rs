@@ -22,6 +22,8 @@
 //!  policy + snapshots ─► forecast, compare, review (pure) ─► `forecast`, `backtest`, `diff --base`, `review`
 //! ```
 //!
+//! Beside this, [`import`] writes down as policy what stands in AWS, and `adopt` takes it over.
+//!
 //! Data moves one way. [`survey`] is the reading half of a pass and has no way to write; [`reconcile`] is one pass of
 //! everything; [`daemon`] decides when to make one; [`poll`] keeps the schedules current beside it; [`app`] puts the
 //! parts together for each command.

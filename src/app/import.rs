@@ -62,7 +62,10 @@ pub(super) async fn import(path: &Path, args: &cli::Import) -> anyhow::Result<u8
         .map(|draft| (draft.file(), draft.toml(now)))
         .collect();
     match (&args.out, args.format) {
-        (Some(folder), _) => write_files(folder, &files)?,
+        (Some(folder), _) => {
+            check(&config, &files, now)?;
+            write_files(folder, &files)?;
+        }
         (None, Format::Text) => {
             let one = files.len() == 1;
             for (number, (name, text)) in files.iter().enumerate() {
@@ -79,7 +82,10 @@ pub(super) async fn import(path: &Path, args: &cli::Import) -> anyhow::Result<u8
     } else {
         summarise(&imported, args);
     }
-    check(&config, &files, now)
+    if args.out.is_none() {
+        check(&config, &files, now)?;
+    }
+    Ok(exit::OK)
 }
 
 /// Whether there is a policy already. On the first day there is none, and that is no mistake here.
@@ -225,7 +231,7 @@ fn summarise(imported: &Imported, args: &cli::Import) {
 }
 
 /// What was imported loads beside the policy that there is, or its reader hears at once why not.
-fn check(config: &Config, files: &[(String, String)], now: jiff::Timestamp) -> anyhow::Result<u8> {
+fn check(config: &Config, files: &[(String, String)], now: jiff::Timestamp) -> anyhow::Result<()> {
     let mut all = Vec::new();
     if has_policy(&config.policy_dir)? {
         for entry in fs::read_dir(&config.policy_dir)? {
@@ -246,7 +252,7 @@ fn check(config: &Config, files: &[(String, String)], now: jiff::Timestamp) -> a
         show_report_of_mistakes(&report);
         bail!("what was imported does not load beside the policy in force; the errors above say why");
     }
-    Ok(exit::OK)
+    Ok(())
 }
 
 pub(super) async fn adopt(path: &Path, args: &cli::Adopt) -> anyhow::Result<u8> {

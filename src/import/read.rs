@@ -294,7 +294,7 @@ async fn who(
         ),
         Some(person) => Who::Nobody(
             Nobody::UserAmbiguous,
-            format!("{called} is not the only user whom {person} leads to; map {person} to {id} in [[identity]]"),
+            format!("{called}: {person} does not lead to this user alone; map {person} to {id} in [[identity]]"),
         ),
     })
 }

@@ -477,6 +477,17 @@ async fn taking_over_needs_the_policy_to_call_for_it_and_the_daemon_to_be_stoppe
     let intervals = site.intervals().await;
     assert_eq!(intervals.len(), 1, "{intervals:?}");
 
+    // A ledger that is lost comes back from its redo log, and what was taken over with it.
+    for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        // SQLite removes the latter two by itself when it closes.
+        drop(fs::remove_file(site.path(file)));
+    }
+    site.run(&["apply"])
+        .await
+        .expect(0)
+        .says(&["0 to grant, 0 to revoke", "1 unchanged"]);
+    assert_eq!(site.intervals().await, intervals);
+
     // At the end of her shift alice loses it; bob's and carol's are not ours.
     site.shifts(&[("PALICE1", from_now(-3600), from_now(-1))]);
     site.run(&["apply"]).await.expect(0).says(&["- alice@example.com"]);
