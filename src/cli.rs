@@ -57,6 +57,10 @@ pub enum Command {
     Run,
     /// Take what a person holds at once, whatever the schedule says, and keep it away until lifted.
     Revoke(Revoke),
+    /// Write down live access as policy, ready to be edited; changes nothing.
+    Import(Import),
+    /// Take live access that the policy calls for as our own; shows what, and does it only with --confirm.
+    Adopt(Adopt),
     /// Write a copy of the ledger to a new file, also while the daemon runs.
     Backup {
         /// The file to create.
@@ -168,6 +172,56 @@ pub struct Revoke {
     /// End the order instead: from the next pass on, duty earns access again.
     #[arg(long)]
     pub lift: bool,
+}
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub struct Import {
+    /// Everything assigned in this account; with --permission-set, only that. By id, or by name with --account-names.
+    #[arg(long, group = "what", value_name = "ID or NAME")]
+    pub account: Vec<String>,
+    /// This permission set, wherever it is assigned.
+    #[arg(long, group = "what", value_name = "NAME or ARN")]
+    pub permission_set: Vec<String>,
+    /// The members of this group.
+    #[arg(long, group = "what", value_name = "NAME or ID")]
+    pub group: Vec<String>,
+    /// Every assignment and every group of the instance.
+    #[arg(long, group = "what", conflicts_with_all = ["account", "permission_set", "group"])]
+    pub all: bool,
+    /// Who owns what is imported, until other owners are named.
+    #[arg(long, value_name = "EMAIL")]
+    pub owner: String,
+    /// Below which project the imported ones stand.
+    #[arg(long, value_name = "PROJECT")]
+    pub parent: Option<String>,
+    /// Names of accounts: what `aws organizations list-accounts` prints.
+    #[arg(long, value_name = "FILE")]
+    pub account_names: Option<PathBuf>,
+    /// Write policy that does the same by groups: one for all assignments that the same people hold.
+    #[arg(long)]
+    pub as_groups: bool,
+    /// Write one file for each project into this directory; replaces none.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
+
+/// Arguments of `adopt`.
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// Such as `payments/prod-admin`, or a project with all that it owns.
+    #[arg(required = true)]
+    pub entitlement: Vec<String>,
+    /// Take over exactly what was shown with this digest.
+    #[arg(long, value_name = "DIGEST")]
+    pub confirm: Option<String>,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
 }
 
 /// Arguments of `explain`.
@@ -349,6 +403,9 @@ pub struct IamPolicy {
     /// Look names up in AWS, so that the policy names exact ARNs.
     #[arg(long)]
     pub resolve: bool,
+    /// What `import` needs instead, which reads everything and changes nothing; needs no policy.
+    #[arg(long, conflicts_with = "resolve")]
+    pub import: bool,
 }
 
 /// Text for people or JSON for programs.

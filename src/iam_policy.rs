@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 use crate::identity_center::Call;
 use crate::model::{GroupRef, PermissionSetRef, ResolvedTarget, Target};
 
+mod import;
+
+pub use import::for_import;
+
 /// Longest customer managed policy that IAM stores, white space not counted (IAM quotas).
 const LONGEST_MANAGED_POLICY: usize = 6_144;
 
@@ -82,6 +86,11 @@ fn place_of(call: Call, needs: &Needs) -> (Part, bool) {
     let groups = needs.groups_by_name || needs.groups_by_id;
     match call {
         Call::ListInstances => (Part::FindInstance, true),
+        // The daemon never asks these; `import` has a policy of its own.
+        Call::ListAccountsForProvisionedPermissionSet | Call::ListPermissionSetsProvisionedToAccount => {
+            (Part::ReadInstance, false)
+        }
+        Call::ListGroups => (Part::Identities, false),
         Call::ListPermissionSets => (Part::ReadInstance, needs.sets_by_name),
         Call::DescribePermissionSet
         | Call::ListAccountAssignments
@@ -396,8 +405,15 @@ mod tests {
             group_by_name(),
             (Target::Group(GroupRef::Id("g-2".to_owned())), None),
         ];
-        let ours: BTreeSet<String> = Call::ALL.iter().map(|call| call.iam_action().to_owned()).collect();
-        assert_eq!(actions(&iam_policy(&place(), &targets)), ours);
+        let import = actions(&for_import(&place()));
+        assert!(
+            !import
+                .iter()
+                .any(|action| action.contains("Create") || action.contains("Delete"))
+        );
+        let all: BTreeSet<String> = Call::ALL.iter().map(|call| call.iam_action().to_owned()).collect();
+        let allowed = &actions(&iam_policy(&place(), &targets)) | &import;
+        assert_eq!(allowed, all);
     }
 
     #[test]

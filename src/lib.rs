@@ -23,6 +23,8 @@
 //!  policy + snapshots ─► forecast, compare, review (pure) ─► `forecast`, `backtest`, `diff --base`, `review`
 //! ```
 //!
+//! Beside this, [`import`] writes down as policy what stands in AWS, and `adopt` takes it over.
+//!
 //! Data moves one way. [`survey`] is the reading half of a pass and has no way to write; [`reconcile`] is one pass of
 //! everything; [`daemon`] decides when to make one; [`poll`] keeps the schedules current beside it; [`notify`] tells people; [`app`] puts the
 //! parts together for each command.
@@ -74,6 +76,7 @@ pub mod unfinished;
 
 // The record, and what carries things out.
 pub mod apply;
+pub mod import;
 pub mod ledger;
 pub mod notify;
 pub mod poll;

@@ -28,6 +28,7 @@ use crate::telemetry::ApiCalls;
 use crate::text::clean;
 
 mod audit;
+mod import;
 mod outlook;
 mod serve;
 mod show;
@@ -46,6 +47,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Run => serve::daemon(path).await,
         Command::Revoke(args) => write::revoke_now(path, &args).await,
         Command::Backup { to } => write::backup(path, &to).await,
+        // Boxed: unboxed, these nest deeper than the compiler follows.
+        Command::Import(args) => Box::pin(import::import(path, &args)).await,
+        Command::Adopt(args) => Box::pin(import::adopt(path, &args)).await,
         Command::Status(args) => show::status(path, args.format).await,
         Command::Explain(args) => show::explanation(path, &args).await,
         Command::Forecast(args) => outlook::forecast(path, &args).await,

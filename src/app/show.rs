@@ -14,16 +14,17 @@ use super::{
 };
 use crate::accounting::{LONGEST_SESSION, Record};
 use crate::cli::{self, DiffFormat, Format, exit};
+use crate::clock::Clock;
 use crate::commands::{
     codeowners as owners_of_files, diff as look, explain, report as hours, status as standing, tree as drawn,
 };
 use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
 use crate::diagnostics::did_you_mean;
-use crate::iam_policy::{Place, iam_policy as policy_for};
-use crate::identity_center::Client;
+use crate::iam_policy::{Place, for_import, iam_policy as policy_for};
+use crate::identity_center::{Client, Instance};
 use crate::ledger::{AccessRow, Board, Ledger, LedgerError};
-use crate::model::{EntitlementId, Interval, Person, ProjectName};
+use crate::model::{EntitlementId, Interval, Person, ProjectName, ResolvedTarget, Target};
 use crate::plan::Key;
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
@@ -202,10 +203,30 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
 pub(super) async fn iam_policy(path: &Path, args: &cli::IamPolicy) -> anyhow::Result<u8> {
     let clock = system_clock();
     let config = load_config(path, Secrets::Skip)?;
-    let policy = load_policy(&config, clock.now())?;
+    let answer = if args.import {
+        for_import(&place(&config, None))
+    } else {
+        let policy = load_policy(&config, clock.now())?;
+        let (targets, instance) = targets(&config, &policy, args.resolve, clock).await?;
+        policy_for(&place(&config, instance.as_ref()), &targets)
+    };
+    for note in &answer.notes {
+        // Beside the document on stdout; nobody is left to tell when stderr is gone.
+        drop(writeln!(anstream::stderr(), "note: {}", clean(note)));
+    }
+    print_json(&answer.document)
+}
+
+/// What the policy names, looked up if that is asked for.
+async fn targets(
+    config: &Config,
+    policy: &Policy,
+    resolve: bool,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<(Vec<(Target, Option<ResolvedTarget>)>, Option<Instance>)> {
     let mut targets: Vec<_> = policy.entitlements().map(|e| (e.target.clone(), None)).collect();
     let mut instance = None;
-    if args.resolve {
+    if resolve {
         let reader = Client::connect(&config.identity_center, ApiCalls::new()?, clock)
             .await
             .reader();
@@ -214,21 +235,18 @@ pub(super) async fn iam_policy(path: &Path, args: &cli::IamPolicy) -> anyhow::Re
             *resolved = Some(reader.resolve_target(target).await?);
         }
     }
-    let place = Place {
+    Ok((targets, instance))
+}
+
+/// Where the instance is, as far as it is known.
+fn place<'a>(config: &'a Config, instance: Option<&'a Instance>) -> Place<'a> {
+    let asked = instance.map(|instance| instance.arn.as_str());
+    Place {
         region: &config.identity_center.region,
         owner_account_id: &config.identity_center.expected_account_id,
-        instance_arn: instance
-            .as_ref()
-            .map(|i| i.arn.as_str())
-            .or(config.identity_center.instance_arn.as_deref()),
-        identity_store_id: instance.as_ref().map(|i| i.identity_store_id.as_str()),
-    };
-    let answer = policy_for(&place, &targets);
-    for note in &answer.notes {
-        // Beside the document on stdout; nobody is left to tell when stderr is gone.
-        drop(writeln!(anstream::stderr(), "note: {}", clean(note)));
+        instance_arn: asked.or(config.identity_center.instance_arn.as_deref()),
+        identity_store_id: instance.map(|instance| instance.identity_store_id.as_str()),
     }
-    print_json(&answer.document)
 }
 
 pub(super) async fn report(path: &Path, args: &cli::Report) -> anyhow::Result<u8> {

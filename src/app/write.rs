@@ -21,7 +21,7 @@ use crate::secret::Secrets;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
 
-fn operator() -> String {
+pub(super) fn operator() -> String {
     std::env::var("SUDO_USER")
         .or_else(|_| std::env::var("USER"))
         .unwrap_or_else(|_| "unknown".to_owned())

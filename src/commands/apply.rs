@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::apply::{Applied, End, kind_word};
 use crate::commands::diff;
 use crate::config::Config;
@@ -63,19 +65,8 @@ pub async fn run(
 ) -> Result<Outcome, ApplyError> {
     let now = reconciler.clock.now();
     let ledger: Ledger = reconciler.ledger.clone();
-    let window = poll::window(now, config.timing.horizon, ledger.reads_back_to());
     let stored = Arc::clone(&reconciler.snapshots);
-    for read in poll::read_all(sources, &policy.schedules(), window).await {
-        let mut stored = stored.lock().await;
-        match read {
-            Ok(snapshot) => {
-                ledger.store_snapshot(&mut stored, snapshot, now).await?;
-            }
-            Err(error) => {
-                ledger.store_failure(&mut stored, &error, now).await?;
-            }
-        }
-    }
+    read_schedules(reconciler, config, policy, sources, now).await?;
     let look = reconciler
         .look(config, policy, approve.map(|(digest, _)| digest))
         .await?;
@@ -124,6 +115,33 @@ pub async fn run(
         reconciler.show_ends(&look, &applied, config, policy).await?;
     }
     Ok(Outcome { look, applied })
+}
+
+/// Reads every schedule that the policy names, once, and puts it on record.
+///
+/// # Errors
+/// [`LedgerError`]. A schedule that cannot be read is on record as that.
+pub async fn read_schedules(
+    reconciler: &Reconciler,
+    config: &Config,
+    policy: &Policy,
+    sources: &Sources,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
+    let ledger = &reconciler.ledger;
+    let window = poll::window(now, config.timing.horizon, ledger.reads_back_to());
+    for read in poll::read_all(sources, &policy.schedules(), window).await {
+        let mut stored = reconciler.snapshots.lock().await;
+        match read {
+            Ok(snapshot) => {
+                ledger.store_snapshot(&mut stored, snapshot, now).await?;
+            }
+            Err(error) => {
+                ledger.store_failure(&mut stored, &error, now).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether a grant that a statement holds back may come once a revoke of the same plan is confirmed: then the hand-off

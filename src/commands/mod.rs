@@ -1,5 +1,6 @@
 //! What each command does, apart from the daemon.
 
+pub mod adopt;
 pub mod apply;
 pub mod audit;
 pub mod backtest;

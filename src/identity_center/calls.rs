@@ -38,6 +38,8 @@ calls! {
         ListInstances,
         ListPermissionSets,
         DescribePermissionSet,
+        ListAccountsForProvisionedPermissionSet,
+        ListPermissionSetsProvisionedToAccount,
         ListAccountAssignments,
         CreateAccountAssignment,
         DeleteAccountAssignment,
@@ -49,6 +51,7 @@ calls! {
         DescribeUser,
         GetGroupId,
         DescribeGroup,
+        ListGroups,
         ListGroupMemberships,
         GetGroupMembershipId,
         CreateGroupMembership,
@@ -57,6 +60,22 @@ calls! {
 }
 
 impl Call {
+    /// What `import` asks, and `iam-policy --import` allows. The first three are asked by nothing else.
+    pub(crate) const OF_IMPORT: &[Self] = &[
+        Self::ListAccountsForProvisionedPermissionSet,
+        Self::ListPermissionSetsProvisionedToAccount,
+        Self::ListGroups,
+        Self::ListInstances,
+        Self::ListPermissionSets,
+        Self::DescribePermissionSet,
+        Self::ListAccountAssignments,
+        Self::GetUserId,
+        Self::DescribeUser,
+        Self::GetGroupId,
+        Self::DescribeGroup,
+        Self::ListGroupMemberships,
+    ];
+
     /// Whether it changes anything in AWS.
     pub(crate) fn changes(self) -> bool {
         matches!(

@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::OnceCell;
 
 use super::failure::{Failure, Site};
+use super::inventory::Inventory;
 use super::limiter::{Limiter, Priority};
 use super::people::PeopleCache;
 use super::reader::Reader;
@@ -126,6 +127,12 @@ impl Client {
     #[must_use]
     pub fn reader(&self) -> Arc<dyn Read> {
         Arc::new(Reader::new(self.clone()))
+    }
+
+    /// What there is at all; for `import` only.
+    #[must_use]
+    pub fn inventory(&self) -> Inventory {
+        Inventory::new(self.clone())
     }
 
     /// The half that changes; for `apply` only.

@@ -4,6 +4,7 @@ mod calls;
 mod client;
 mod failure;
 mod instance;
+mod inventory;
 pub mod limiter;
 mod live;
 mod people;
@@ -24,6 +25,7 @@ use crate::model::{Person, PrincipalId, ResolvedTarget, Target};
 
 pub(crate) use calls::Call;
 pub use client::Client;
+pub use inventory::{Inventory, User};
 pub use slots::{SlotGuard, Slots};
 
 /// The Identity Center instance that was found, after the operator's expectation of it was checked.

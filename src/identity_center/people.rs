@@ -134,7 +134,7 @@ impl Client {
         }
     }
 
-    async fn describe_user(&self, id: &str) -> Result<Option<DescribeUserOutput>, AwsError> {
+    pub(super) async fn describe_user(&self, id: &str) -> Result<Option<DescribeUserOutput>, AwsError> {
         let store = &self.instance().await?.identity_store_id;
         let call = Call::DescribeUser;
         let answer = self

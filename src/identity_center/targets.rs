@@ -98,6 +98,20 @@ impl Client {
         groups.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The name of every permission set by its ARN.
+    pub(super) async fn all_sets(&self) -> Result<BTreeMap<String, String>, AwsError> {
+        let mut index = self.shared.targets.sets.lock().await;
+        self.list_sets(&mut index, self.shared.clock.now()).await?;
+        match index.unreadable.first() {
+            Some(error) => Err(error.clone()),
+            None => Ok(index
+                .by_arn
+                .iter()
+                .map(|(arn, (name, _))| (arn.clone(), name.clone()))
+                .collect()),
+        }
+    }
+
     async fn set_by_arn(&self, arn: &str) -> Result<String, AwsError> {
         let mut index = self.shared.targets.sets.lock().await;
         let now = self.shared.clock.now();

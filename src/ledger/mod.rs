@@ -21,6 +21,7 @@ mod replay;
 pub mod restored;
 mod retention;
 pub mod snapshots;
+mod taken_over;
 pub mod tries;
 mod trouble;
 

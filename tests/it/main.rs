@@ -16,6 +16,7 @@ mod explain;
 mod faults;
 mod forecast;
 mod harness;
+mod import;
 mod invariant;
 mod ledger_faults;
 mod notify;
