@@ -55,13 +55,13 @@ def options(kind):
 
 
 def panel(kind, title, description, queries, *, size, unit="short", thresholds=CALM, decimals=None, low=None, high=None,
-          mappings=(), none=None, custom=None, overrides=(), color=None, looks=None, transformations=()):
+          mappings=(), none=None, custom=None, overrides=(), looks=None, transformations=()):
     for number, one in enumerate(queries):
         one |= {"refId": "ABCDEFGHIJ"[number], "datasource": SOURCE}
     defaults = {
         "unit": unit,
         "thresholds": {"mode": "absolute", "steps": thresholds},
-        "color": {"mode": color or ("palette-classic-by-name" if kind == "timeseries" else "thresholds")},
+        "color": {"mode": "palette-classic-by-name" if kind == "timeseries" else "thresholds"},
         "mappings": list(mappings),
         "custom": custom or {},
     }
@@ -194,7 +194,7 @@ def entitlements_table():
     return panel(
         "table", "Every entitlement", "Hours in the period chosen above, people now, and the share of standing access in the last four weeks. Click a column to sort.",
         [query(expr, instant=True, table=True) for _, expr in columns.values()], size=(24, 9),
-        custom={"filterable": True, "align": "auto"}, color="fixed",
+        custom={"filterable": True, "align": "auto"},
         looks={"sortBy": [{"displayName": "held, h", "desc": True}]},
         transformations=[
             {"id": "merge", "options": {}},
@@ -310,7 +310,7 @@ def operations():
              unit="s", size=(8, 8), thresholds=steps((None, GREEN), (900, YELLOW), (3600, RED))),
         over_time("Drift", "Users and groups that hold a managed entitlement which dutybound did not grant them. It is reported and not touched.", [(f"sum by ({BOTH}) (dutybound_drift_holders{{{PICKED}}})", NAME)], custom=STEPS, size=(8, 8), decimals=0),
         row("What lies ahead"),
-        over_time("Gaps ahead", "Times within the horizon at which nobody will be on call for something that earns access.", [("sum(dutybound_upcoming_gaps)", "gaps")], custom=STEPS, size=(12, 6), decimals=0),
+        over_time("Gaps ahead over time", "Times within the horizon at which nobody will be on call for something that earns access.", [("sum(dutybound_upcoming_gaps)", "gaps")], custom=STEPS, size=(12, 6), decimals=0),
         bars("Problems ahead by kind", "What the schedules show: somebody who will not qualify, a membership or training that ends mid-shift.", or_none("sum by (kind) (dutybound_upcoming_problems) > 0", "kind"), "{{kind}}", size=(12, 6), decimals=0, thresholds=FEW_ARE_GOOD),
         row("Passes, calls and the process"),
         over_time("Passes", "Reconciliation passes in each interval, by how they ended.", [("sum by (outcome) (increase(dutybound_passes_total[$__rate_interval]))", "{{outcome}}")], custom=STACKED, size=(8, 8), decimals=0),
