@@ -540,7 +540,7 @@ fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy
     });
     page.counters(
         "dutybound_access_seconds_total",
-        "Access time that people held through dutybound, from the ledger: on duty by basis, or overhang (lead, linger, late).",
+        "Access time that people held through dutybound, from the ledger: on duty by basis, or overhang (lead, linger, late), which counts five minutes behind while access stands.",
         &["project", "entitlement", "basis"],
         times,
     )?;
@@ -556,7 +556,7 @@ fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy
     });
     page.counters(
         "dutybound_overhang_seconds_total",
-        "Access time that people held off duty: lead and linger as rules ask for, late after the last cause had ended.",
+        "Access time that people held off duty: lead and linger as rules ask for, late after the last cause had ended. Counts five minutes behind while access stands.",
         &["project", "entitlement", "part"],
         overhang,
     )?;
