@@ -31,6 +31,7 @@ mod audit;
 mod outlook;
 mod serve;
 mod show;
+mod watch;
 mod write;
 
 /// Runs one command. Returns the exit code.
@@ -46,7 +47,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Run => serve::daemon(path).await,
         Command::Revoke(args) => write::revoke_now(path, &args).await,
         Command::Backup { to } => write::backup(path, &to).await,
-        Command::Status(args) => show::status(path, args.format).await,
+        Command::Status(args) => show::status(path, &args).await,
         Command::Explain(args) => show::explanation(path, &args).await,
         Command::Forecast(args) => outlook::forecast(path, &args).await,
         Command::Backtest(args) => outlook::backtest(path, &args).await,

@@ -184,7 +184,7 @@ impl Checking<'_> {
     }
 
     /// Reads a secret, unless they are to be skipped.
-    fn secret(&mut self, value: &At<SecretValue>) -> Option<SecretString> {
+    pub(super) fn secret(&mut self, value: &At<SecretValue>) -> Option<SecretString> {
         let at = value.span();
         let table = &value.value.0;
         let given: Vec<SecretPlace> = [

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
-use crate::http::Health;
+use crate::http::{Health, InUse};
 use crate::metrics::Metrics;
 use crate::poll::{Poller, Sources, Wanted};
 use crate::reconcile::{Pass, PassError, Reconciler};
@@ -66,8 +66,8 @@ pub struct Daemon {
     pub health: Arc<Health>,
     /// Whether the pause file existed at the last look.
     pub paused: bool,
-    /// The policy, for the HTTP listener.
-    pub policy_shown: channel::Sender<Arc<crate::policy::Policy>>,
+    /// What it works by, for the HTTP listener.
+    pub shown: channel::Sender<Arc<InUse>>,
 }
 
 impl Daemon {
@@ -327,7 +327,6 @@ impl Daemon {
                     tracing::warn!(place = warning.place(), detail = %clean(&warning.message), "policy warning");
                 }
                 tracing::info!(policy = self.policy.revision, "a new policy is in force");
-                self.policy_shown.send_replace(Arc::clone(&self.policy));
             }
             Reload::Refused(report) => {
                 for mistake in report.diagnostics() {
@@ -341,6 +340,11 @@ impl Daemon {
         let reconfigured = seen.config.is_some();
         if let Some(config) = seen.config {
             self.reload_config(config);
+        }
+        let refusal_changed = self.shown.borrow().policy_refused != seen.refusing;
+        if loaded || reconfigured || refusal_changed {
+            let in_use = InUse::new(&self.policy, &self.config, seen.refusing);
+            self.shown.send_replace(Arc::new(in_use));
         }
         if self.files.is_ordered() {
             self.files.look(now);

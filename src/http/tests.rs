@@ -35,18 +35,30 @@ struct Server {
 }
 
 async fn start(bind: &str) -> Server {
+    start_with(bind, None).await
+}
+
+async fn start_with(bind: &str, token: Option<&str>) -> Server {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("ledger.sqlite");
     let source = SourceName("pagerduty".to_owned());
     let clock = Arc::new(SetClock(Mutex::new(t(0))));
     let (poll, operation) = (SignedDuration::from_secs(60), Duration::from_secs(120));
     let health = Arc::new(Health::new([source], poll, operation, t(0)));
+    let in_use = InUse {
+        policy: Arc::new(policy(Vec::new())),
+        identities: Vec::new(),
+        max_staleness: SignedDuration::from_hours(24),
+        policy_refused: false,
+    };
     let site = Site {
         metrics: Arc::new(Metrics::new(&ApiCalls::new().unwrap(), "1.2.3", Mode::Sync).unwrap()),
         health: Arc::clone(&health),
         ledger: Ledger::open(&path, "test", t(0)).await.unwrap(),
-        policy: watch::channel(Arc::new(policy(Vec::new()))).1,
+        ledger_path: path,
+        in_use: watch::channel(Arc::new(in_use)).1,
         clock: clock.clone(),
+        token: token.map(|token| SecretString::from(token.to_owned())),
     };
     let listener = TcpListener::bind(bind).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -121,14 +133,7 @@ async fn metrics_come_in_prometheus_text_format_and_carry_the_protective_headers
 #[tokio::test]
 async fn other_paths_and_methods_are_refused() {
     let server = start("127.0.0.1:0").await;
-    for path in [
-        "/",
-        "/metrics/",
-        "/healthz/x",
-        "/favicon.ico",
-        "//metrics",
-        "/../metrics",
-    ] {
+    for path in ["/metrics/", "/healthz/x", "/favicon.ico", "//metrics", "/../metrics"] {
         let (status, answer) = ask(server.address, "GET", path, "localhost").await;
         assert_eq!(status, 404, "{path}: {answer}");
         assert!(answer.to_ascii_lowercase().contains("nosniff"), "{answer}");
