@@ -29,6 +29,7 @@ use crate::text::clean;
 
 mod audit;
 mod outlook;
+mod progress;
 mod serve;
 mod show;
 mod watch;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
 
+use super::progress::telling;
 use super::{
     build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, system_clock,
     warn_of_older_copy, watch, width,
@@ -41,7 +42,7 @@ pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
         .await
         .reader();
     let ledger = open_if_there(&config).await?;
-    let (survey, stored) = look::look(
+    let reading = look::look(
         &config,
         &policy,
         &sources,
@@ -49,8 +50,8 @@ pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
         ledger.as_ref(),
         clock.now(),
         args.at,
-    )
-    .await?;
+    );
+    let (survey, stored) = telling("reading schedules and live access", reading).await?;
     let view = look::view(&survey, &config, &policy, &stored);
     match args.format {
         DiffFormat::Text => print(view.text(&policy, width()))?,

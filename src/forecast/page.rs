@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Forecast, Gap, GapKind, Holding, when};
 use crate::model::{EntitlementId, Interval, Person};
+use crate::pages::filters;
 use crate::text::{clean, instant};
 
 /// Heights in CSS pixels: the drawing is as wide as its place, so that text keeps its size on a phone.
@@ -183,7 +184,7 @@ pub(crate) fn chart(id: &EntitlementId, mine: &[&Holding], period: Interval) -> 
         y += ROW;
     }
     let turns = mine.iter().map(|h| TurnLine {
-        person: clean(h.person.as_str()),
+        person: h.person.as_str().to_owned(),
         from: instant(h.held.start()),
         until: if h.end_known {
             instant(h.held.end())

@@ -2,6 +2,7 @@
 
 use askama::Template;
 
+use super::filters;
 use super::hours::FourWeeks;
 use super::now::Now;
 use super::overview::{as_of, charts};
@@ -58,7 +59,7 @@ struct MemberRow {
 fn member_row(name: &str, member: &Member) -> MemberRow {
     let completed: Vec<_> = member.completed.keys().map(|name| clean(name)).collect();
     MemberRow {
-        name: clean(name),
+        name: name.to_owned(),
         until: member.until.map_or_else(|| "further notice".to_owned(), instant),
         added_by: member
             .added_by
@@ -90,7 +91,7 @@ pub(super) fn project(now: &Now, four_weeks: Option<&FourWeeks>, name: &ProjectN
     }
     facts.push(Fact {
         what: "Owners",
-        names: project.owners.iter().map(|p| clean(p.as_str())).collect(),
+        names: project.owners.iter().map(|p| p.as_str().to_owned()).collect(),
         projects: false,
         text: String::new(),
     });

@@ -63,14 +63,14 @@ pub(super) type Line = Vec<Day>;
 
 /// What a day adds up to.
 #[derive(Debug, Default, Clone)]
-struct Groups {
+pub(super) struct Groups {
     total: Day,
     projects: BTreeMap<ProjectName, Day>,
     people: BTreeMap<Person, Day>,
 }
 
 impl Groups {
-    fn new(measure: &Measure) -> Self {
+    pub(super) fn new(measure: &Measure) -> Self {
         let mut groups = Self::default();
         for ((entitlement, person), sums) in &measure.cells {
             groups.add(entitlement, person, &Day::from(sums));
@@ -96,6 +96,8 @@ pub(super) struct FourWeeks {
     pub(super) total: Line,
     pub(super) projects: BTreeMap<ProjectName, Line>,
     pub(super) people: BTreeMap<Person, Line>,
+    /// Since when there is a record; what came before is not counted, in standing access neither.
+    pub(super) begins: Timestamp,
     /// Which parts of the record are lost, so that the figures may be too small.
     pub(super) lost: Vec<String>,
 }
@@ -155,9 +157,19 @@ pub(super) async fn read(
     let lost = ledger.restorations().await?.into_iter();
     let lost = lost.filter(|r| r.is_gap() && r.lost_from < whole.end() && whole.start() < r.found_at);
     let snapshots = ledger.load_snapshots().await?.newest(&in_use.policy.schedules());
-    against_standing(&mut measured, &days, whole, in_use, &snapshots);
+    let begins = ledger.begins().await?;
+    if let Some(counted) = Interval::new(whole.start().max(begins), whole.end()) {
+        against_standing(&mut measured, &days, counted, in_use, &snapshots);
+    }
     let mut four_weeks = lines(days, measured);
+    four_weeks.begins = begins;
     four_weeks.lost = lost.map(|r| r.loss()).collect();
+    if whole.start() < begins {
+        let begins = crate::text::instant(begins);
+        four_weeks
+            .lost
+            .push(format!("the record begins at {begins}; what was before is not counted"));
+    }
     Ok(four_weeks)
 }
 
@@ -180,7 +192,8 @@ fn against_standing(
     }
 }
 
-fn lines(days: Vec<Interval>, measured: Vec<Groups>) -> FourWeeks {
+/// Makes a line of days for each project and person.
+pub(super) fn lines(days: Vec<Interval>, measured: Vec<Groups>) -> FourWeeks {
     let mut four_weeks = FourWeeks {
         total: measured.iter().map(|groups| groups.total).collect(),
         ..FourWeeks::default()

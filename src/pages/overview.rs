@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use askama::Template;
 
+use super::filters;
 use super::hours::{Day, FourWeeks};
 use super::now::Now;
 use super::words::{HandOff, Held, Hours, Item, When, attention, hand_offs, held, hours_of, share, sum, when};

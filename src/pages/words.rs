@@ -91,7 +91,10 @@ fn item_of(problem: &Problem, now: Timestamp) -> Item {
             .filter(|_| !problem.kind.says_since())
             .map(|t| when(t, now)),
         about: problem.entitlement.iter().map(Name::from).collect(),
-        person: problem.person.as_ref().map_or_else(String::new, |p| clean(p.as_str())),
+        person: problem
+            .person
+            .as_ref()
+            .map_or_else(String::new, |p| p.as_str().to_owned()),
     }
 }
 
@@ -143,7 +146,7 @@ pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> Vec<Item> {
             message: format!("{}; released by {}", clean(&held.reason), clean(&held.release)),
             since: Some(when(row.since, at)),
             about: vec![Name::from(&held.entitlement)],
-            person: clean(&held.who),
+            person: held.who.clone(),
         });
     }
     let concerned = |bar: &&crate::ledger::Bar| match &bar.person {
@@ -156,7 +159,7 @@ pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> Vec<Item> {
         item.person = bar
             .person
             .as_ref()
-            .map_or_else(|| "everybody".to_owned(), |p| clean(p.as_str()));
+            .map_or_else(|| "everybody".to_owned(), |p| p.as_str().to_owned());
         items.push(item);
     }
     if concerns(None, None) {
@@ -178,7 +181,7 @@ pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> Vec<Item> {
             let message = "somebody gave this access past dutybound, which reports it and leaves it".to_owned();
             let mut item = plain("Not ours", message, None);
             item.about.push(Name::from(&drift.entitlement));
-            item.person = clean(&drift.holder);
+            item.person = drift.holder.clone();
             items.push(item);
         }
     }
@@ -245,7 +248,7 @@ pub(super) fn held(row: &AccessRow, ahead: &Forecast, at: Timestamp) -> Held {
     }
     Held {
         entitlement: Name::from(&row.entitlement),
-        person: clean(row.person.as_str()),
+        person: row.person.as_str().to_owned(),
         why,
         since: when(row.granted_at, at),
         until,
@@ -276,7 +279,7 @@ pub(super) fn hand_offs(
                 let names = changes.entry((t, &h.entitlement)).or_default();
                 names
                     .get_mut(slot)
-                    .map(|names: &mut BTreeSet<String>| names.insert(clean(h.person.as_str())));
+                    .map(|names: &mut BTreeSet<String>| names.insert(h.person.as_str().to_owned()));
             }
         }
     }
@@ -325,7 +328,9 @@ pub(super) struct Hours {
     pub(super) notes: Vec<String>,
     pub(super) share: String,
     pub(super) held: String,
+    pub(super) held_seconds: i64,
     pub(super) standing: String,
+    pub(super) standing_seconds: i64,
     pub(super) on_duty: String,
     pub(super) duty: String,
     pub(super) overhang: String,
@@ -404,7 +409,9 @@ pub(super) fn hours_of(four_weeks: &FourWeeks, line: &[Day]) -> Option<Hours> {
         notes: four_weeks.lost.iter().map(|note| clean(note)).collect(),
         share: share(&total),
         held: hours(total.held),
+        held_seconds: whole(total.held),
         standing: hours(total.standing),
+        standing_seconds: whole(total.standing),
         on_duty: hours(total.on_duty),
         duty: hours(total.duty()),
         overhang: hours(total.overhang()),
@@ -414,9 +421,14 @@ pub(super) fn hours_of(four_weeks: &FourWeeks, line: &[Day]) -> Option<Hours> {
         width: format!("{:.3}", step * 0.8),
         columns,
         days: rows,
-        from: instant(first.start()),
+        from: instant(first.start().max(four_weeks.begins)),
         to: instant(last.end()),
     })
+}
+
+/// As the report rounds.
+fn whole(time: SignedDuration) -> i64 {
+    time.round(jiff::Unit::Second).unwrap_or(time).as_secs()
 }
 
 fn day_row(day: &Day, span: &Interval) -> DayRow {
