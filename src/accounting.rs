@@ -28,7 +28,7 @@ mod tail;
 mod uncovered;
 
 pub use measure::{Measure, Record, Sums, measure};
-pub use standing::{length, standing};
+pub use standing::{length, standing, standing_spans};
 pub use tail::{Ending, LONGEST_SESSION, Outlasted, Sessions, endings, outlasted};
 pub use uncovered::{Unheld, uncovered};
 

@@ -67,7 +67,7 @@ pub enum Command {
         to: PathBuf,
     },
     /// Show who holds what now, why and until when, and the health of every source.
-    Status(Formatted),
+    Status(Status),
     /// Show why a person holds something or does not, link by link.
     Explain(Explain),
     /// Show the coming days: who will hold what, and the gaps to repair before they matter.
@@ -111,6 +111,18 @@ pub struct Formatted {
     /// How to show it.
     #[arg(long, default_value = "text")]
     pub format: Format,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+    /// Show it again every so many seconds, until Ctrl-C. For terminals.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub watch: Option<u64>,
 }
 
 /// Arguments of `diff`.

@@ -1,9 +1,10 @@
-//! The daemon's listener: metrics and health, read-only, for this host by default.
+//! The daemon's listener: the status page, metrics and health, read-only, for this host by default.
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,15 +15,24 @@ use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::{SignedDuration, Timestamp, Unit};
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::config::{Config, Identity};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::SourceName;
+use crate::pages;
 use crate::policy::Policy;
+
+mod token;
+
+/// Style, script, the script's requests and the icon come from this listener, everything else from nowhere.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+    img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// How long requests under way may take to end once the daemon is told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -35,10 +45,40 @@ pub struct Site {
     pub health: Arc<Health>,
     /// For what derives from the record. A handle of its own, opened for reading, keeps scrapes out of the writer's way.
     pub ledger: Ledger,
-    /// The policy in force.
-    pub policy: watch::Receiver<Arc<Policy>>,
+    /// The ledger's file.
+    pub ledger_path: PathBuf,
+    /// What the daemon works by.
+    pub in_use: watch::Receiver<Arc<InUse>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What whoever asks must show; `None` asks for nothing.
+    pub token: Option<SecretString>,
+}
+
+/// What the daemon works by, as far as pages need it.
+#[derive(Debug)]
+pub struct InUse {
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+    /// The operator's mapping of people.
+    pub identities: Vec<Identity>,
+    /// How long a stored schedule stands in for a source that cannot be read.
+    pub max_staleness: SignedDuration,
+    /// Whether the policy files hold a newer policy that was refused.
+    pub policy_refused: bool,
+}
+
+impl InUse {
+    /// Takes over what pages need.
+    #[must_use]
+    pub fn new(policy: &Arc<Policy>, config: &Config, policy_refused: bool) -> Self {
+        Self {
+            policy: Arc::clone(policy),
+            identities: config.identities.clone(),
+            max_staleness: config.timing.max_staleness,
+            policy_refused,
+        }
+    }
 }
 
 /// Whether the daemon works, told by the daemon and asked by supervisors.
@@ -172,14 +212,15 @@ fn router(site: Arc<Site>, address: IpAddr) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is /metrics, /healthz and /readyz\n") })
-        .with_state(site)
+        .with_state(Arc::clone(&site))
+        .merge(pages::router(Arc::clone(&site)))
+        .layer(from_fn_with_state(site, token::demanded))
         .layer(from_fn_with_state(address, only_this_host))
         .layer(map_response(harden))
 }
 
 async fn metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
-    let policy = site.policy.borrow().clone();
+    let policy = Arc::clone(&site.in_use.borrow().policy);
     let accept = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -249,6 +290,15 @@ async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(CONTENT_SECURITY_POLICY),
+    );
+    for name in ["cross-origin-resource-policy", "cross-origin-opener-policy"] {
+        headers.insert(name, HeaderValue::from_static("same-origin"));
+    }
     response
 }
 

@@ -93,6 +93,7 @@ pub mod commands;
 pub mod daemon;
 pub mod http;
 pub mod metrics;
+pub mod pages;
 
 /// An error and its causes on one line.
 #[must_use]

@@ -130,7 +130,9 @@ pub fn former_cause(cause: &Cause, at: Timestamp) -> String {
     format!("was {what}{end} ({})", cause.rule)
 }
 
-fn basis(cause: &Cause) -> String {
+/// What earns it, in words.
+#[must_use]
+pub fn basis(cause: &Cause) -> String {
     match &cause.basis {
         Basis::OnCall {
             schedule,

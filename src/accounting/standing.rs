@@ -24,6 +24,20 @@ pub fn standing(
     identities: &[Identity],
     period: Interval,
 ) -> BTreeMap<(EntitlementId, Person), SignedDuration> {
+    standing_spans(policy, snapshots, identities, period)
+        .into_iter()
+        .map(|(cell, spans)| (cell, length(spans)))
+        .collect()
+}
+
+/// When each would have held it; see [`standing`]. Spans may overlap.
+#[must_use]
+pub fn standing_spans(
+    policy: &Policy,
+    snapshots: &Snapshots,
+    identities: &[Identity],
+    period: Interval,
+) -> BTreeMap<(EntitlementId, Person), Vec<Interval>> {
     let mut could: BTreeMap<(EntitlementId, Person), Vec<Interval>> = BTreeMap::new();
     let mut add = |entitlement: &EntitlementId, person: &Person, valid: Option<Interval>, until: Option<Timestamp>| {
         let spans = could.entry((entitlement.clone(), person.clone())).or_default();
@@ -43,7 +57,7 @@ pub fn standing(
     for (entitlement, person, until) in seen_on_call(policy, snapshots, identities) {
         add(&entitlement, &person, Some(Interval::ALWAYS), until);
     }
-    could.into_iter().map(|(cell, spans)| (cell, length(spans))).collect()
+    could
 }
 
 /// How long at least one of the spans lasts.

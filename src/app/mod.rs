@@ -30,8 +30,10 @@ use crate::text::clean;
 mod audit;
 mod import;
 mod outlook;
+mod progress;
 mod serve;
 mod show;
+mod watch;
 mod write;
 
 /// Runs one command. Returns the exit code.
@@ -50,7 +52,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         // Boxed: unboxed, these nest deeper than the compiler follows.
         Command::Import(args) => Box::pin(import::import(path, &args)).await,
         Command::Adopt(args) => Box::pin(import::adopt(path, &args)).await,
-        Command::Status(args) => show::status(path, args.format).await,
+        Command::Status(args) => show::status(path, &args).await,
         Command::Explain(args) => show::explanation(path, &args).await,
         Command::Forecast(args) => outlook::forecast(path, &args).await,
         Command::Backtest(args) => outlook::backtest(path, &args).await,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
 
+use super::progress::telling;
 use super::{
     build_sources, context, load_config, load_policy, open_if_there, print, print_json, show_report_of_mistakes,
     system_clock, width,
@@ -78,7 +79,8 @@ pub(super) async fn forecast(path: &Path, args: &cli::Forecast) -> anyhow::Resul
         None => StoredSnapshots::default(),
     };
     let period = days_from(now, args.days).context("the period ends beyond all time")?;
-    let (mut forecast, notes) = ahead::look(&config, &policy, &sources, &reader, stored, period).await;
+    let reading = ahead::look(&config, &policy, &sources, &reader, stored, period);
+    let (mut forecast, notes) = telling("reading schedules and people", reading).await;
     if let Some(about) = &args.about {
         forecast = ahead::only(forecast, about, &policy)?;
     }

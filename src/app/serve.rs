@@ -8,10 +8,10 @@ use tokio::sync::watch;
 
 use super::{build_sources, context, load_config, log_warnings, reconciler, show_report_of_mistakes, system_clock};
 use crate::cli::exit;
-use crate::config;
+use crate::config::{self, Http};
 use crate::daemon::files::{Files, ReadConfig};
 use crate::daemon::{Daemon, in_force::InForce, refusal};
-use crate::http::{self, Health, Site};
+use crate::http::{self, Health, InUse, Site};
 use crate::ledger::Ledger;
 use crate::live::{LiveCache, SILENCE};
 use crate::metrics::Metrics;
@@ -48,24 +48,26 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
     };
     let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
     reconciler.live = LiveCache::going_on_after(SILENCE);
-    let (policy_shown, policy_seen) = watch::channel(Arc::clone(in_force.policy()));
+    let (shown, seen) = watch::channel(Arc::new(InUse::new(in_force.policy(), &config, false)));
     let health = Arc::new(Health::new(
         sources.keys().cloned(),
         config.timing.poll,
         config.identity_center.operation_timeout,
         clock.now(),
     ));
-    if let Some(address) = config.http {
+    if let Some(Http { address, token }) = config.http.clone() {
         let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; change `listen` under [http], or stop what uses the port")
         })?;
-        tracing::info!(address = %listener.local_addr()?, "serving /metrics, /healthz and /readyz");
+        tracing::info!(address = %listener.local_addr()?, "serving the status page, /metrics, /healthz and /readyz");
         let site = Site {
             metrics: Arc::clone(&metrics),
             health: Arc::clone(&health),
             ledger: Ledger::open_read_only(&config.ledger, &config.owner_id).await?,
-            policy: policy_seen,
+            ledger_path: config.ledger.clone(),
+            in_use: seen,
             clock: Arc::clone(&clock),
+            token,
         };
         tokio::spawn(http::serve(listener, site, std::future::pending()));
     }
@@ -77,7 +79,7 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
             clock: Arc::clone(&clock),
             config: config.clone(),
             ledger: Ledger::open_read_only(&config.ledger, &config.owner_id).await?,
-            policy: policy_shown.subscribe(),
+            in_use: shown.subscribe(),
             beat: beats,
             sources: sources.clone(),
             snapshots: Arc::clone(&reconciler.snapshots),
@@ -113,8 +115,8 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         metrics,
         health,
         paused,
-        policy_shown,
         beat,
+        shown,
     };
     let ended = daemon.run().await;
     if let Some(streams) = streams {

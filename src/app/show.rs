@@ -8,9 +8,10 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
 
+use super::progress::telling;
 use super::{
     build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, system_clock,
-    warn_of_older_copy, width,
+    warn_of_older_copy, watch, width,
 };
 use crate::accounting::{LONGEST_SESSION, Record};
 use crate::cli::{self, DiffFormat, Format, exit};
@@ -19,20 +20,17 @@ use crate::commands::{
     codeowners as owners_of_files, diff as look, explain, report as hours, status as standing, tree as drawn,
 };
 use crate::config::Config;
-use crate::desired::{Snapshots, Timeline};
+use crate::desired::Snapshots;
 use crate::diagnostics::did_you_mean;
 use crate::iam_policy::{Place, for_import, iam_policy as policy_for};
 use crate::identity_center::{Client, Instance};
-use crate::ledger::{AccessRow, Board, Ledger, LedgerError};
-use crate::model::{EntitlementId, Interval, Person, ProjectName, ResolvedTarget, Target};
-use crate::plan::Key;
+use crate::ledger::{Board, Ledger};
+use crate::model::{Interval, ProjectName, ResolvedTarget, Target};
 use crate::policy::Policy;
-use crate::problem::{Problem, ProblemKind};
-use crate::reconcile::UNKNOWN_IS_OURS;
+use crate::problem::Problem;
 use crate::secret::Secrets;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
-use crate::unfinished::{self, Unsettled};
 
 pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
     if let Some(base) = &args.base {
@@ -47,7 +45,7 @@ pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
         .await
         .reader();
     let ledger = open_if_there(&config).await?;
-    let (survey, stored) = look::look(
+    let reading = look::look(
         &config,
         &policy,
         &sources,
@@ -55,8 +53,8 @@ pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
         ledger.as_ref(),
         clock.now(),
         args.at,
-    )
-    .await?;
+    );
+    let (survey, stored) = telling("reading schedules and live access", reading).await?;
     let view = look::view(&survey, &config, &policy, &stored);
     match args.format {
         DiffFormat::Text => print(view.text(&policy, width()))?,
@@ -81,66 +79,34 @@ pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
     )
 }
 
-pub(super) async fn status(path: &Path, format: Format) -> anyhow::Result<u8> {
+pub(super) async fn status(path: &Path, args: &cli::Status) -> anyhow::Result<u8> {
+    let Some(every) = args.watch else {
+        return match (status_now(path).await?, args.format) {
+            (status, Format::Text) => print(status.text(width())),
+            (status, Format::Json) => print_json(&status),
+        };
+    };
+    if args.format == Format::Json {
+        bail!("--watch redraws a terminal; it does not go with --format json");
+    }
+    watch::watch(every, async || Ok(status_now(path).await?.text(width()))).await?;
+    Ok(exit::OK)
+}
+
+async fn status_now(path: &Path) -> anyhow::Result<standing::Status> {
     let now = system_clock().now();
     let config = load_config(path, Secrets::Skip)?;
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
-    let stored = ledger.load_snapshots().await?;
     let policy = load_policy(&config, now)?;
-    let access = ledger.access_in(around(now)).await?;
-    let snapshots = stored.newest(&policy.schedules());
-    let not_in_force = not_in_force(&ledger, &config, &policy, &snapshots, &access, now).await?;
-    let mut board = ledger.board().await?;
-    if let Some(older) = ledger.older_copy(&config.ledger, now).await? {
-        let problem = Problem::new(ProblemKind::LedgerRestored, older);
-        board.get_or_insert_default().problems.insert(0, problem);
-    }
-    let status = standing::Status::new(
-        now,
-        access,
-        not_in_force,
-        ledger.bars().await?,
-        ledger.holds().await?,
-        standing::schedule_status(&stored, &policy.schedules(), config.timing.max_staleness),
-        board,
-    );
-    match format {
-        Format::Text => print(status.text(width())),
-        Format::Json => print_json(&status),
-    }
-}
-
-/// What the record knows to be asked for and not in force now.
-async fn not_in_force(
-    ledger: &Ledger,
-    config: &Config,
-    policy: &Policy,
-    snapshots: &Snapshots,
-    access: &[AccessRow],
-    now: Timestamp,
-) -> Result<Vec<Problem>, LedgerError> {
-    let open: Vec<_> = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
-    let tries = ledger
-        .failed_tries(now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN))
-        .await?;
-    let bars = ledger.bars().await?;
-    let desired = Timeline::build(policy, snapshots, &config.identities, around(now)).at(now);
-    let wanted = |id: &EntitlementId, person: &Person| {
-        desired.calls_for(id, person) && !bars.iter().any(|bar| bar.concerns(person))
+    let installation = standing::Installation {
+        ledger: &ledger,
+        ledger_path: &config.ledger,
+        policy: &policy,
+        identities: &config.identities,
+        max_staleness: config.timing.max_staleness,
     };
-    let standing = |key: &Key| {
-        let mut open = access.iter().filter(|row| row.revoked_at.is_none());
-        open.any(|row| row.target == key.0 && row.principal == key.1)
-    };
-    Ok(unfinished::from_record(&open, &tries, wanted, standing, now))
-}
-
-/// The instant, as the shortest interval that the ledger can tell apart.
-fn around(t: Timestamp) -> Interval {
-    let end = t
-        .saturating_add(SignedDuration::from_millis(1))
-        .unwrap_or(Timestamp::MAX);
-    Interval::new(t, end).unwrap_or(Interval::ALWAYS)
+    let stored = ledger.load_snapshots().await?;
+    Ok(standing::read(&installation, &stored, now).await?)
 }
 
 pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8> {
@@ -155,7 +121,7 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
     let ledger = open_if_there(&config).await?;
     if let Some(ledger) = &ledger {
         snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
-        access = ledger.access_in(around(at)).await?;
+        access = ledger.access_in(standing::around(at)).await?;
         holds = match args.at {
             Some(at) if at < now => ledger.holds_at(at).await?,
             Some(_) => Vec::new(),
@@ -165,7 +131,8 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         policy_then = ledger.policy_at(at).await?.filter(|_| at <= now);
         restorations = ledger.restorations().await?;
         if args.at.is_none() {
-            let unfinished = not_in_force(ledger, &config, &policy, &snapshots, &access, now).await?;
+            let unfinished =
+                standing::not_in_force(ledger, &config.identities, &policy, &snapshots, &access, now).await?;
             let newer: Vec<_> = unfinished.iter().map(Problem::subject).collect();
             board.problems.retain(|p| !newer.contains(&p.subject()));
             board.problems.extend(unfinished);

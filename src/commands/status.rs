@@ -12,6 +12,10 @@ use crate::plan::render::problem_lines;
 use crate::problem::{Problem, ProblemKind};
 use crate::text::{cause, clean, instant, span};
 
+mod read;
+
+pub use read::{Installation, around, not_in_force, read};
+
 /// What `status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {

@@ -9,10 +9,11 @@ use std::{
 };
 
 use jiff::SignedDuration;
+use secrecy::ExposeSecret as _;
 use url::Url;
 
 use super::{
-    Audit, Config, Identity, IdentityCenterConfig, Limits, Provider, Timing,
+    Audit, Config, Http, Identity, IdentityCenterConfig, Limits, Provider, Timing,
     file::{AuditTable, ConfigFile, HttpTable, IdentityCenterTable, IdentityEntry, LimitsTable, TimingTable},
 };
 use crate::{
@@ -28,6 +29,8 @@ use crate::{
 const POLICY_DIR: &str = "access.d";
 const LEDGER: &str = "/var/lib/dutybound/ledger.sqlite";
 const LISTEN: &str = "127.0.0.1:9868";
+/// In characters.
+const SHORTEST_TOKEN: usize = 16;
 
 pub(super) struct Checking<'a> {
     pub(super) found: Findings<'a>,
@@ -459,19 +462,29 @@ impl Checking<'_> {
         }
     }
 
-    fn http(&mut self, table: Option<&Entry<HttpTable>>) -> Option<SocketAddr> {
+    fn http(&mut self, table: Option<&Entry<HttpTable>>) -> Option<Http> {
         let t = table.map(|table| &table.value);
         let listen = t.and_then(|t| t.listen.as_ref());
         let address = listen
             .map_or(LISTEN, |listen| listen.value.as_str())
             .parse::<SocketAddr>();
         let enabled = t.and_then(|t| t.enabled.as_ref()).is_none_or(|enabled| enabled.value);
+        let written = t.and_then(|t| t.token.as_ref());
+        let token = written.and_then(|token| self.secret(token));
+        if let (Some(written), Some(token)) = (written, &token)
+            && self.secrets == Secrets::Read
+            && token.expose_secret().chars().count() < SHORTEST_TOKEN
+        {
+            let message = format!("a token of fewer than {SHORTEST_TOKEN} characters can be guessed");
+            let hint = "make one with `openssl rand -hex 32`";
+            self.found.error("short-token", written.span(), &message, hint);
+        }
         if let Some(listen) = listen {
             match &address {
-                Ok(address) if address.ip().is_loopback() => {}
+                Ok(address) if address.ip().is_loopback() || written.is_some() => {}
                 Ok(_) => {
                     let message = "the listener has no authentication, so it stays on loopback";
-                    let hint = "write \"127.0.0.1:9868\", and put a proxy in front if others must read it";
+                    let hint = "write \"127.0.0.1:9868\", or demand a token: token = { file = \"/path\" }";
                     self.found.error("not-loopback", listen.span(), message, hint);
                 }
                 Err(_) => {
@@ -481,6 +494,7 @@ impl Checking<'_> {
                 }
             }
         }
-        address.ok().filter(|_| enabled)
+        let address = address.ok().filter(|_| enabled)?;
+        Some(Http { address, token })
     }
 }

@@ -49,7 +49,7 @@ pub struct ConfigFile {
     pub timing: Option<Entry<TimingTable>>,
     /// What passes without a person's approval.
     pub limits: Option<Entry<LimitsTable>>,
-    /// The listener for metrics and health.
+    /// The listener for the status page, metrics and health.
     pub http: Option<Entry<HttpTable>>,
     /// How the record is kept and how others can prove that it was not changed.
     pub audit: Option<Entry<AuditTable>>,
@@ -209,14 +209,17 @@ pub struct AuditTable {
     pub heads_every: Option<At<String>>,
 }
 
-/// The listener for metrics and health.
+/// The listener for the status page, metrics and health.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpTable {
     /// `false` turns the listener off. Default: true.
     pub enabled: Option<At<bool>>,
-    /// Address and port, on loopback. Default: `127.0.0.1:9868`.
+    /// Address and port. Anything but loopback needs a `token`. Default: `127.0.0.1:9868`.
     pub listen: Option<At<String>>,
+    /// What every page but `/healthz` and `/readyz` asks for: as a bearer token, or as the password of any user. At least
+    /// 16 characters. Default: none; then the listener stays on loopback.
+    pub token: Option<At<SecretValue>>,
 }
 
 /// Where the ledger's events are sent: each at least once, in their order, without a pass ever waiting for it.

@@ -59,13 +59,22 @@ pub struct Config {
     /// What the guard lets through.
     pub limits: Limits,
     /// The HTTP listener; `None` turns it off.
-    pub http: Option<SocketAddr>,
+    pub http: Option<Http>,
     /// How the record is kept and its heads are published.
     pub audit: Audit,
     /// Where the ledger's events are sent.
     pub sinks: Vec<SinkConfig>,
     /// Who is told what.
     pub notify: notify::Notify,
+}
+
+/// The HTTP listener.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Where it listens; anything but loopback only with a token.
+    pub address: SocketAddr,
+    /// What whoever asks must show.
+    pub token: Option<SecretString>,
 }
 
 /// How the record is kept and its heads are published.

@@ -53,7 +53,9 @@ fn a_minimal_file_gets_the_defaults() {
     assert!(warnings.is_empty());
     assert_eq!(config.mode, Mode::Observe);
     assert!(config.policy_dir.ends_with("access.d") && config.policy_dir.is_absolute());
-    assert_eq!(config.http, Some("127.0.0.1:9868".parse().unwrap()));
+    let http = config.http.unwrap();
+    assert_eq!(http.address, "127.0.0.1:9868".parse().unwrap());
+    assert!(http.token.is_none());
     assert_eq!((config.timing, config.limits), (Timing::default(), Limits::default()));
     let source = &config.sources[&SourceName("pagerduty".into())];
     assert_eq!(source.base_url.as_str(), "https://api.pagerduty.com/");
@@ -149,7 +151,7 @@ path = "events.jsonl"
         Some(UserPin::UserName("alice".into()))
     );
     assert_eq!(config.timing.horizon, SignedDuration::from_hours(80 * 24));
-    assert_eq!(config.http, None);
+    assert!(config.http.is_none());
     assert!(config.ledger.is_absolute() && config.ledger.ends_with("ledger.db"));
     let [siem, relay, journal, disk] = config.sinks.as_slice() else {
         panic!("{:?}", config.sinks);
@@ -364,6 +366,14 @@ fn each_bad_value_has_its_own_message() {
         (format!("roots = ['../x']\n{MINIMAL}"), "bad-name"),
         (and("[http]\nlisten = \"0.0.0.0:9868\""), "so it stays on loopback"),
         (
+            and("[http]\ntoken = \"0123456789abcdef\""),
+            "does not belong in this file",
+        ),
+        (
+            and("[http]\ntoken = { env = \"PD\" }"),
+            "fewer than 16 characters can be guessed",
+        ),
+        (
             and("[http]\nlisten = \"localhost\""),
             "this is not an address with a port",
         ),
@@ -505,8 +515,12 @@ fn the_example_loads_and_says_what_the_defaults_are() {
     );
     let all = read(&uncommented);
     assert_eq!(
-        (&all.timing, &all.limits, all.http),
-        (&shipped.timing, &shipped.limits, shipped.http)
+        (&all.timing, &all.limits, all.http.as_ref().map(|http| http.address)),
+        (
+            &shipped.timing,
+            &shipped.limits,
+            shipped.http.as_ref().map(|http| http.address)
+        )
     );
     let told = |c: &Config| (c.notify.pace.clone(), c.notify.max_messages, c.notify.zone.clone());
     assert_eq!(told(&all), told(&shipped));

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::diagnostics::{Report, Severity};
-use crate::http::Health;
+use crate::http::{Health, InUse};
 use crate::metrics::Metrics;
 use crate::notify::Beat;
 use crate::poll::{Poller, Sources, Wanted};
@@ -68,10 +68,10 @@ pub struct Daemon {
     pub health: Arc<Health>,
     /// Whether the pause file existed at the last look.
     pub paused: bool,
-    /// The policy, for the HTTP listener.
-    pub policy_shown: channel::Sender<Arc<crate::policy::Policy>>,
     /// What whoever tells people cannot learn from the ledger.
     pub beat: channel::Sender<Beat>,
+    /// What it works by, for the HTTP listener and for whoever tells people.
+    pub shown: channel::Sender<Arc<InUse>>,
 }
 
 impl Daemon {
@@ -341,7 +341,6 @@ impl Daemon {
                     tracing::warn!(place = warning.place(), detail = %clean(&warning.message), "policy warning");
                 }
                 tracing::info!(policy = self.policy.revision, "a new policy is in force");
-                self.policy_shown.send_replace(Arc::clone(&self.policy));
                 self.beat.send_modify(|beat| beat.policy_refused = None);
             }
             Reload::Refused(report) => {
@@ -358,6 +357,11 @@ impl Daemon {
         let reconfigured = seen.config.is_some();
         if let Some(config) = seen.config {
             self.reload_config(config);
+        }
+        let refusal_changed = self.shown.borrow().policy_refused != seen.refusing;
+        if loaded || reconfigured || refusal_changed {
+            let in_use = InUse::new(&self.policy, &self.config, seen.refusing);
+            self.shown.send_replace(Arc::new(in_use));
         }
         if self.files.is_ordered() {
             self.files.look(now);

@@ -7,15 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Forecast, Gap, GapKind, Holding, when};
 use crate::model::{EntitlementId, Interval, Person};
+use crate::pages::filters;
 use crate::text::{clean, instant};
 
-/// Where the bars begin and end, in the drawing's own units; names stand before them.
-const LEFT: i64 = 260;
-const RIGHT: i64 = 1000;
+/// Heights in CSS pixels: the drawing is as wide as its place, so that text keeps its size on a phone.
 const HEAD: i64 = 18;
-const ROW: i64 = 22;
-/// The least distance of two dates that do not touch.
-const DATE: i64 = 48;
+const ROW: i64 = 38;
+/// The least distance of two dates that do not touch, in percent of the width of a phone.
+const DATE: f64 = 14.0;
 
 #[derive(Template)]
 #[template(path = "forecast.html", config = "src/pages/askama.toml")]
@@ -28,43 +27,49 @@ struct Page {
     charts: Vec<Chart>,
 }
 
-struct GapLine {
-    what: &'static str,
-    when: String,
-    message: String,
-    concerns: String,
+/// One gap, in words.
+pub(crate) struct GapLine {
+    pub(crate) what: &'static str,
+    pub(crate) when: String,
+    pub(crate) message: String,
+    pub(crate) concerns: String,
 }
 
-struct Day {
-    x: i64,
-    label: String,
+/// A midnight, and its date where there is room.
+pub(crate) struct Day {
+    pub(crate) x: String,
+    pub(crate) label: String,
 }
 
-struct Chart {
-    entitlement: String,
-    height: i64,
-    rows: Vec<Row>,
-    turns: Vec<TurnLine>,
+/// The timeline of one entitlement.
+pub(crate) struct Chart {
+    pub(crate) entitlement: String,
+    pub(crate) height: i64,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) turns: Vec<TurnLine>,
 }
 
-struct Row {
-    y: i64,
-    person: String,
-    bars: Vec<Bar>,
+/// One person's line.
+pub(crate) struct Row {
+    pub(crate) y: i64,
+    pub(crate) person: String,
+    pub(crate) bars: Vec<Bar>,
 }
 
-struct Bar {
-    x: i64,
-    width: i64,
-    kept: bool,
-    title: String,
+/// One turn; places are percents of the width.
+pub(crate) struct Bar {
+    pub(crate) x: String,
+    pub(crate) width: String,
+    pub(crate) kept: bool,
+    pub(crate) title: String,
 }
 
-struct TurnLine {
-    person: String,
-    from: String,
-    until: String,
-    because: String,
+/// One turn, in words.
+pub(crate) struct TurnLine {
+    pub(crate) person: String,
+    pub(crate) from: String,
+    pub(crate) until: String,
+    pub(crate) because: String,
 }
 
 /// Writes the page.
@@ -91,7 +96,7 @@ pub fn page(forecast: &Forecast, notes: &[String]) -> Result<String, askama::Err
     page.render()
 }
 
-fn gap_line(gap: &Gap) -> GapLine {
+pub(crate) fn gap_line(gap: &Gap) -> GapLine {
     let names: Vec<String> = gap.entitlements.iter().map(|id| clean(&id.to_string())).collect();
     let more = match gap.more {
         0 => String::new(),
@@ -113,26 +118,26 @@ fn gap_line(gap: &Gap) -> GapLine {
     }
 }
 
-fn x_of(t: Timestamp, period: Interval) -> i64 {
-    let whole = period.duration().as_secs().max(1);
-    let after = period.start().duration_until(t).as_secs().clamp(0, whole);
-    LEFT + (RIGHT - LEFT) * after / whole
+fn x_of(t: Timestamp, period: Interval) -> f64 {
+    let whole = period.duration().as_secs_f64().max(1.0);
+    let after = period.start().duration_until(t).as_secs_f64().clamp(0.0, whole);
+    100.0 * after / whole
 }
 
 /// A line at each midnight, and its date where the one before it leaves room.
-fn days(period: Interval) -> Vec<Day> {
+pub(crate) fn days(period: Interval) -> Vec<Day> {
     let day = SignedDuration::from_hours(24);
     let since_midnight = period.start().as_second().rem_euclid(day.as_secs());
     let mut midnight = period
         .start()
         .saturating_add(SignedDuration::from_secs(day.as_secs() - since_midnight));
-    let (mut days, mut labelled) = (Vec::new(), LEFT - DATE);
+    let (mut days, mut labelled) = (Vec::new(), -DATE);
     while let Ok(t) = midnight {
         if period.end() <= t {
             break;
         }
         let x = x_of(t, period);
-        let room = DATE <= x - labelled && x + DATE <= RIGHT;
+        let room = DATE <= x - labelled && x + DATE <= 100.0;
         if room {
             labelled = x;
         }
@@ -141,13 +146,16 @@ fn days(period: Interval) -> Vec<Day> {
         } else {
             String::new()
         };
-        days.push(Day { x, label });
+        days.push(Day {
+            x: format!("{x:.3}"),
+            label,
+        });
         midnight = t.checked_add(day);
     }
     days
 }
 
-fn chart(id: &EntitlementId, mine: &[&Holding], period: Interval) -> Chart {
+pub(crate) fn chart(id: &EntitlementId, mine: &[&Holding], period: Interval) -> Chart {
     let mut people: Vec<&Person> = Vec::new();
     for holding in mine {
         if !people.contains(&&holding.person) {
@@ -161,9 +169,9 @@ fn chart(id: &EntitlementId, mine: &[&Holding], period: Interval) -> Chart {
         let bars = turns.map(|h| {
             let (x, end) = (x_of(h.held.start(), period), x_of(h.held.end(), period));
             Bar {
-                x,
-                // What is too short to be seen is still shown.
-                width: (end - x).max(2),
+                x: format!("{x:.3}"),
+                // What is too short to be seen is still shown, by its outline.
+                width: format!("{:.3}", end - x),
                 kept: h.kept_from.is_some(),
                 title: format!("{}: {}", clean(person.as_str()), when(h.held)),
             }
@@ -176,7 +184,7 @@ fn chart(id: &EntitlementId, mine: &[&Holding], period: Interval) -> Chart {
         y += ROW;
     }
     let turns = mine.iter().map(|h| TurnLine {
-        person: clean(h.person.as_str()),
+        person: h.person.as_str().to_owned(),
         from: instant(h.held.start()),
         until: if h.end_known {
             instant(h.held.end())

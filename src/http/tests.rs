@@ -35,18 +35,30 @@ struct Server {
 }
 
 async fn start(bind: &str) -> Server {
+    start_with(bind, None).await
+}
+
+async fn start_with(bind: &str, token: Option<&str>) -> Server {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("ledger.sqlite");
     let source = SourceName("pagerduty".to_owned());
     let clock = Arc::new(SetClock(Mutex::new(t(0))));
     let (poll, operation) = (SignedDuration::from_secs(60), Duration::from_secs(120));
     let health = Arc::new(Health::new([source], poll, operation, t(0)));
+    let in_use = InUse {
+        policy: Arc::new(policy(Vec::new())),
+        identities: Vec::new(),
+        max_staleness: SignedDuration::from_hours(24),
+        policy_refused: false,
+    };
     let site = Site {
         metrics: Arc::new(Metrics::new(&ApiCalls::new().unwrap(), "1.2.3", Mode::Sync).unwrap()),
         health: Arc::clone(&health),
         ledger: Ledger::open(&path, "test", t(0)).await.unwrap(),
-        policy: watch::channel(Arc::new(policy(Vec::new()))).1,
+        ledger_path: path,
+        in_use: watch::channel(Arc::new(in_use)).1,
         clock: clock.clone(),
+        token: token.map(|token| SecretString::from(token.to_owned())),
     };
     let listener = TcpListener::bind(bind).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -121,14 +133,7 @@ async fn metrics_come_in_prometheus_text_format_and_carry_the_protective_headers
 #[tokio::test]
 async fn other_paths_and_methods_are_refused() {
     let server = start("127.0.0.1:0").await;
-    for path in [
-        "/",
-        "/metrics/",
-        "/healthz/x",
-        "/favicon.ico",
-        "//metrics",
-        "/../metrics",
-    ] {
+    for path in ["/metrics/", "/healthz/x", "/favicon.ico", "//metrics", "/../metrics"] {
         let (status, answer) = ask(server.address, "GET", path, "localhost").await;
         assert_eq!(status, 404, "{path}: {answer}");
         assert!(answer.to_ascii_lowercase().contains("nosniff"), "{answer}");
@@ -231,4 +236,84 @@ async fn serving_ends_when_it_is_told_to() {
     server.stop.send(()).unwrap();
     server.ended.await.unwrap().unwrap();
     assert!(TcpStream::connect(server.address).is_err(), "the port is free again");
+}
+
+#[tokio::test]
+async fn a_listener_with_a_token_answers_nobody_without_it() {
+    use base64::Engine as _;
+    let token = "0123456789abcdef0123";
+    let server = start_with("127.0.0.1:0", Some(token)).await;
+    let basic = |pair: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+    let with = async |path: &str, lines: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Connection: close\r\n\r\n");
+        send(server.address, request).await
+    };
+    for given in [
+        format!("Bearer {token}"),
+        basic(&format!("anybody:{token}")),
+        basic(&format!(":{token}")),
+    ] {
+        for path in ["/", "/metrics", "/style.css"] {
+            let answer = with(path, &format!("Authorization: {given}\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{path} {given}: {answer}");
+        }
+    }
+    for lines in [
+        String::new(),
+        "Authorization: Bearer\r\n".to_owned(),
+        "Authorization: Bearer 0123456789abcdef012\r\n".to_owned(),
+        format!("Authorization: Token {token}\r\n"),
+        format!("Authorization: {}\r\n", basic(token)),
+        format!("Authorization: {}\r\n", basic(&format!("{token}:"))),
+        format!("Authorization: Bearer {token}\r\nAuthorization: Bearer {token}\r\n"),
+    ] {
+        for path in ["/", "/metrics", "/project/payments", "/nowhere", "/app.js"] {
+            let answer = with(path, &lines).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{path} {lines}: {answer}");
+            let answer = answer.to_ascii_lowercase();
+            assert!(
+                answer.contains("www-authenticate: basic realm=") && !answer.contains("payments"),
+                "{answer}"
+            );
+        }
+    }
+    assert!(with("/healthz", "").await.starts_with("HTTP/1.1 200 "));
+    assert!(with("/readyz", "").await.starts_with("HTTP/1.1 503 "));
+}
+
+#[tokio::test]
+async fn pages_come_with_a_policy_that_lets_nothing_in() {
+    let server = start("127.0.0.1:0").await;
+    for (path, expected) in [
+        ("/", 200),
+        ("/project/payments", 200),
+        ("/person/alice%40example.com", 200),
+        ("/project/%3Cscript%3Ealert(1)%3C%2Fscript%3E", 404),
+        ("/person/eve%40example.com%3Cb%3E", 404),
+        ("/person/..%2F..%2Fmetrics", 404),
+    ] {
+        let (status, answer) = ask(server.address, "GET", path, "localhost").await;
+        assert_eq!(status, expected, "{path}: {answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let head = head.to_ascii_lowercase();
+        for line in [
+            "content-type: text/html; charset=utf-8",
+            "content-security-policy: default-src 'none'; ",
+            "frame-ancestors 'none'",
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+        ] {
+            assert!(head.contains(line), "{path}: {head}");
+        }
+        // Nothing inline that the policy would have to allow, and nothing of the path is repeated unescaped.
+        assert!(
+            !body.contains("<style") && !body.contains("style=") && !body.contains("<b>e"),
+            "{body}"
+        );
+        assert_eq!(body.matches("<script").count(), 1, "{body}");
+    }
+    for path in ["/", "/project/payments", "/app.js"] {
+        assert_eq!(ask(server.address, "POST", path, "localhost").await.0, 405, "{path}");
+        assert_eq!(ask(server.address, "GET", path, "evil.example").await.0, 403, "{path}");
+    }
 }

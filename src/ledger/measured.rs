@@ -83,6 +83,17 @@ impl Ledger {
         Ok(())
     }
 
+    /// Reads since when there is a record.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn begins(&self) -> Result<Timestamp, LedgerError> {
+        let created = sqlx::query_scalar("SELECT created_at FROM installation")
+            .fetch_one(&self.pool)
+            .await?;
+        instant(created, || "the beginning of the record".to_owned())
+    }
+
     /// How long the sessions of permission sets live, and lived.
     ///
     /// # Errors

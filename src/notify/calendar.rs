@@ -1,6 +1,7 @@
 //! Reviews and reports on their cron schedules: into a directory, and to those who are told of them.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -103,7 +104,7 @@ impl Notifier {
     }
 
     async fn review(&self, job: &Job, days: u16, due: Timestamp) -> anyhow::Result<Vec<Message>> {
-        let policy = self.policy.borrow().clone();
+        let policy = Arc::clone(&self.in_use.borrow().policy);
         let begin = due.checked_sub(SignedDuration::from_hours(24 * i64::from(days)))?;
         let period = Interval::new(begin, due).context("the period is empty")?;
         let (found, notes) = looked_at::look(
@@ -195,7 +196,7 @@ impl Notifier {
         zone: TimeZone,
         now: Timestamp,
     ) -> anyhow::Result<Vec<u8>> {
-        let policy = self.policy.borrow().clone();
+        let policy = Arc::clone(&self.in_use.borrow().policy);
         let with_tails = period.widen(LONGEST_SESSION, SignedDuration::ZERO);
         let rows = self.ledger.access_in(with_tails).await?;
         let unheld = self.ledger.unheld_in(period).await?;

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, watch};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::forecast::{self, Gap};
+use crate::http::InUse;
 use crate::identity_center::Read;
 use crate::ledger::{EndedChange, Ledger, LedgerError, StoredSnapshots};
 use crate::policy::Policy;
@@ -78,7 +79,7 @@ pub struct Notifier {
     /// The record, opened for reading.
     pub ledger: Ledger,
     /// The policy in force.
-    pub policy: watch::Receiver<Arc<Policy>>,
+    pub in_use: watch::Receiver<Arc<InUse>>,
     /// Changes when a pass has ended.
     pub beat: watch::Receiver<Beat>,
     /// On-call sources, for reviews.
@@ -186,7 +187,7 @@ impl Notifier {
     /// Takes in what happened and queues what is to be told of it. Returns when to look again at the latest.
     async fn look(&self, outbox: &Outbox, gaps: &mut Gaps) -> Result<Option<Timestamp>, LookError> {
         let now = self.clock.now();
-        let policy = self.policy.borrow().clone();
+        let policy = Arc::clone(&self.in_use.borrow().policy);
         let beat = self.beat.borrow().clone();
         let known = Known {
             conditions: outbox.conditions().await?,

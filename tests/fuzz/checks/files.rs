@@ -206,7 +206,10 @@ pub(crate) fn config(input: &[u8]) {
             .expect("a configuration that loads was understood");
         assert!(config.sources.keys().eq(named.keys()), "{named:?}");
         assert!(
-            config.http.is_none_or(|address| address.ip().is_loopback()),
+            config
+                .http
+                .as_ref()
+                .is_none_or(|http| http.address.ip().is_loopback() || http.token.is_some()),
             "{config:?}"
         );
     }

@@ -1,0 +1,93 @@
+//! Gathers from the record what `status` and the status page show.
+
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Status, schedule_status};
+use crate::config::Identity;
+use crate::desired::{Snapshots, Timeline};
+use crate::ledger::{AccessRow, Ledger, LedgerError, StoredSnapshots};
+use crate::model::{EntitlementId, Interval, Person};
+use crate::plan::Key;
+use crate::policy::Policy;
+use crate::problem::{Problem, ProblemKind};
+use crate::reconcile::UNKNOWN_IS_OURS;
+use crate::unfinished::{self, Unsettled};
+
+/// What an installation is made of, as far as its status goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Installation<'a> {
+    /// The record.
+    pub ledger: &'a Ledger,
+    /// The record's file.
+    pub ledger_path: &'a Path,
+    /// The policy in force.
+    pub policy: &'a Policy,
+    /// The operator's mapping of people.
+    pub identities: &'a [Identity],
+    /// How long a stored schedule stands in for a source that cannot be read.
+    pub max_staleness: SignedDuration,
+}
+
+/// Reads the status at `now`.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn read(here: &Installation<'_>, stored: &StoredSnapshots, now: Timestamp) -> Result<Status, LedgerError> {
+    let ledger = here.ledger;
+    let access = ledger.access_in(around(now)).await?;
+    let snapshots = stored.newest(&here.policy.schedules());
+    let unfinished = not_in_force(ledger, here.identities, here.policy, &snapshots, &access, now).await?;
+    let mut board = ledger.board().await?;
+    if let Some(older) = ledger.older_copy(here.ledger_path, now).await? {
+        let problem = Problem::new(ProblemKind::LedgerRestored, older);
+        board.get_or_insert_default().problems.insert(0, problem);
+    }
+    Ok(Status::new(
+        now,
+        access,
+        unfinished,
+        ledger.bars().await?,
+        ledger.holds().await?,
+        schedule_status(stored, &here.policy.schedules(), here.max_staleness),
+        board,
+    ))
+}
+
+/// What the record knows to be asked for and not in force now.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn not_in_force(
+    ledger: &Ledger,
+    identities: &[Identity],
+    policy: &Policy,
+    snapshots: &Snapshots,
+    access: &[AccessRow],
+    now: Timestamp,
+) -> Result<Vec<Problem>, LedgerError> {
+    let open: Vec<_> = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
+    let tries = ledger
+        .failed_tries(now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN))
+        .await?;
+    let bars = ledger.bars().await?;
+    let desired = Timeline::build(policy, snapshots, identities, around(now)).at(now);
+    let wanted = |id: &EntitlementId, person: &Person| {
+        desired.calls_for(id, person) && !bars.iter().any(|bar| bar.concerns(person))
+    };
+    let standing = |key: &Key| {
+        let mut open = access.iter().filter(|row| row.revoked_at.is_none());
+        open.any(|row| row.target == key.0 && row.principal == key.1)
+    };
+    Ok(unfinished::from_record(&open, &tries, wanted, standing, now))
+}
+
+/// The instant, as the shortest interval that the ledger can tell apart.
+#[must_use]
+pub fn around(t: Timestamp) -> Interval {
+    let end = t
+        .saturating_add(SignedDuration::from_millis(1))
+        .unwrap_or(Timestamp::MAX);
+    Interval::new(t, end).unwrap_or(Interval::ALWAYS)
+}

@@ -1,0 +1,445 @@
+//! Turns what stands, what comes and what was measured into the rows, texts and places that the templates show.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use super::hours::{Day, FourWeeks};
+use super::now::Now;
+use crate::forecast::Forecast;
+use crate::ledger::AccessRow;
+use crate::model::{EntitlementId, Interval, Person};
+use crate::problem::Problem;
+use crate::text::{basis, clean, hours, instant, span};
+
+/// An instant: exactly for machines and those who point at it, in short, and how far away it is.
+pub(super) struct When {
+    pub(super) exact: String,
+    pub(super) shown: String,
+    pub(super) away: String,
+}
+
+/// A moment as people say it.
+pub(super) fn when(t: Timestamp, now: Timestamp) -> When {
+    if t == Timestamp::MAX || t == Timestamp::MIN {
+        return When {
+            exact: String::new(),
+            shown: instant(t),
+            away: String::new(),
+        };
+    }
+    let zoned = t.to_zoned(TimeZone::UTC);
+    let form = if zoned.year() == now.to_zoned(TimeZone::UTC).year() {
+        "%a %-d %b %H:%M"
+    } else {
+        "%a %-d %b %Y %H:%M"
+    };
+    let away = if now < t {
+        format!("in {}", minutes(now.duration_until(t)))
+    } else {
+        format!("{} ago", minutes(t.duration_until(now)))
+    };
+    When {
+        exact: instant(t),
+        shown: zoned.strftime(form).to_string(),
+        away,
+    }
+}
+
+/// Seconds matter only where there is nothing larger: a page that changes each second cannot be read.
+fn minutes(time: SignedDuration) -> String {
+    let minute = 60;
+    match time.as_secs() {
+        short if short < minute => "less than 1m".to_owned(),
+        long => span(SignedDuration::from_secs(long / minute * minute)),
+    }
+}
+
+/// An entitlement whose project can be followed.
+pub(super) struct Name {
+    pub(super) project: String,
+    pub(super) name: String,
+}
+
+impl From<&EntitlementId> for Name {
+    fn from(id: &EntitlementId) -> Self {
+        Self {
+            project: id.project.0.clone(),
+            name: clean(&id.name),
+        }
+    }
+}
+
+/// Something that a person should look at.
+pub(super) struct Item {
+    pub(super) what: String,
+    pub(super) message: String,
+    pub(super) since: Option<When>,
+    pub(super) about: Vec<Name>,
+    pub(super) person: String,
+}
+
+/// Whom a page is about.
+pub(super) type Concerns<'a> = &'a dyn Fn(Option<&EntitlementId>, Option<&str>) -> bool;
+
+fn item_of(problem: &Problem, now: Timestamp) -> Item {
+    Item {
+        what: sentence(problem.kind.as_str()),
+        message: clean(&problem.message),
+        since: problem
+            .since
+            .filter(|_| !problem.kind.says_since())
+            .map(|t| when(t, now)),
+        about: problem.entitlement.iter().map(Name::from).collect(),
+        person: problem
+            .person
+            .as_ref()
+            .map_or_else(String::new, |p| p.as_str().to_owned()),
+    }
+}
+
+/// A stable word as the beginning of a sentence.
+fn sentence(word: &str) -> String {
+    let spaced = word.replace(['_', '-'], " ");
+    let mut chars = spaced.chars();
+    chars
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// Everything to look at, the gravest first: what hides the rest, what is not in force, what is held back, what fails.
+pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> Vec<Item> {
+    let (status, at) = (&now.status, now.status.at);
+    let plain = |what: &str, message: String, since: Option<Timestamp>| Item {
+        what: what.to_owned(),
+        message,
+        since: since.map(|t| when(t, at)),
+        about: Vec::new(),
+        person: String::new(),
+    };
+    let mut items = Vec::new();
+    if now.policy_refused && concerns(None, None) {
+        let message =
+            "the policy files hold mistakes; the last good policy stays in force. `dutybound check` shows them";
+        items.push(plain("Policy refused", message.to_owned(), None));
+    }
+    if status.last_pass.is_none() && concerns(None, None) {
+        items.push(plain(
+            "No pass yet",
+            "nothing is known of AWS before the first pass".to_owned(),
+            None,
+        ));
+    }
+    let board = status.last_pass.iter().flat_map(|board| &board.problems);
+    let (hidden, seen): (Vec<_>, Vec<_>) = board.partition(|p| p.kind == crate::problem::ProblemKind::AwsUnavailable);
+    let mine = |p: &&Problem| concerns(p.entitlement.as_ref(), p.person.as_ref().map(Person::as_str));
+    items.extend(hidden.into_iter().map(|p| item_of(p, at)));
+    items.extend(status.not_in_force.iter().filter(mine).map(|p| item_of(p, at)));
+    for row in status
+        .held
+        .iter()
+        .filter(|r| concerns(Some(&r.held.entitlement), Some(&r.held.who)))
+    {
+        let held = &row.held;
+        items.push(Item {
+            what: format!("Held back: {} ({})", crate::apply::kind_word(held.kind), held.guard),
+            message: format!("{}; released by {}", clean(&held.reason), clean(&held.release)),
+            since: Some(when(row.since, at)),
+            about: vec![Name::from(&held.entitlement)],
+            person: held.who.clone(),
+        });
+    }
+    let concerned = |bar: &&crate::ledger::Bar| match &bar.person {
+        Some(person) => concerns(None, Some(person.as_str())),
+        None => true,
+    };
+    for bar in status.bars.iter().filter(concerned) {
+        let message = format!("by order of {}: {}", clean(&bar.ordered_by), clean(&bar.reason));
+        let mut item = plain("Holds nothing by order", message, Some(bar.since));
+        item.person = bar
+            .person
+            .as_ref()
+            .map_or_else(|| "everybody".to_owned(), |p| p.as_str().to_owned());
+        items.push(item);
+    }
+    if concerns(None, None) {
+        for schedule in &status.schedules {
+            if let (Some(why), Some(since)) = (&schedule.failure, schedule.failing_since) {
+                let message = format!(
+                    "{}: {}{}",
+                    clean(&schedule.schedule),
+                    clean(why),
+                    stands_in(schedule, at)
+                );
+                items.push(plain("Schedule failing", message, Some(since)));
+            }
+        }
+    }
+    items.extend(seen.into_iter().filter(mine).map(|p| item_of(p, at)));
+    for drift in status.last_pass.iter().flat_map(|board| &board.drift) {
+        if concerns(Some(&drift.entitlement), Some(&drift.holder)) {
+            let message = "somebody gave this access past dutybound, which reports it and leaves it".to_owned();
+            let mut item = plain("Not ours", message, None);
+            item.about.push(Name::from(&drift.entitlement));
+            item.person = drift.holder.clone();
+            items.push(item);
+        }
+    }
+    items
+}
+
+fn stands_in(schedule: &crate::commands::status::ScheduleStatus, at: Timestamp) -> String {
+    match (schedule.read_at, schedule.stands_in_until) {
+        (Some(read), Some(until)) => format!(
+            "; the snapshot read at {} {} in until {}",
+            instant(read),
+            if until < at { "stood" } else { "stands" },
+            instant(until)
+        ),
+        _ => "; it was never read, and nothing stands in".to_owned(),
+    }
+}
+
+/// One grant that stands.
+pub(super) struct Held {
+    pub(super) entitlement: Name,
+    pub(super) person: String,
+    pub(super) why: Vec<String>,
+    pub(super) since: When,
+    pub(super) until: When,
+}
+
+/// A grant in words. It ends when its last cause does, or, where turns follow on each other, the last of them.
+pub(super) fn held(row: &AccessRow, ahead: &Forecast, at: Timestamp) -> Held {
+    let open: Vec<_> = row
+        .causes
+        .iter()
+        .filter(|c| c.ended_at.is_none())
+        .map(|c| &c.cause)
+        .collect();
+    let recorded = open.iter().max_by_key(|c| c.held.end());
+    let due = ahead
+        .holdings
+        .iter()
+        .find(|h| h.entitlement == row.entitlement && h.person == row.person && h.held.contains(at));
+    let (end, known) = match (due, recorded) {
+        (Some(due), Some(cause)) if due.held.end() < cause.held.end() && !due.end_known => {
+            (cause.held.end(), cause.end_known)
+        }
+        (Some(due), _) => (due.held.end(), due.end_known),
+        (None, Some(cause)) => (cause.held.end(), cause.end_known),
+        (None, None) => (at, true),
+    };
+    let mut until = when(end, at);
+    if !known && end != Timestamp::MAX {
+        until.away = format!("at least; {}", until.away);
+    }
+    let mut why: Vec<String> = open
+        .iter()
+        .map(|c| clean(&format!("{} ({})", basis(c), c.rule)))
+        .collect();
+    if open.is_empty() {
+        why.push("no cause any more; due to be revoked".to_owned());
+        until = When {
+            exact: String::new(),
+            shown: "being revoked".to_owned(),
+            away: String::new(),
+        };
+    }
+    Held {
+        entitlement: Name::from(&row.entitlement),
+        person: row.person.as_str().to_owned(),
+        why,
+        since: when(row.granted_at, at),
+        until,
+    }
+}
+
+/// At one instant one entitlement changes hands.
+pub(super) struct HandOff {
+    pub(super) at: When,
+    pub(super) entitlement: Name,
+    pub(super) gets: Vec<String>,
+    pub(super) loses: Vec<String>,
+}
+
+/// The hand-offs ahead that concern the page, the next first, and when the first of them is.
+pub(super) fn hand_offs(
+    ahead: &Forecast,
+    at: Timestamp,
+    most: usize,
+    concerns: Concerns<'_>,
+) -> (Option<Timestamp>, Vec<HandOff>) {
+    let mut changes: BTreeMap<(Timestamp, &EntitlementId), [BTreeSet<String>; 2]> = BTreeMap::new();
+    let granted = ahead.holdings.iter().filter(|h| h.kept_from.is_none());
+    for h in granted.filter(|h| concerns(Some(&h.entitlement), Some(h.person.as_str()))) {
+        let edges = [(h.held.start(), true), (h.held.end(), h.end_known)];
+        for ((t, known), slot) in edges.into_iter().zip(0..) {
+            if known && at < t && t < ahead.period.end() {
+                let names = changes.entry((t, &h.entitlement)).or_default();
+                names
+                    .get_mut(slot)
+                    .map(|names: &mut BTreeSet<String>| names.insert(h.person.as_str().to_owned()));
+            }
+        }
+    }
+    let first = changes.keys().next().map(|(t, _)| *t);
+    let rows = changes.into_iter().take(most).map(|((t, id), [gets, loses])| HandOff {
+        at: when(t, at),
+        entitlement: Name::from(id),
+        gets: gets.into_iter().collect(),
+        loses: loses.into_iter().collect(),
+    });
+    (first, rows.collect())
+}
+
+/// Where a rectangle of the chart stands, in CSS pixels.
+pub(super) struct Block {
+    pub(super) y: String,
+    pub(super) height: String,
+}
+
+/// One day of the chart; horizontal places are percents.
+pub(super) struct Column {
+    pub(super) x: String,
+    pub(super) end: String,
+    pub(super) standing: Block,
+    pub(super) duty: Block,
+    pub(super) over: Block,
+    pub(super) baseline: i64,
+    pub(super) label: String,
+    pub(super) title: String,
+}
+
+/// One day of the table.
+pub(super) struct DayRow {
+    pub(super) name: String,
+    pub(super) held: String,
+    pub(super) on_duty: String,
+    pub(super) overhang: String,
+    pub(super) uncovered: String,
+    pub(super) duty: String,
+    pub(super) standing: String,
+    pub(super) tail: String,
+}
+
+/// Four weeks of one line.
+pub(super) struct Hours {
+    pub(super) notes: Vec<String>,
+    pub(super) share: String,
+    pub(super) held: String,
+    pub(super) held_seconds: i64,
+    pub(super) standing: String,
+    pub(super) standing_seconds: i64,
+    pub(super) on_duty: String,
+    pub(super) duty: String,
+    pub(super) overhang: String,
+    pub(super) uncovered: String,
+    pub(super) tail: String,
+    pub(super) highest: String,
+    pub(super) width: String,
+    pub(super) columns: Vec<Column>,
+    pub(super) days: Vec<DayRow>,
+    pub(super) from: String,
+    pub(super) to: String,
+}
+
+/// The chart's floor and how high it can grow.
+const FLOOR: f64 = 188.0;
+const TALLEST: f64 = 168.0;
+
+/// Of standing access, for people.
+pub(super) fn share(total: &Day) -> String {
+    if total.standing.is_zero() {
+        return "-".to_owned();
+    }
+    format!(
+        "{:.1} %",
+        100.0 * total.held.as_secs_f64() / total.standing.as_secs_f64()
+    )
+}
+
+/// What the days of a line add up to.
+pub(super) fn sum(line: &[Day]) -> Day {
+    let mut total = Day::default();
+    for day in line {
+        total.add(day);
+    }
+    total
+}
+
+/// A line as headline, chart and table.
+pub(super) fn hours_of(four_weeks: &FourWeeks, line: &[Day]) -> Option<Hours> {
+    let (first, last) = (four_weeks.days.first()?, four_weeks.days.last()?);
+    let total = sum(line);
+    let tallest = |d: &Day| d.standing.max(d.held).max(d.duty());
+    let highest = line.iter().map(tallest).max()?;
+    let scale = |time: SignedDuration| TALLEST * time.as_secs_f64() / highest.as_secs_f64().max(1.0);
+    let block = |base: f64, height: f64| Block {
+        y: format!("{:.1}", FLOOR - base - height),
+        height: format!("{height:.1}"),
+    };
+    let step = 100.0 / 28.0;
+    let mut columns = Vec::new();
+    let mut rows = Vec::new();
+    for (n, (day, span)) in line.iter().zip(&four_weeks.days).enumerate() {
+        let x = step * f64::from(u32::try_from(n).unwrap_or(0));
+        let row = day_row(day, span);
+        columns.push(Column {
+            x: format!("{x:.3}"),
+            end: format!("{:.3}", x + step * 0.8),
+            standing: block(0.0, scale(day.standing)),
+            duty: block(0.0, scale(day.on_duty)),
+            over: block(scale(day.on_duty), scale(day.overhang())),
+            #[expect(clippy::cast_possible_truncation, reason = "pixels of a chart that is 210 high")]
+            baseline: (FLOOR - scale(day.duty())).round() as i64,
+            label: if n % 7 == 0 {
+                span.start().to_zoned(TimeZone::UTC).strftime("%b %-d").to_string()
+            } else {
+                String::new()
+            },
+            title: format!(
+                "{}: {} h held, {} h duty, {} h standing",
+                row.name, row.held, row.duty, row.standing
+            ),
+        });
+        rows.push(row);
+    }
+    Some(Hours {
+        notes: four_weeks.lost.iter().map(|note| clean(note)).collect(),
+        share: share(&total),
+        held: hours(total.held),
+        held_seconds: whole(total.held),
+        standing: hours(total.standing),
+        standing_seconds: whole(total.standing),
+        on_duty: hours(total.on_duty),
+        duty: hours(total.duty()),
+        overhang: hours(total.overhang()),
+        uncovered: hours(total.uncovered),
+        tail: hours(total.tail),
+        highest: hours(highest),
+        width: format!("{:.3}", step * 0.8),
+        columns,
+        days: rows,
+        from: instant(first.start().max(four_weeks.begins)),
+        to: instant(last.end()),
+    })
+}
+
+/// As the report rounds.
+fn whole(time: SignedDuration) -> i64 {
+    time.round(jiff::Unit::Second).unwrap_or(time).as_secs()
+}
+
+fn day_row(day: &Day, span: &Interval) -> DayRow {
+    DayRow {
+        name: span.start().to_zoned(TimeZone::UTC).strftime("%a %-d %b").to_string(),
+        held: hours(day.held),
+        on_duty: hours(day.on_duty),
+        overhang: hours(day.overhang()),
+        uncovered: hours(day.uncovered),
+        duty: hours(day.duty()),
+        standing: hours(day.standing),
+        tail: hours(day.tail),
+    }
+}
