@@ -18,6 +18,7 @@ mod harness;
 mod invariant;
 mod ledger_faults;
 mod one_shot;
+mod page;
 mod planning;
 mod readme;
 mod restored;
