@@ -21,6 +21,7 @@ mod invariant;
 mod ledger_faults;
 mod notify;
 mod one_shot;
+mod page;
 mod planning;
 mod readme;
 mod restored;
