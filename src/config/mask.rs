@@ -8,7 +8,8 @@ use std::ops::Range;
 /// Sections in which nobody keeps secrets.
 const HARMLESS_SECTIONS: &[&str] = &["identity_center", "identity", "timing", "limits", "http"];
 
-/// Keys elsewhere whose values are no secrets.
+/// Keys elsewhere whose values are no secrets. `to` and `by` are none either, but are what a slip leaves of `token` and
+/// `key`.
 const HARMLESS_KEYS: &[&str] = &[
     "mode",
     "owner_id",
@@ -30,7 +31,6 @@ const HARMLESS_KEYS: &[&str] = &[
     "name",
     "format",
     "path",
-    "to",
     "facility",
     "body",
     "zone",
@@ -42,7 +42,6 @@ const HARMLESS_KEYS: &[&str] = &[
     "channel",
     "cron",
     "days",
-    "by",
     "directory",
 ];
 

@@ -586,6 +586,17 @@ proptest::proptest! {
     }
 }
 
+/// Found by the test above: `to` is a key of sinks.
+#[test]
+fn what_is_left_of_a_slip_in_token_shows_no_secret() {
+    for slip in ["to", "by"] {
+        let text = MINIMAL.replace("token = { env = \"PD\" }", &format!("{slip} = \"hunter2\""));
+        assert!(text.contains("hunter2"), "{text}");
+        let report = inspect_text(&text);
+        assert!(!report.to_text(false).contains("hunter2"), "{report}");
+    }
+}
+
 fn inspect_text(text: &str) -> Report {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.toml");
