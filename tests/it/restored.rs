@@ -80,10 +80,10 @@ async fn is_settled(site: &Site) {
 }
 
 /// Nothing that is on record now was other than it was, by the record that the copy replaced, which the simulated AWS
-/// confirmed call by call: access begins and ends when it did, within the few seconds between a boundary and AWS's
-/// confirmation, and what is open is what stands.
+/// confirmed call by call: access begins and ends when it did, within the seconds between a boundary and AWS's
+/// confirmation on a loaded machine (shifts differ by a minute and more), and what is open is what stands.
 fn agrees(site: &Site, rows: &[AccessRow], truth: &[AccessRow]) {
-    let slack = SignedDuration::from_secs(6);
+    let slack = SignedDuration::from_secs(30);
     let restored_at = truth.iter().map(|row| row.revoked_at.unwrap_or(row.granted_at)).max();
     let same = |a: &AccessRow, b: &AccessRow| (&a.target, &a.principal) == (&b.target, &b.principal);
     for row in rows.iter().filter(|row| Some(row.granted_at) <= restored_at) {
