@@ -41,11 +41,10 @@ impl Delivery {
             let pause = match self.outbox.next(&self.name, self.clock.now()).await {
                 Ok(Some(waiting)) => {
                     let ended = match unmarked == Some(waiting.id) {
-                        true => self
-                            .outbox
-                            .ended(waiting.id, self.clock.now())
-                            .await
-                            .map(|()| Duration::ZERO),
+                        true => self.outbox.ended(waiting.id, self.clock.now()).await.map(|()| {
+                            self.tally.count(&self.name, Outcome::Delivered, 1);
+                            Duration::ZERO
+                        }),
                         false => {
                             self.deliver(&waiting, &mut failures, &mut complaints, &mut unmarked)
                                 .await
@@ -99,9 +98,9 @@ impl Delivery {
         match sent {
             Ok(()) => {
                 *unmarked = Some(waiting.id);
-                self.tally.count(&self.name, Outcome::Delivered, 1);
                 self.outbox.ended(waiting.id, now).await?;
                 *unmarked = None;
+                self.tally.count(&self.name, Outcome::Delivered, 1);
                 let lane = format!("{}: ", waiting.lane);
                 let before = complaints.len();
                 complaints.retain(|said| !said.is_empty() && !said.starts_with(&lane));

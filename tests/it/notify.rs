@@ -329,6 +329,14 @@ async fn a_killed_daemon_delivers_what_waited_and_repeats_nothing() {
     receiver
         .until_taken(&site, "/hook", "the grant", |got| got.body["kind"] == "grant")
         .await;
+    // A kill between the receiver's answer and the mark would rightly send it once more.
+    eventually("what was taken is marked", async || {
+        let delivered = daemon
+            .metric("dutybound_notifications_total{destination=\"siem\",outcome=\"delivered\"}")
+            .await;
+        delivered == Some(receiver.taken("/hook").len() as f64)
+    })
+    .await;
     daemon.kill();
     let daemon = site.ready_daemon().await;
     site.until_polled("GET /schedules/PABC123").await;
