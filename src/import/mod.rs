@@ -1,6 +1,6 @@
 //! Live access as policy that is ready to be edited: reads what is asked for, and writes down what people hold today.
 //!
-//! [`read`] asks AWS and changes nothing; [`draft`] and [`render`] are pure. Taking ownership is another step, `adopt`.
+//! [`read()`] asks AWS and changes nothing; [`draft()`] and `render` are pure. Taking ownership is another step, `adopt`.
 
 mod draft;
 mod names;

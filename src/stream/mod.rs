@@ -1,7 +1,7 @@
 //! Sends the ledger's events to other systems, each at least once and in order, without a pass ever waiting for it.
 //!
 //! The chain of events is itself the queue: each sink reads it through a connection of its own that can only read, and
-//! remembers beside the ledger how far its receiver confirmed ([`cursor`]). How far a sink may fall behind is bounded by
+//! remembers beside the ledger how far its receiver confirmed (`cursor`). How far a sink may fall behind is bounded by
 //! the ledger's retention, and what retention removed before a sink took it is told as a gap; memory is bounded by one
 //! batch for each sink. All of it runs on a thread of its own, so that neither a slow disk nor a slow receiver takes time
 //! from the daemon.

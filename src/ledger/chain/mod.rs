@@ -7,8 +7,8 @@
 //! `restoration_settled`, `retention` (what was removed because of its age), `totals_carried`, and `row_restated`, which
 //! says once more what a row holds where the events that told of it are not in the chain.
 //!
-//! Events are not written by hand where a row changes. Triggers that exist only on our own connections ([`listen`]) note
-//! every change of a covered table, by whatever code; [`Ledger::commit`] makes events of them in the same transaction.
+//! Events are not written by hand where a row changes. Triggers that exist only on our own connections (`listen`) note
+//! every change of a covered table, by whatever code; `Ledger::commit` makes events of them in the same transaction.
 //! Whoever changes a row by another way leaves no event, and the table then contradicts the chain.
 
 use std::ops::{Deref, DerefMut};
