@@ -29,6 +29,7 @@ mod control;
 mod faults;
 mod journal;
 mod opsgenie;
+pub mod organisation;
 mod pagerduty;
 mod request;
 mod server;
