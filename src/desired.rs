@@ -1,6 +1,8 @@
 //! What should be: turns policy and snapshots into causes over a span of time. Pure; knows no clock.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -14,13 +16,13 @@ use crate::policy::{Member, OnCall, Policy, Project, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind, collapse};
 
 /// The snapshots to plan from, by schedule.
-pub type Snapshots = BTreeMap<ScheduleKey, Snapshot>;
+pub type Snapshots = BTreeMap<ScheduleKey, Arc<Snapshot>>;
 
 /// All causes that touch a span of time, and everything in it that keeps somebody from what their duty would earn.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Timeline {
     /// Sorted, without duplicates.
-    pub causes: Vec<Cause>,
+    pub causes: Vec<Arc<Cause>>,
     /// Sorted, without duplicates.
     pub problems: Vec<Problem>,
 }
@@ -29,7 +31,7 @@ pub struct Timeline {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Desired {
     /// By entitlement, then person.
-    pub holders: BTreeMap<EntitlementId, BTreeMap<Person, Vec<Cause>>>,
+    pub holders: BTreeMap<EntitlementId, BTreeMap<Person, Vec<Arc<Cause>>>>,
 }
 
 impl Desired {
@@ -44,12 +46,28 @@ impl Timeline {
     /// Evaluates every rule over `range`.
     #[must_use]
     pub fn build(policy: &Policy, snapshots: &Snapshots, identities: &[Identity], range: Interval) -> Self {
-        let people = People::new(snapshots, identities, range);
+        Self::of_some(policy, snapshots, identities, range, |_| true)
+    }
+
+    /// Evaluates the rules for some entitlements over `range`.
+    #[must_use]
+    pub fn of_some(
+        policy: &Policy,
+        snapshots: &Snapshots,
+        identities: &[Identity],
+        range: Interval,
+        wanted: impl Fn(&EntitlementId) -> bool,
+    ) -> Self {
+        // Worked out where a rule needs it: it takes a look at everybody on every schedule.
+        let people = OnceCell::new();
         let mut timeline = Self::default();
         for project in policy.projects.values() {
-            for rule in &project.rules {
+            for rule in project.rules.iter().filter(|rule| wanted(&rule.entitlement)) {
                 match &rule.trigger {
-                    Trigger::OnCall(on_call) => timeline.on_call(project, rule, on_call, snapshots, &people, range),
+                    Trigger::OnCall(on_call) => {
+                        let people = people.get_or_init(|| People::new(snapshots, identities, range));
+                        timeline.on_call(project, rule, on_call, snapshots, people, range);
+                    }
                     Trigger::Members { during } => {
                         let spans = match during {
                             None => vec![Interval::ALWAYS],
@@ -83,17 +101,17 @@ impl Timeline {
     /// The instant's slice.
     #[must_use]
     pub fn at(&self, t: Timestamp) -> Desired {
-        let mut desired = Desired::default();
-        for cause in self.causes.iter().filter(|c| c.held.contains(t)) {
-            desired
-                .holders
-                .entry(cause.entitlement.clone())
-                .or_default()
-                .entry(cause.person.clone())
-                .or_default()
-                .push(cause.clone());
+        // Causes are sorted, so those of one entitlement and of one person stand together.
+        let held: Vec<&Arc<Cause>> = self.causes.iter().filter(|c| c.held.contains(t)).collect();
+        let of_person = |causes: &[&Arc<Cause>]| (causes[0].person.clone(), causes.iter().copied().cloned().collect());
+        let of_entitlement = |causes: &[&Arc<Cause>]| {
+            let people = causes.chunk_by(|a, b| a.person == b.person);
+            (causes[0].entitlement.clone(), people.map(of_person).collect())
+        };
+        let entitlements = held.chunk_by(|a, b| a.entitlement == b.entitlement);
+        Desired {
+            holders: entitlements.map(of_entitlement).collect(),
         }
-        desired
     }
 
     /// The first instant after `t` at which a cause starts or is known to end.
@@ -104,6 +122,14 @@ impl Timeline {
             [Some(c.held.start()), end]
         });
         edges.flatten().filter(|edge| t < *edge && *edge < Timestamp::MAX).min()
+    }
+
+    /// Every instant at which a cause of the entitlement starts, or ends as far as was read.
+    pub fn edges<'a>(&'a self, entitlement: &'a EntitlementId) -> impl Iterator<Item = Timestamp> + use<'a> {
+        let from = self.causes.partition_point(|cause| cause.entitlement < *entitlement);
+        let causes = self.causes.get(from..).unwrap_or_default().iter();
+        let causes = causes.take_while(move |cause| cause.entitlement == *entitlement);
+        causes.flat_map(|cause| [cause.held.start(), cause.held.end()])
     }
 
     /// The instant after `t` at which what holds at `t` for one person's entitlement stops holding: for somebody who
@@ -126,8 +152,8 @@ impl Timeline {
         &'a self,
         entitlement: &'a EntitlementId,
         person: &'a Person,
-    ) -> impl Iterator<Item = &'a Cause> + Clone + use<'a> {
-        let before = |c: &Cause| (&c.entitlement, &c.person) < (entitlement, person);
+    ) -> impl Iterator<Item = &'a Arc<Cause>> + Clone + use<'a> {
+        let before = |c: &Arc<Cause>| (&c.entitlement, &c.person) < (entitlement, person);
         let causes = self
             .causes
             .get(self.causes.partition_point(before)..)
@@ -237,7 +263,7 @@ impl Timeline {
             // Duty that lies wholly outside the prerequisites' validity leaves only lead or linger: the cause is then all
             // overhang.
             let duty = turn.duty.intersect(&limit).unwrap_or(turn.duty);
-            self.causes.push(Cause {
+            self.causes.push(Arc::new(Cause {
                 entitlement: rule.entitlement.clone(),
                 person: person.clone(),
                 held,
@@ -250,7 +276,7 @@ impl Timeline {
                 member: member
                     .filter(|_| rule.member || !rule.trainings.is_empty())
                     .map(member_ref),
-            });
+            }));
         }
     }
 

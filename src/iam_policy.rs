@@ -244,7 +244,7 @@ impl Needs {
                     let set = match (permission_set, resolved) {
                         (PermissionSetRef::Arn(arn), _) => arn.clone(),
                         (PermissionSetRef::Name(_), Some(ResolvedTarget::Assignment { permission_set_arn, .. })) => {
-                            permission_set_arn.clone()
+                            permission_set_arn.to_string()
                         }
                         (PermissionSetRef::Name(name), _) => {
                             needs.unresolved.insert(format!("permission set {name:?}"));
@@ -258,7 +258,7 @@ impl Needs {
                 Target::Group(group) => {
                     let id = match (group, resolved) {
                         (GroupRef::Id(id), _) => id.clone(),
-                        (GroupRef::Name(_), Some(ResolvedTarget::Group { group_id })) => group_id.clone(),
+                        (GroupRef::Name(_), Some(ResolvedTarget::Group { group_id })) => group_id.to_string(),
                         (GroupRef::Name(name), _) => {
                             needs.unresolved.insert(format!("group {name:?}"));
                             "*".to_owned()
@@ -372,8 +372,8 @@ mod tests {
 
     fn assigned(account: &str, set: &str) -> Option<ResolvedTarget> {
         Some(ResolvedTarget::Assignment {
-            account: account.to_owned(),
-            permission_set_arn: set.to_owned(),
+            account: account.into(),
+            permission_set_arn: set.into(),
         })
     }
 
@@ -381,7 +381,7 @@ mod tests {
         let id = "g-1".to_owned();
         (
             Target::Group(GroupRef::Name("readers".to_owned())),
-            Some(ResolvedTarget::Group { group_id: id }),
+            Some(ResolvedTarget::Group { group_id: id.into() }),
         )
     }
 

@@ -45,6 +45,8 @@ pub struct LiveCache {
     under_way: HashMap<Id, ResolvedTarget>,
     /// What a pass went on without. It is read beside the passes until it answers again.
     slow: BTreeSet<ResolvedTarget>,
+    /// Targets whose holders are not what they were, or not known any more, since somebody last asked.
+    changed: BTreeSet<ResolvedTarget>,
 }
 
 impl LiveCache {
@@ -118,6 +120,7 @@ impl LiveCache {
         }
         for target in self.under_way.values().filter(|target| wanted.contains(*target)) {
             self.targets.remove(target);
+            self.changed.insert(target.clone());
             errors.insert(target.clone(), unanswered());
         }
         errors
@@ -137,12 +140,17 @@ impl LiveCache {
                 for ((_, principal), kind) in confirmed.iter().filter(|((t, _), _)| *t == target) {
                     overlay(&mut holders, principal, *kind);
                 }
-                self.targets.insert(target.clone(), (begun, holders));
+                let before = self.targets.insert(target.clone(), (begun, holders));
+                let now = self.targets.get(&target).map(|(_, holders)| holders);
+                if !before.is_some_and(|(_, before)| now.is_some_and(|now| are_the_same(&before, now))) {
+                    self.changed.insert(target.clone());
+                }
                 Some(target)
             }
             Ok((id, (target, _, Err(error)))) => {
                 self.under_way.remove(&id);
                 self.targets.remove(&target);
+                self.changed.insert(target.clone());
                 errors.insert(target.clone(), error);
                 Some(target)
             }
@@ -155,21 +163,40 @@ impl LiveCache {
         }
     }
 
-    /// The live state by target.
+    /// The live state of those targets of which it is known.
     #[must_use]
-    pub fn holders(&self) -> BTreeMap<ResolvedTarget, Holders> {
-        self.targets
-            .iter()
-            .map(|(target, (_, holders))| (target.clone(), holders.clone()))
-            .collect()
+    pub fn holders<'a>(
+        &self,
+        targets: impl IntoIterator<Item = &'a ResolvedTarget>,
+    ) -> BTreeMap<ResolvedTarget, Holders> {
+        let known = |target: &ResolvedTarget| Some((target.clone(), self.targets.get(target)?.1.clone()));
+        targets.into_iter().filter_map(known).collect()
+    }
+
+    /// Targets whose holders are not what they were, or not known any more, since [`Self::take_changed`].
+    #[must_use]
+    pub fn changed(&self) -> &BTreeSet<ResolvedTarget> {
+        &self.changed
+    }
+
+    /// Targets whose holders are not what they were, or not known any more, since this was last asked.
+    #[must_use]
+    pub fn take_changed(&mut self) -> BTreeSet<ResolvedTarget> {
+        std::mem::take(&mut self.changed)
     }
 
     /// Takes in a change that AWS confirmed.
     pub fn note(&mut self, key: &Key, kind: ChangeKind) {
         if let Some((_, holders)) = self.targets.get_mut(&key.0) {
             overlay(holders, &key.1, kind);
+            self.changed.insert(key.0.clone());
         }
     }
+}
+
+/// Whether the same users and groups hold something. Membership ids, which a grant of ours does not tell, are no matter.
+fn are_the_same(before: &Holders, now: &Holders) -> bool {
+    before.users.keys().eq(now.users.keys()) && before.groups == now.groups
 }
 
 fn unanswered() -> AwsError {

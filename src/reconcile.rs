@@ -10,14 +10,16 @@ use crate::apply::{Applied, Applier, End};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read};
-use crate::ledger::{Board, LastTry, Ledger, LedgerError, OpenIntent, Outcome, PolicyInForce, StoredSnapshots};
+use crate::ledger::{
+    Board, LastTry, Ledger, LedgerError, OpenIntent, Outcome, OwnedIndex, PolicyInForce, StoredSnapshots,
+};
 use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
 use crate::model::ResolvedTarget;
 use crate::plan::{Change, Key};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse, remember};
 use crate::restore::Finder;
-use crate::survey::{Record, Survey, When, past, survey};
+use crate::survey::{News, Record, Resting, Survey, When, past, survey};
 use crate::text::instant;
 use crate::unfinished::{self, Unsettled};
 
@@ -41,6 +43,10 @@ pub struct Reconciler {
     pub live: LiveCache,
     /// When each change that is still to be made was first planned.
     pub planned_since: BTreeMap<Key, Timestamp>,
+    /// What of the record is ours.
+    pub owned: OwnedIndex,
+    /// What passes need not look at.
+    pub resting: Resting,
 }
 
 /// Why a pass did not come to a plan.
@@ -118,11 +124,24 @@ impl Reconciler {
             now: self.clock.now(),
         };
         let restored = finder.find_out().await?;
-        let record = self.record(policy, unsettled, self.clock.now()).await?;
+        let mut record = self.record(policy, unsettled, self.clock.now()).await?;
+        let touched = self.owned.catch_up(&self.ledger).await?;
+        let news = News {
+            at: self.clock.now(),
+            stored: &stored,
+            bars: &record.bars,
+            unfinished: record.unfinished().collect(),
+            touched: &touched,
+            seen: &self.live.take_changed(),
+        };
+        self.resting.wake(policy, config, &news);
+        record.owned = self.owned.of(|entitlement| !self.resting.contains(entitlement));
+        record.owned_in_all = self.owned.len();
         let when = When::Now(&*self.clock);
         let mut survey = survey(
             &self.reader,
             &mut self.live,
+            &mut self.resting,
             config,
             policy,
             &stored,
@@ -366,7 +385,6 @@ impl Reconciler {
         );
         Ok(Record {
             planned_since: self.planned_since.clone(),
-            owned: self.ledger.owned().await?,
             unknown_outcomes: self.ledger.unknown_grants(ago(UNKNOWN_IS_OURS)).await?,
             confirmed: self.ledger.confirmed_since(ago(CONSISTENCY_GRACE)).await?,
             bars: self.ledger.bars().await?,
@@ -374,6 +392,7 @@ impl Reconciler {
             unsettled,
             failures: self.applier.as_ref().map(|a| a.failures()).unwrap_or_default(),
             past: past(policy, &self.ledger, at).await?,
+            ..Record::default()
         })
     }
 

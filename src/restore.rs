@@ -153,7 +153,7 @@ impl Finder<'_> {
     }
 
     /// What duty earned in that time: by the schedules that have been read for it, and once by everything else.
-    fn causes(&self, open: &Restoration, since: Timestamp, read: &Snapshots, first: bool) -> Vec<Cause> {
+    fn causes(&self, open: &Restoration, since: Timestamp, read: &Snapshots, first: bool) -> Vec<Arc<Cause>> {
         // What was asked of AWS last was caused in the same instant.
         let until = open.lost_to.max(since).saturating_add(SignedDuration::from_secs(1));
         let Some(range) = until.ok().and_then(|until| Interval::new(since, until)) else {
@@ -168,15 +168,16 @@ impl Finder<'_> {
     async fn ours(
         &self,
         open: &Restoration,
-        causes: Vec<Cause>,
+        causes: Vec<Arc<Cause>>,
         owned: &BTreeMap<Key, Owned>,
         handled: &BTreeSet<Key>,
         unknown: &mut bool,
     ) -> Vec<Adopted> {
-        let targets = plan::refuse_shared_targets(resolve_targets(self.reader, self.policy, Some(SILENCE)).await);
+        let targets =
+            plan::refuse_shared_targets(resolve_targets(self.reader, self.policy, |_| true, Some(SILENCE)).await);
         let people = causes.iter().map(|cause| cause.person.clone()).collect();
         let people = resolve_people(self.reader, self.config, people, Some(SILENCE)).await;
-        let mut earned: BTreeMap<Key, (EntitlementId, Person, Vec<Cause>)> = BTreeMap::new();
+        let mut earned: BTreeMap<Key, (EntitlementId, Person, Vec<Arc<Cause>>)> = BTreeMap::new();
         for cause in causes {
             let principal = match people.get(&cause.person) {
                 Some(Ok(Resolution::Found(id) | Resolution::Disabled(id))) => id.clone(),
@@ -221,7 +222,7 @@ impl Finder<'_> {
         (target, principal): (ResolvedTarget, PrincipalId),
         entitlement: EntitlementId,
         person: Person,
-        causes: Vec<Cause>,
+        causes: Vec<Arc<Cause>>,
     ) -> Adopted {
         let causes = last_stretch(causes, self.now);
         let start = causes.iter().map(|cause| cause.held.start()).min().unwrap_or(self.now);
@@ -270,10 +271,10 @@ impl Finder<'_> {
 }
 
 /// The causes of the last stretch without a gap that has begun by `now`.
-fn last_stretch(mut causes: Vec<Cause>, now: Timestamp) -> Vec<Cause> {
+fn last_stretch(mut causes: Vec<Arc<Cause>>, now: Timestamp) -> Vec<Arc<Cause>> {
     causes.retain(|cause| cause.held.start() <= now);
     causes.sort_by_key(|cause| cause.held.start());
-    let mut stretch: Vec<Cause> = Vec::new();
+    let mut stretch: Vec<Arc<Cause>> = Vec::new();
     for cause in causes {
         if stretch.iter().all(|earlier| earlier.held.end() < cause.held.start()) {
             stretch.clear();
@@ -324,20 +325,22 @@ mod tests {
     #[test]
     fn access_is_taken_to_begin_with_the_stretch_of_duty_that_led_to_it() {
         let t = |hour: i64| Timestamp::from_second(hour * 3600).unwrap();
-        let cause = |start, end| Cause {
-            entitlement: EntitlementId::try_from("payments/prod-admin".to_owned()).unwrap(),
-            person: Person::parse("alice@example.com").unwrap(),
-            held: Interval::new(t(start), t(end)).unwrap(),
-            duty: Interval::new(t(start), t(end)).unwrap(),
-            end_known: true,
-            basis: Basis::Membership,
-            project: crate::model::ProjectName("payments".to_owned()),
-            rule: Origin {
-                file: "access.d/payments.toml".to_owned(),
-                line: 1,
-            },
-            member: None,
-            delegation: None,
+        let cause = |start, end| {
+            Arc::new(Cause {
+                entitlement: EntitlementId::try_from("payments/prod-admin".to_owned()).unwrap(),
+                person: Person::parse("alice@example.com").unwrap(),
+                held: Interval::new(t(start), t(end)).unwrap(),
+                duty: Interval::new(t(start), t(end)).unwrap(),
+                end_known: true,
+                basis: Basis::Membership,
+                project: crate::model::ProjectName("payments".into()),
+                rule: Origin {
+                    file: "access.d/payments.toml".into(),
+                    line: 1,
+                },
+                member: None,
+                delegation: None,
+            })
         };
         let all = vec![cause(20, 30), cause(1, 2), cause(5, 9), cause(4, 5), cause(6, 7)];
         let stretch = last_stretch(all.clone(), t(12));

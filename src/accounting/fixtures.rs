@@ -23,16 +23,16 @@ pub(crate) fn span(start: i64, end: i64) -> Interval {
 
 pub(crate) fn schedule() -> ScheduleKey {
     ScheduleKey {
-        source: SourceName("pagerduty".to_owned()),
+        source: SourceName("pagerduty".into()),
         kind: ScheduleKind::Schedule,
-        id: "P1".to_owned(),
+        id: "P1".into(),
     }
 }
 
 pub(crate) fn on_call() -> Basis {
     Basis::OnCall {
         schedule: schedule(),
-        user_id: "U1".to_owned(),
+        user_id: "U1".into(),
         level: None,
         via_override: None,
     }
@@ -55,7 +55,7 @@ pub(crate) fn cause(basis: Basis, held: Interval, duty: Interval, recorded: i64,
             duty,
             end_known: true,
             basis,
-            project: ProjectName("payments".to_owned()),
+            project: ProjectName("payments".into()),
             rule: origin(7),
             member: None,
             delegation: None,
@@ -67,7 +67,7 @@ pub(crate) fn cause(basis: Basis, held: Interval, duty: Interval, recorded: i64,
 
 pub(crate) fn origin(line: u32) -> Origin {
     Origin {
-        file: "access.d/payments.toml".to_owned(),
+        file: "access.d/payments.toml".into(),
         line,
     }
 }
@@ -76,10 +76,8 @@ pub(crate) fn row(granted: i64, revoked: Option<i64>, causes: Vec<RecordedCause>
     AccessRow {
         id: 1,
         entitlement: id("payments/admin"),
-        target: ResolvedTarget::Group {
-            group_id: "g-1".to_owned(),
-        },
-        principal: PrincipalId("u-1".to_owned()),
+        target: ResolvedTarget::Group { group_id: "g-1".into() },
+        principal: PrincipalId("u-1".into()),
         person: person("alice@example.com"),
         granted_at: t(granted),
         grant_reference: None,
@@ -91,7 +89,7 @@ pub(crate) fn row(granted: i64, revoked: Option<i64>, causes: Vec<RecordedCause>
 }
 
 pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
-    let name = ProjectName("payments".to_owned());
+    let name = ProjectName("payments".into());
     let member = |who: &str, until| {
         let member = Member {
             person: person(who),
@@ -167,7 +165,7 @@ pub(crate) fn snapshots() -> Snapshots {
         start_known: true,
         end_known: true,
         user: SourceUser {
-            id: user.to_owned(),
+            id: user.into(),
             name: None,
             email: Some(format!("{user}@example.com")),
             state: SourceUserState::Active,
@@ -184,5 +182,5 @@ pub(crate) fn snapshots() -> Snapshots {
         notices: Vec::new(),
         clock_offset_ms: None,
     };
-    [(schedule(), snapshot)].into()
+    [(schedule(), snapshot.into())].into()
 }

@@ -91,7 +91,7 @@ fn seen_on_call(
         .into_iter()
         .map(|cause| {
             let until = ends.get(&cause.rule).copied().flatten();
-            (cause.entitlement, cause.person, until)
+            (cause.entitlement.clone(), cause.person.clone(), until)
         })
         .collect()
 }

@@ -38,7 +38,7 @@ impl Sessions {
         let ResolvedTarget::Assignment { permission_set_arn, .. } = target else {
             return None;
         };
-        let finds = self.known.get(permission_set_arn)?;
+        let finds = self.known.get(permission_set_arn.as_str())?;
         let nexts = finds.iter().skip(1).map(|(at, _)| *at).chain([Timestamp::MAX]);
         let mut from = Timestamp::MIN;
         let mut latest = None;

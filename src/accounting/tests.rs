@@ -194,8 +194,8 @@ fn sessions(finds: &[(i64, i64)]) -> Sessions {
 fn assignment(granted: i64, revoked: Option<i64>, causes: Vec<RecordedCause>) -> AccessRow {
     AccessRow {
         target: ResolvedTarget::Assignment {
-            account: "111122223333".to_owned(),
-            permission_set_arn: ADMIN.to_owned(),
+            account: "111122223333".into(),
+            permission_set_arn: ADMIN.into(),
         },
         ..row(granted, revoked, causes)
     }
@@ -333,7 +333,7 @@ fn any_assignment() -> impl Strategy<Value = Vec<AccessRow>> {
             from += pause;
             let mut row = assignment(from, Some(from + long), vec![]);
             row.person = person(&format!("p{who}@example.com"));
-            row.principal = PrincipalId(format!("u-{who}"));
+            row.principal = PrincipalId(format!("u-{who}").into());
             from += long;
             rows.push(row);
         }

@@ -46,7 +46,7 @@ pub(super) async fn import(path: &Path, args: &cli::Import) -> anyhow::Result<u8
     let inventory = client.inventory();
     let found = Box::pin(import::read(&reader, &inventory, &config, policy.as_ref(), &request)).await?;
     let known = policy.iter().flat_map(|policy| policy.projects.keys());
-    let imported = import::draft(&found, &owner, known.map(|name| name.0.clone()));
+    let imported = import::draft(&found, &owner, known.map(|name| name.0.to_string()));
     for note in &imported.notes {
         // Beside the policy on stdout; nobody is left to tell when stderr is gone.
         drop(writeln!(anstream::stderr(), "note: {}", clean(note)));
@@ -114,7 +114,7 @@ fn owner(args: &cli::Import, config: &Config, policy: Option<&Policy>) -> anyhow
             )
         })?;
     }
-    let parent = args.parent.clone().map(ProjectName);
+    let parent = args.parent.as_deref().map(|name| ProjectName(name.into()));
     if let Some(parent) = &parent
         && policy.is_none_or(|policy| !policy.projects.contains_key(parent))
     {

@@ -16,7 +16,7 @@ use crate::commands;
 use crate::config::{self, Config, Mode};
 use crate::diagnostics::{Diagnostic, Report};
 use crate::identity_center::{Client, Slots};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, OwnedIndex};
 use crate::live::LiveCache;
 use crate::policy::{self, Policy, PolicyContext};
 use crate::poll::Sources;
@@ -24,6 +24,7 @@ use crate::reconcile::{Reconciler, UNKNOWN_IS_OURS};
 use crate::schedule;
 use crate::schema;
 use crate::secret::{ProcessEnv, Secrets};
+use crate::survey::Resting;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
 
@@ -231,5 +232,7 @@ async fn reconciler(
         applier,
         live: LiveCache::default(),
         planned_since: BTreeMap::new(),
+        owned: OwnedIndex::default(),
+        resting: Resting::default(),
     })
 }

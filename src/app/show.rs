@@ -271,7 +271,7 @@ pub(super) async fn tree(path: &Path, args: &cli::Tree) -> anyhow::Result<u8> {
     let now = system_clock().now();
     let config = load_config(path, Secrets::Skip)?;
     let policy = load_policy(&config, now)?;
-    let only = args.project.clone().map(ProjectName);
+    let only = args.project.as_deref().map(|name| ProjectName(name.into()));
     let (mut access, mut snapshots) = Default::default();
     let ledger = open_if_there(&config).await?;
     if let Some(ledger) = &ledger {

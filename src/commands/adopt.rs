@@ -81,7 +81,7 @@ pub fn propose(survey: &Survey, policy: &Policy, selected: &BTreeSet<Entitlement
                 entitlement: drift.entitlement.clone(),
                 person: Some(person.clone()),
                 target: drift.target.clone(),
-                principal: crate::model::PrincipalId(drift.holder.clone()),
+                principal: crate::model::PrincipalId(drift.holder.clone().into()),
                 causes,
                 rests_on: BTreeSet::new(),
                 // It was in force before anybody was late with it.
@@ -122,7 +122,7 @@ fn digest(revision: &str, taken: &[Change]) -> String {
     hash.update(revision.as_bytes());
     for change in taken {
         for part in [
-            &change.entitlement.to_string(),
+            change.entitlement.to_string().as_str(),
             &change.target.to_string(),
             &change.principal.0,
             &change.who(),
@@ -169,7 +169,7 @@ impl View {
         let taken = |change: &Change| Taken {
             entitlement: change.entitlement.clone(),
             person: change.who(),
-            causes: change.causes.iter().map(cause).collect(),
+            causes: change.causes.iter().map(|one| cause(one)).collect(),
         };
         Self {
             recorded,

@@ -15,7 +15,7 @@ use crate::policy::Policy;
 use crate::poll::{self, Sources};
 use crate::problem::{Problem, ProblemKind};
 use crate::reconcile::UNKNOWN_IS_OURS;
-use crate::survey::{Record, Survey, When, past, survey};
+use crate::survey::{Record, Resting, Survey, When, past, survey};
 use crate::unfinished::Unsettled;
 
 /// PagerDuty shows shifts at most 90 days ahead.
@@ -59,6 +59,7 @@ pub async fn look(
     if let Some(ledger) = ledger {
         stored = ledger.load_snapshots().await?;
         record.owned = ledger.owned().await?;
+        record.owned_in_all = record.owned.len();
         record.unknown_outcomes = ledger.unknown_grants(Timestamp::MIN).await?;
         record.bars = ledger.bars().await?;
         record.confirmed = ledger
@@ -105,7 +106,20 @@ pub async fn look(
     }
     let when = When::Then(at.unwrap_or(now));
     let live = &mut LiveCache::default();
-    let survey = survey(reader, live, &config, policy, &stored, &record, when, usize::MAX, None).await?;
+    let resting = &mut Resting::default();
+    let survey = survey(
+        reader,
+        live,
+        resting,
+        &config,
+        policy,
+        &stored,
+        &record,
+        when,
+        usize::MAX,
+        None,
+    )
+    .await?;
     Ok((survey, stored))
 }
 

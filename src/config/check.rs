@@ -64,7 +64,12 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 /// The projects that may stand without a parent, known even where other keys are wrong.
 pub(super) fn roots(file: &ConfigFile) -> Option<BTreeSet<ProjectName>> {
     let names = &file.roots.as_ref()?.value;
-    Some(names.iter().map(|name| ProjectName(name.value.clone())).collect())
+    Some(
+        names
+            .iter()
+            .map(|name| ProjectName(name.value.clone().into()))
+            .collect(),
+    )
 }
 
 /// The sources with a known API, known even where other keys are wrong.
@@ -73,7 +78,7 @@ pub(super) fn providers(file: &ConfigFile) -> BTreeMap<SourceName, Option<Provid
     sources
         .map(|(name, source)| {
             (
-                SourceName(name.clone()),
+                SourceName(name.clone().into()),
                 source.value.kind.as_ref().map(|kind| kind.value),
             )
         })
@@ -117,7 +122,7 @@ impl Checking<'_> {
             if let Some(source) = self.source(table)
                 && valid
             {
-                sources.insert(SourceName(name.clone()), source);
+                sources.insert(SourceName(name.clone().into()), source);
             }
         }
         let table = file.identity_center.as_ref();
@@ -278,7 +283,7 @@ impl Checking<'_> {
                 );
             }
             self.once(taken, format!("the user {} of {source}", id.value), id.span());
-            ids.insert(SourceName(source.clone()), id.value.clone());
+            ids.insert(SourceName(source.clone().into()), id.value.clone());
         }
         ids
     }
@@ -298,7 +303,7 @@ impl Checking<'_> {
                         .error("bad-id", id.span(), "this is not a user id of Identity Center", hint);
                 }
                 self.once(taken, format!("the Identity Center user {}", id.value), id.span());
-                Some(UserPin::Id(PrincipalId(id.value.clone())))
+                Some(UserPin::Id(PrincipalId(id.value.clone().into())))
             }
             (None, Some(name)) => {
                 self.id(name, "a user name");

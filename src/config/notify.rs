@@ -210,7 +210,7 @@ impl Checking<'_> {
                 .value
                 .iter()
                 .flat_map(|name| self.found.name(&name.value, name.span()));
-            names.map(|name| ProjectName(name.to_owned())).collect()
+            names.map(|name| ProjectName(name.into())).collect()
         });
         let kind = kind?.value;
         self.idle_keys(t, kind);

@@ -56,7 +56,7 @@ impl Journal {
         }
         self.problems = problems;
         self.held = held;
-        self.standing = survey.plan.kept.len();
+        self.standing = survey.plan.unchanged;
         self.next_boundary = survey.next_boundary;
     }
 

@@ -1,6 +1,7 @@
 //! Who will hold what over the coming days, and the gaps in it that can be repaired in daylight. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -48,7 +49,7 @@ pub struct Holding {
     /// Whether `held.end()` is when it ends rather than as far as is looked or known.
     pub end_known: bool,
     /// Every cause, the earliest first.
-    pub causes: Vec<Cause>,
+    pub causes: Vec<Arc<Cause>>,
     /// What would keep the person from it; the gap says more.
     pub kept_from: Option<ProblemKind>,
 }
@@ -154,7 +155,7 @@ pub fn people_of(
     period: Interval,
 ) -> BTreeSet<Person> {
     let timeline = Timeline::build(policy, snapshots, identities, period);
-    timeline.causes.into_iter().map(|cause| cause.person).collect()
+    timeline.causes.iter().map(|cause| cause.person.clone()).collect()
 }
 
 /// What the timeline found, as far as it is a gap: that a clock is wrong or a read notable is for `status`.
@@ -184,7 +185,7 @@ fn gap_of(problem: &Problem, period: Interval) -> Option<Gap> {
 }
 
 /// Makes one holding of causes that touch or overlap.
-fn merge(causes: &[Cause], period: Interval) -> Vec<Holding> {
+fn merge(causes: &[Arc<Cause>], period: Interval) -> Vec<Holding> {
     let mut by_cell: BTreeMap<(&EntitlementId, &Person), Vec<&Cause>> = BTreeMap::new();
     for cause in causes {
         by_cell
@@ -195,7 +196,7 @@ fn merge(causes: &[Cause], period: Interval) -> Vec<Holding> {
     let mut holdings: Vec<Holding> = Vec::new();
     for ((entitlement, person), mut causes) in by_cell {
         causes.sort_by_key(|cause| cause.held);
-        let mut runs: Vec<(Interval, bool, Vec<Cause>)> = Vec::new();
+        let mut runs: Vec<(Interval, bool, Vec<Arc<Cause>>)> = Vec::new();
         for cause in causes {
             match runs.last_mut() {
                 Some((held, end_known, run)) if cause.held.start() <= held.end() => {
@@ -205,9 +206,9 @@ fn merge(causes: &[Cause], period: Interval) -> Vec<Holding> {
                     } else if held.end() == cause.held.end() {
                         *end_known &= cause.end_known;
                     }
-                    run.push(cause.clone());
+                    run.push(cause.clone().into());
                 }
-                _ => runs.push((cause.held, cause.end_known, vec![cause.clone()])),
+                _ => runs.push((cause.held, cause.end_known, vec![cause.clone().into()])),
             }
         }
         for (held, end_known, causes) in runs {

@@ -60,7 +60,7 @@ fn due(holding: &Holding) -> Timestamp {
 
 fn holder(person: &Person) -> Holder {
     Holder {
-        principal: PrincipalId(person.to_string()),
+        principal: PrincipalId(person.to_string().into()),
         person: Some(person.clone()),
     }
 }

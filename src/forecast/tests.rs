@@ -45,16 +45,16 @@ fn period() -> Interval {
 
 fn snapshots(shifts: &[(&str, i64, i64)]) -> Snapshots {
     let schedule = ScheduleKey {
-        source: SourceName("pagerduty".to_owned()),
+        source: SourceName("pagerduty".into()),
         kind: ScheduleKind::Schedule,
-        id: "PABC123".to_owned(),
+        id: "PABC123".into(),
     };
     let shift = |(name, from, to): &(&str, i64, i64)| Shift {
         interval: Interval::new(hour(*from), hour(*to)).unwrap(),
         start_known: true,
         end_known: true,
         user: SourceUser {
-            id: format!("P{name}"),
+            id: format!("P{name}").into(),
             name: Some((*name).to_owned()),
             email: Some(format!("{name}@example.com")),
             state: SourceUserState::Active,
@@ -71,7 +71,7 @@ fn snapshots(shifts: &[(&str, i64, i64)]) -> Snapshots {
         notices: Vec::new(),
         clock_offset_ms: None,
     };
-    Snapshots::from([(schedule, snapshot)])
+    Snapshots::from([(schedule, snapshot.into())])
 }
 
 fn kinds(forecast: &Forecast) -> Vec<(GapKind, Timestamp, usize)> {
@@ -131,7 +131,7 @@ fn touching_turns_are_one_holding_and_a_membership_ends_it() {
 fn whom_the_identity_store_does_not_know_is_a_gap_and_counts_for_no_floor() {
     let found = |name: &str, found| (Person::parse(&format!("{name}@example.com")).unwrap(), found);
     let people = Some(BTreeMap::from([
-        found("alice", Ok(Resolution::Found(PrincipalId("u-1".to_owned())))),
+        found("alice", Ok(Resolution::Found(PrincipalId("u-1".into())))),
         found("bob", Ok(Resolution::Unknown)),
     ]));
     let shifts = snapshots(&[("alice", 0, 48), ("bob", 48, 200)]);

@@ -41,7 +41,7 @@ async fn start(bind: &str) -> Server {
 async fn start_with(bind: &str, token: Option<&str>) -> Server {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("ledger.sqlite");
-    let source = SourceName("pagerduty".to_owned());
+    let source = SourceName("pagerduty".into());
     let clock = Arc::new(SetClock(Mutex::new(t(0))));
     let (poll, operation) = (SignedDuration::from_secs(60), Duration::from_secs(120));
     let health = Arc::new(Health::new([source], poll, operation, t(0)));
@@ -216,7 +216,7 @@ async fn readyz_says_what_is_missing() {
         "{answer}"
     );
     server.health.pass_ended(false, t(1));
-    server.health.source_read(&SourceName("pagerduty".to_owned()));
+    server.health.source_read(&SourceName("pagerduty".into()));
     let (status, answer) = ask(server.address, "GET", "/readyz", "localhost").await;
     assert_eq!(status, 503);
     assert!(answer.contains("no pass") && !answer.contains("pagerduty"), "{answer}");

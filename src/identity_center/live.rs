@@ -52,7 +52,7 @@ impl Client {
             let id = required(call, "PrincipalId", row.principal_id())?;
             match row.principal_type() {
                 Some(PrincipalType::User) => {
-                    holders.users.insert(PrincipalId(id), None);
+                    holders.users.insert(PrincipalId(id.into()), None);
                 }
                 Some(_) => holders.groups.push(id),
                 None => return Err(unreadable(call, "a row has no PrincipalType")),
@@ -93,7 +93,10 @@ impl Client {
             let user = required(call, "UserId", Some(user))?;
             let membership = required(call, "MembershipId", Some(row.membership_id()))?;
             // A simulator may keep several rows for one user; the first is as good as any.
-            holders.users.entry(PrincipalId(user)).or_insert(Some(membership));
+            holders
+                .users
+                .entry(PrincipalId(user.into()))
+                .or_insert(Some(membership));
         }
         Ok(holders)
     }
@@ -128,7 +131,7 @@ impl Client {
             && let (Some(account), Some(set), Some(user)) =
                 (status.target_id(), status.permission_set_arn(), status.principal_id())
         {
-            let user = PrincipalId(user.to_owned());
+            let user = PrincipalId(user.into());
             match self.assigned(account, set, Priority::Change).await {
                 Ok(holders) if !holders.users.contains_key(&user) => return Ok(Progress::Succeeded),
                 Err(error) if error.kind == AwsErrorKind::NotFound => return Ok(Progress::Succeeded),

@@ -38,7 +38,7 @@ impl PeopleCache {
 pub(super) fn unique_attribute(call: Call, path: &str, value: &str) -> Result<AlternateIdentifier, AwsError> {
     UniqueAttribute::builder()
         .attribute_path(path)
-        .attribute_value(value.to_owned().into())
+        .attribute_value(value.into())
         .build()
         .map(AlternateIdentifier::UniqueAttribute)
         .map_err(|error| AwsError {
@@ -64,7 +64,7 @@ impl Client {
             }
         }
         let resolution = match pin {
-            Some(UserPin::Id(id)) => self.by_ids([id.0.clone()], |_| true).await?,
+            Some(UserPin::Id(id)) => self.by_ids([id.0.to_string()], |_| true).await?,
             Some(UserPin::UserName(name)) => {
                 let id = self.user_id("userName", name).await?;
                 self.by_ids(id, |user| user.user_name() == Some(name)).await?
@@ -98,7 +98,7 @@ impl Client {
                 continue;
             };
             if is_who_was_asked_for(&user) {
-                matching.push((PrincipalId(id), user.user_status));
+                matching.push((PrincipalId(id.into()), user.user_status));
             } else {
                 tracing::warn!(user = %id, "the identity store matched a user with another name and e-mail; ignored");
             }

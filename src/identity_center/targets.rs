@@ -66,14 +66,14 @@ impl Client {
                 account,
                 permission_set,
             } => Ok(ResolvedTarget::Assignment {
-                account: account.clone(),
+                account: account.clone().into(),
                 permission_set_arn: match permission_set {
-                    PermissionSetRef::Name(name) => self.set_by_name(name).await?,
-                    PermissionSetRef::Arn(arn) => self.set_by_arn(arn).await?,
+                    PermissionSetRef::Name(name) => self.set_by_name(name).await?.into(),
+                    PermissionSetRef::Arn(arn) => self.set_by_arn(arn).await?.into(),
                 },
             }),
             Target::Group(group) => Ok(ResolvedTarget::Group {
-                group_id: self.group(group).await?,
+                group_id: self.group(group).await?.into(),
             }),
         }
     }
@@ -85,7 +85,7 @@ impl Client {
         match target {
             ResolvedTarget::Assignment { permission_set_arn, .. } => {
                 let mut index = self.shared.targets.sets.lock().await;
-                if let Some((_, at)) = index.by_arn.get_mut(permission_set_arn) {
+                if let Some((_, at)) = index.by_arn.get_mut(permission_set_arn.as_str()) {
                     *at = Timestamp::MIN;
                 }
             }

@@ -226,7 +226,9 @@ impl<'a> Drafter<'a> {
         let found = self.found;
         let mut drafts = Vec::new();
         for (id, (name, holders)) in &found.groups {
-            let target = ResolvedTarget::Group { group_id: id.clone() };
+            let target = ResolvedTarget::Group {
+                group_id: id.clone().into(),
+            };
             if let Some(already) = self.already(&target, &format!("the group {name}")) {
                 self.imported.notes.push(already.words);
                 continue;
@@ -290,8 +292,8 @@ impl<'a> Drafter<'a> {
                 let set = self.set_name(arn);
                 let what = format!("{set} in {}", self.account(account));
                 let target = ResolvedTarget::Assignment {
-                    account: account.to_owned(),
-                    permission_set_arn: arn.to_owned(),
+                    account: account.into(),
+                    permission_set_arn: arn.into(),
                 };
                 if let Some(already) = self.already(&target, &what) {
                     draft.unexplained.push(already);
@@ -338,8 +340,8 @@ impl<'a> Drafter<'a> {
         for ((account, arn), holders) in &found.assignments {
             let what = format!("{} in {}", self.set_name(arn), self.account(account));
             let target = ResolvedTarget::Assignment {
-                account: account.clone(),
-                permission_set_arn: arn.clone(),
+                account: account.clone().into(),
+                permission_set_arn: arn.clone().into(),
             };
             if let Some(already) = self.already(&target, &what) {
                 self.imported.notes.push(already.words);

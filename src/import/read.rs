@@ -103,8 +103,8 @@ pub async fn read(
     let pairs = pairs(reader, inventory, request, &set_names).await?;
     let reads = pairs.into_iter().map(|(account, permission_set_arn)| {
         let target = ResolvedTarget::Assignment {
-            account: account.clone(),
-            permission_set_arn: permission_set_arn.clone(),
+            account: account.clone().into(),
+            permission_set_arn: permission_set_arn.clone().into(),
         };
         let reader = Arc::clone(reader);
         async move { Ok(((account, permission_set_arn), reader.holders(&target).await?)) }
@@ -114,7 +114,9 @@ pub async fn read(
 
     let names = group_names(reader, inventory, request).await?;
     let reads = names.into_iter().map(|(id, name)| {
-        let target = ResolvedTarget::Group { group_id: id.clone() };
+        let target = ResolvedTarget::Group {
+            group_id: id.clone().into(),
+        };
         let reader = Arc::clone(reader);
         async move { Ok((id, (name, reader.holders(&target).await?))) }
     });
@@ -174,7 +176,7 @@ async fn pairs(
             permission_set: permission_set.clone(),
         };
         if let ResolvedTarget::Assignment { permission_set_arn, .. } = reader.resolve_target(&target).await? {
-            sets.insert(permission_set_arn);
+            sets.insert(permission_set_arn.into());
         }
     }
     if request.all {
@@ -222,7 +224,7 @@ async fn group_names(
                 GroupRef::Name(name) => name.clone(),
                 GroupRef::Id(id) => inventory.group_name(id).await?.unwrap_or_default(),
             };
-            names.insert(group_id, name);
+            names.insert(group_id.into(), name);
         }
     }
     Ok(names)

@@ -69,7 +69,7 @@ pub(crate) fn lower(
         found.error("idle-key", span, message, hint);
     }
     let origin = Origin {
-        file: origin_file.to_owned(),
+        file: origin_file.into(),
         line: u32::try_from(found.source.line(at.start)).unwrap_or(u32::MAX),
     };
     let span = condition.as_ref().map_or_else(|| at.clone(), |(_, span)| span.clone());
@@ -130,7 +130,7 @@ fn listed(
     let (mut mentions, mut set, mut understood) = (Vec::new(), BTreeSet::new(), true);
     for text in &list.value {
         let id = match (text.value.split_once('/'), project) {
-            (Some((project, name)), _) => (ProjectName(project.to_owned()), name),
+            (Some((project, name)), _) => (ProjectName(project.into()), name),
             (None, Some(own)) => (own.clone(), text.value.as_str()),
             (None, None) => {
                 let hint = "write project/name: the configuration belongs to no project";
@@ -141,7 +141,7 @@ fn listed(
         };
         let id = EntitlementId {
             project: id.0,
-            name: id.1.to_owned(),
+            name: id.1.into(),
         };
         mentions.push((text.span().clone(), id.clone()));
         if !set.insert(id) {

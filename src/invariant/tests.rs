@@ -82,7 +82,7 @@ fn holder(name: &str) -> Holder {
         "example.com"
     };
     Holder {
-        principal: PrincipalId(format!("u-{name}")),
+        principal: PrincipalId(format!("u-{name}").into()),
         person: Some(Person::parse(&format!("{name}@{host}")).unwrap()),
     }
 }
@@ -94,7 +94,7 @@ fn grant(name: &str, entitlement: &str, due: i64) -> Change {
         entitlement: id(entitlement),
         person: holder.person,
         target: ResolvedTarget::Group {
-            group_id: entitlement.to_owned(),
+            group_id: entitlement.into(),
         },
         principal: holder.principal,
         causes: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
 use super::redo::Entry;
 use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
@@ -19,35 +19,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn owned(&self) -> Result<BTreeMap<Key, Owned>, LedgerError> {
-        let rows = sqlx::query(
-            "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, c.body, c.ended_at IS NOT NULL \
-             FROM access a LEFT JOIN cause c ON c.access_id = a.id AND c.ended_at IS \
-             (SELECT CASE WHEN COUNT(*) = COUNT(ended_at) THEN MAX(ended_at) END FROM cause WHERE access_id = a.id) \
-             WHERE a.revoked_at IS NULL ORDER BY a.id, c.id",
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let mut owned: BTreeMap<Key, Owned> = BTreeMap::new();
-        for row in rows {
-            let id: i64 = row.try_get(0)?;
-            let what = || format!("access {id}");
-            let key = (read_json(row.try_get(2)?, what)?, PrincipalId(row.try_get(3)?));
-            let entry = owned.entry(key);
-            let owned = match entry {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Owned {
-                    access_id: id,
-                    entitlement: parse(row.try_get::<String, _>(1)?, what)?,
-                    person: parse(row.try_get::<String, _>(4)?, what)?,
-                    causes: Vec::new(),
-                    lapsed: row.try_get(7)?,
-                }),
-            };
-            if let Some(body) = row.try_get::<Option<&str>, _>(6)? {
-                owned.causes.push(read_json(body, what)?);
-            }
-        }
-        Ok(owned)
+        owned_of(&self.pool, None).await
     }
 
     /// When who held what through us, as far as it lasted beyond `since`; without an end what still stands.
@@ -88,7 +60,7 @@ impl Ledger {
             "SELECT grant_intent FROM access WHERE target = ? AND principal = ? AND revoked_at IS NULL",
         )
         .bind(write_json(&key.0))
-        .bind(&key.1.0)
+        .bind(key.1.0.as_str())
         .fetch_optional(&mut *tx)
         .await?;
         end_access(&mut tx, key, None, reason, now).await?;
@@ -148,6 +120,46 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// The access that stands through us: all of it, or that of some rows, given as a JSON list of their ids.
+pub(super) async fn owned_of(pool: &SqlitePool, ids: Option<&str>) -> Result<BTreeMap<Key, Owned>, LedgerError> {
+    let of_these = match ids {
+        Some(_) => " AND a.id IN (SELECT value FROM json_each(?1))",
+        None => "",
+    };
+    let query = format!(
+        "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, c.body, c.ended_at IS NOT NULL \
+         FROM access a LEFT JOIN cause c ON c.access_id = a.id AND c.ended_at IS \
+         (SELECT CASE WHEN COUNT(*) = COUNT(ended_at) THEN MAX(ended_at) END FROM cause WHERE access_id = a.id) \
+         WHERE a.revoked_at IS NULL{of_these} ORDER BY a.id, c.id"
+    );
+    let query = sqlx::query(AssertSqlSafe(query));
+    let rows = match ids {
+        Some(ids) => query.bind(ids).fetch_all(pool).await?,
+        None => query.fetch_all(pool).await?,
+    };
+    let mut owned: BTreeMap<Key, Owned> = BTreeMap::new();
+    for row in rows {
+        let id: i64 = row.try_get(0)?;
+        let what = || format!("access {id}");
+        let principal = PrincipalId(row.try_get::<&str, _>(3)?.into());
+        let entry = owned.entry((read_json(row.try_get(2)?, what)?, principal));
+        let owned = match entry {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Owned {
+                access_id: id,
+                entitlement: parse(row.try_get::<String, _>(1)?, what)?,
+                person: parse(row.try_get::<String, _>(4)?, what)?,
+                causes: Vec::new(),
+                lapsed: row.try_get(7)?,
+            }),
+        };
+        if let Some(body) = row.try_get::<Option<&str>, _>(6)? {
+            owned.causes.push(read_json(body, what)?);
+        }
+    }
+    Ok(owned)
 }
 
 /// Changes the causes and the names of standing access, as a [`Entry::Kept`] says. Doing it again changes nothing.
@@ -229,7 +241,7 @@ pub(super) async fn end_access(
     )
     .bind(now.as_millisecond())
     .bind(&target)
-    .bind(&key.1.0)
+    .bind(key.1.0.as_str())
     .execute(&mut *tx)
     .await?;
     sqlx::query(
@@ -240,7 +252,7 @@ pub(super) async fn end_access(
     .bind(intent)
     .bind(reason)
     .bind(&target)
-    .bind(&key.1.0)
+    .bind(key.1.0.as_str())
     .execute(&mut *tx)
     .await?;
     Ok(())

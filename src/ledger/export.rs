@@ -1,6 +1,7 @@
 //! Reads the events of a period one after the other, each with what an auditor asks about it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -106,8 +107,8 @@ impl From<Cause> for ExportedCause {
         Self {
             basis,
             schedule,
-            schedule_user,
-            via_override,
+            schedule_user: schedule_user.map(Into::into),
+            via_override: via_override.map(Into::into),
             duty_from: cause.duty.start(),
             duty_to: cause.duty.end(),
             held_from: cause.held.start(),
@@ -342,8 +343,12 @@ impl Export {
         event.entitlement = Some(change.entitlement.to_string());
         event.person = change.person.as_ref().map(ToString::to_string);
         event.context.clone_from(&change.context);
-        resolved(event, &change.target, change.principal.0);
-        event.causes = change.causes.into_iter().map(Into::into).collect();
+        resolved(event, &change.target, change.principal.0.into());
+        event.causes = change
+            .causes
+            .into_iter()
+            .map(|cause| Arc::unwrap_or_clone(cause).into())
+            .collect();
         Ok(())
     }
 }
@@ -361,10 +366,10 @@ fn resolved(event: &mut ExportedEvent, target: &ResolvedTarget, principal: Strin
             account,
             permission_set_arn,
         } => {
-            event.account = Some(account.clone());
-            event.permission_set_arn = Some(permission_set_arn.clone());
+            event.account = Some(account.to_string());
+            event.permission_set_arn = Some(permission_set_arn.to_string());
         }
-        ResolvedTarget::Group { group_id } => event.group_id = Some(group_id.clone()),
+        ResolvedTarget::Group { group_id } => event.group_id = Some(group_id.to_string()),
     }
 }
 

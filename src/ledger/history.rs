@@ -418,7 +418,7 @@ fn assemble(rows: Vec<SqliteRow>) -> Result<Vec<AccessRow>, LedgerError> {
                 id,
                 entitlement: parse(row.try_get::<String, _>(1)?, what)?,
                 target: read_json(row.try_get(2)?, what)?,
-                principal: PrincipalId(row.try_get(3)?),
+                principal: PrincipalId(row.try_get::<&str, _>(3)?.into()),
                 person: parse(row.try_get::<String, _>(4)?, what)?,
                 granted_at: instant(row.try_get(5)?, what)?,
                 grant_reference: row.try_get(6)?,

@@ -168,7 +168,7 @@ impl Ledger {
             let id: i64 = row.try_get(0)?;
             keys.insert((
                 read_json(row.try_get(1)?, || format!("intent {id}"))?,
-                PrincipalId(row.try_get(2)?),
+                PrincipalId(row.try_get::<&str, _>(2)?.into()),
             ));
         }
         Ok(keys)
@@ -197,7 +197,7 @@ impl Ledger {
                 ChangeKind::Revoke
             };
             let target = read_json(row.try_get(2)?, || format!("intent {id}"))?;
-            confirmed.insert((target, PrincipalId(row.try_get(3)?)), kind);
+            confirmed.insert((target, PrincipalId(row.try_get::<&str, _>(3)?.into())), kind);
         }
         Ok(confirmed)
     }
@@ -223,7 +223,7 @@ pub(super) async fn insert_intent(
     .bind(kind)
     .bind(change.entitlement.to_string())
     .bind(write_json(&change.target))
-    .bind(&change.principal.0)
+    .bind(change.principal.0.as_str())
     .bind(change.person.as_ref().map(Person::as_str))
     .bind(write_json(change))
     .bind(policy_revision)
@@ -262,7 +262,7 @@ pub(super) async fn complete_intent(
                 )
                 .bind(change.entitlement.to_string())
                 .bind(write_json(&change.target))
-                .bind(&change.principal.0)
+                .bind(change.principal.0.as_str())
                 .bind(person.as_str())
                 .bind(effective.as_millisecond())
                 .bind(intent)

@@ -3,6 +3,8 @@
 //! One JSON document a line, appended after the ledger has committed and, for what is asked of AWS, before it is asked.
 //! The log is never ahead of the ledger that it belongs to. A ledger that is behind it is an older copy.
 
+use std::sync::Arc;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -68,8 +70,8 @@ pub(super) enum Entry {
         grant: i64,
         entitlement: EntitlementId,
         person: Person,
-        ended: Vec<Cause>,
-        begun: Vec<Cause>,
+        ended: Vec<Arc<Cause>>,
+        begun: Vec<Arc<Cause>>,
         at: Timestamp,
     },
     /// All orders in force.

@@ -324,7 +324,7 @@ impl Ledger {
                     .await?;
                     if let Some(row) = found {
                         let target = read_json(row.try_get(0)?, || format!("access by intent {grant}"))?;
-                        let key = (target, crate::model::PrincipalId(row.try_get(1)?));
+                        let key = (target, crate::model::PrincipalId(row.try_get::<&str, _>(1)?.into()));
                         end_access(&mut tx, &key, None, &reason, effective).await?;
                     }
                 }

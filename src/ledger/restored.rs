@@ -251,7 +251,7 @@ impl Ledger {
         for row in rows {
             let id: i64 = row.try_get(0)?;
             let target = read_json(row.try_get(1)?, || format!("intent {id}"))?;
-            keys.insert((target, PrincipalId(row.try_get(2)?)));
+            keys.insert((target, PrincipalId(row.try_get::<&str, _>(2)?.into())));
         }
         Ok(keys)
     }
@@ -356,7 +356,7 @@ impl Ledger {
         )
         .bind(change.entitlement.to_string())
         .bind(write_json(&change.target))
-        .bind(&change.principal.0)
+        .bind(change.principal.0.as_str())
         .bind(change.person.as_ref().map(crate::model::Person::as_str))
         .bind(effective.as_millisecond())
         .bind(intent)

@@ -1,6 +1,7 @@
 //! Stored snapshots: every content that a schedule was seen to have, and which of them counts as known in advance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -20,7 +21,7 @@ const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// All stored contents in memory, as the ledger has them.
 #[derive(Debug, Clone, Default)]
 pub struct StoredSnapshots {
-    versions: BTreeMap<ScheduleKey, Vec<Version>>,
+    versions: BTreeMap<ScheduleKey, Arc<Vec<Version>>>,
     failures: BTreeMap<ScheduleKey, ReadFailure>,
 }
 
@@ -32,7 +33,7 @@ struct Version {
     /// The last read that the ledger knows of.
     noted_at: Timestamp,
     /// Its `read_at` is that of the last read that found this content.
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
 }
 
 /// Why a schedule cannot be read at present.
@@ -102,7 +103,7 @@ impl StoredSnapshots {
                 (Some(v), _) if v.snapshot.window.contains(at) => v.snapshot.clone(),
                 // What was known reaches no further; whoever was on duty at its edge was not known to end there.
                 (Some(v), Some(last)) if v.snapshot.window.end() <= at && v.content != last.content => {
-                    continued(&v.snapshot, last.snapshot.window)
+                    Arc::new(continued(&v.snapshot, last.snapshot.window))
                 }
                 (_, Some(last)) => last.snapshot.clone(),
                 (_, None) => continue,
@@ -145,7 +146,8 @@ impl StoredSnapshots {
     fn take(&mut self, snapshot: Snapshot, accepted: Accepted, now: Timestamp) {
         self.failures.remove(&snapshot.schedule);
         let read_at = snapshot.read_at;
-        let versions = self.versions.entry(snapshot.schedule.clone()).or_default();
+        let snapshot = Arc::new(snapshot);
+        let versions = Arc::make_mut(self.versions.entry(snapshot.schedule.clone()).or_default());
         match (accepted, versions.last_mut()) {
             (Accepted::Late, _) => {}
             (Accepted::Same | Accepted::Confirmed, Some(newest)) => {
@@ -205,16 +207,13 @@ impl Ledger {
             let what = || format!("snapshot {id}");
             let mut snapshot: Snapshot = read_json(row.try_get(4)?, what)?;
             snapshot.read_at = instant(row.try_get(2)?, what)?;
-            stored
-                .versions
-                .entry(snapshot.schedule.clone())
-                .or_default()
-                .push(Version {
-                    first_read_at: instant(row.try_get(1)?, what)?,
-                    content: row.try_get(3)?,
-                    noted_at: snapshot.read_at,
-                    snapshot,
-                });
+            let versions = stored.versions.entry(snapshot.schedule.clone()).or_default();
+            Arc::make_mut(versions).push(Version {
+                first_read_at: instant(row.try_get(1)?, what)?,
+                content: row.try_get(3)?,
+                noted_at: snapshot.read_at,
+                snapshot: Arc::new(snapshot),
+            });
         }
         let rows = sqlx::query("SELECT schedule, since, kind, message FROM read_failure")
             .fetch_all(&self.pool)

@@ -36,10 +36,10 @@ fn change(kind: ChangeKind, entitlement: &str, who: &str, causes: Vec<Cause>, du
         entitlement: id(entitlement),
         person: Some(person(who)),
         target: ResolvedTarget::Group {
-            group_id: format!("g-{entitlement}"),
+            group_id: format!("g-{entitlement}").into(),
         },
-        principal: PrincipalId(who.to_owned()),
-        causes,
+        principal: PrincipalId(who.into()),
+        causes: causes.into_iter().map(Into::into).collect(),
         due,
         foresight: Foresight::Predicted,
         context: None,
@@ -92,6 +92,7 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
         drift,
         problems: Vec::new(),
         lost: Vec::new(),
+        unchanged: 0,
         kept: Vec::new(),
         lapsing: Vec::new(),
     };
@@ -105,7 +106,7 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
                 owner_account_id: String::new(),
             },
             timeline: Timeline {
-                causes: vec![shift(500, 900)],
+                causes: vec![shift(500, 900).into()],
                 ..Timeline::default()
             },
             desired: Desired::default(),
@@ -146,8 +147,8 @@ async fn full_page(dir: &TempDir) -> String {
         t(0),
     );
     assigned.target = ResolvedTarget::Assignment {
-        account: "111122223333".to_owned(),
-        permission_set_arn: "arn:ps".to_owned(),
+        account: "111122223333".into(),
+        permission_set_arn: "arn:ps".into(),
     };
     carry_out(&ledger, &assigned, t(0)).await;
     let sessions = BTreeMap::from([("arn:ps".to_owned(), SignedDuration::from_hours(1))]);
@@ -168,7 +169,7 @@ async fn full_page(dir: &TempDir) -> String {
     metrics.pass_ended(&pass(Vec::new(), Vec::new(), ended), Duration::from_millis(300), t(20));
     metrics.pass_failed(&aws_error(), t(30));
     let mut stored = StoredSnapshots::default();
-    let mut snapshot = snapshots()[&schedule()].clone();
+    let mut snapshot = (*snapshots()[&schedule()]).clone();
     snapshot.clock_offset_ms = Some(-1500);
     stored.accept(snapshot, Timestamp::MAX);
     metrics.sources(&stored, &[schedule()].into(), [&schedule().source]);
@@ -384,9 +385,7 @@ async fn a_pass_shows_what_it_saw() {
     };
     let drift = Drift {
         entitlement: id("payments/admin"),
-        target: ResolvedTarget::Group {
-            group_id: "g".to_owned(),
-        },
+        target: ResolvedTarget::Group { group_id: "g".into() },
         holder: "u-9".to_owned(),
         person: Some(person("eve@example.com")),
         desired: false,
@@ -478,8 +477,8 @@ async fn sources_show_the_schedule_that_waits_longest() {
     let dir = TempDir::new().unwrap();
     let (metrics, ledger) = (metrics(), ledger(&dir).await);
     let key = |source: &str, id: &str| ScheduleKey {
-        source: SourceName(source.to_owned()),
-        id: id.to_owned(),
+        source: SourceName(source.into()),
+        id: id.into(),
         ..schedule()
     };
     let keys: BTreeSet<_> = [key("a", "1"), key("a", "2"), key("b", "1"), key("b", "2")].into();
@@ -489,7 +488,7 @@ async fn sources_show_the_schedule_that_waits_longest() {
             crate::model::Snapshot {
                 schedule: key(source, id),
                 read_at: t(read_at),
-                ..snapshots()[&schedule()].clone()
+                ..(*snapshots()[&schedule()]).clone()
             },
             Timestamp::MAX,
         );
@@ -502,7 +501,7 @@ async fn sources_show_the_schedule_that_waits_longest() {
         };
         stored.fail(&error, t(95));
     }
-    let names = ["a", "b", "unused"].map(|name| SourceName(name.to_owned()));
+    let names = ["a", "b", "unused"].map(|name| SourceName(name.into()));
     metrics.sources(&stored, &keys, &names);
     let text = metrics.encode(&ledger, &policy(Vec::new()), t(100)).await.unwrap();
     let shown = samples(&text);
@@ -607,8 +606,8 @@ fn kept(access_id: i64, recorded: &[Cause], causes: &[Cause]) -> Kept {
         access_id,
         entitlement: causes[0].entitlement.clone(),
         person: causes[0].person.clone(),
-        causes: causes.to_vec(),
-        recorded: recorded.to_vec(),
+        causes: causes.iter().cloned().map(Into::into).collect(),
+        recorded: recorded.iter().cloned().map(Into::into).collect(),
         renamed: false,
     }
 }
@@ -792,8 +791,8 @@ async fn tails_and_uncovered_time_count_behind_and_never_go_back() {
     let arn = "arn:aws:sso:::permissionSet/ssoins-1/ps-1";
     let on_target = |mut change: Change| {
         change.target = ResolvedTarget::Assignment {
-            account: "111122223333".to_owned(),
-            permission_set_arn: arn.to_owned(),
+            account: "111122223333".into(),
+            permission_set_arn: arn.into(),
         };
         change
     };

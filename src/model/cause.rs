@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::{EntitlementId, Interval, Person, ProjectName, ScheduleKey};
 
@@ -10,7 +11,7 @@ use super::{EntitlementId, Interval, Person, ProjectName, ScheduleKey};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// The file's path relative to the policy directory's parent, such as `access.d/payments.toml`.
-    pub file: String,
+    pub file: SmolStr,
     /// Counted from 1.
     pub line: u32,
 }
@@ -76,11 +77,11 @@ pub enum Basis {
         /// On which schedule.
         schedule: ScheduleKey,
         /// As which user of the provider.
-        user_id: String,
+        user_id: SmolStr,
         /// At which escalation level, for policies.
         level: Option<u32>,
         /// Through which override, where the provider tells.
-        via_override: Option<String>,
+        via_override: Option<SmolStr>,
     },
     /// Being a member, inside a declared window.
     Window,

@@ -4,13 +4,14 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::Interval;
 
 /// The name of an on-call source, as the operator calls it in `config.toml` and owners use it before the slash.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SourceName(pub String);
+pub struct SourceName(pub SmolStr);
 
 impl fmt::Display for SourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +38,7 @@ pub struct ScheduleKey {
     /// What the id names.
     pub kind: ScheduleKind,
     /// The provider's id.
-    pub id: String,
+    pub id: SmolStr,
 }
 
 impl fmt::Display for ScheduleKey {
@@ -53,7 +54,7 @@ impl fmt::Display for ScheduleKey {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SourceUser {
     /// The provider's id of the user.
-    pub id: String,
+    pub id: SmolStr,
     /// A name to show people, when the provider gives one.
     pub name: Option<String>,
     /// The login e-mail exactly as given; never a contact method, which the user can edit.
@@ -101,7 +102,7 @@ pub struct Shift {
     /// A standing target of an escalation policy without any schedule (PagerDuty: `schedule: null`).
     pub permanent: bool,
     /// The override that put this person on call, where the provider tells: its id or kind, for people to read.
-    pub via_override: Option<String>,
+    pub via_override: Option<SmolStr>,
 }
 
 /// All shifts of one schedule over a stated window, read completely at a stated instant.

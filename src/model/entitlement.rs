@@ -3,11 +3,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// The name of a project, unique in `access.d`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ProjectName(pub String);
+pub struct ProjectName(pub SmolStr);
 
 impl fmt::Display for ProjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,7 +23,7 @@ pub struct EntitlementId {
     /// The project that owns it.
     pub project: ProjectName,
     /// Its name in that project.
-    pub name: String,
+    pub name: SmolStr,
 }
 
 impl fmt::Display for EntitlementId {
@@ -42,8 +43,8 @@ impl TryFrom<String> for EntitlementId {
     fn try_from(text: String) -> Result<Self, String> {
         match text.split_once('/') {
             Some((project, name)) if !project.is_empty() && !name.is_empty() => Ok(Self {
-                project: ProjectName(project.to_owned()),
-                name: name.to_owned(),
+                project: ProjectName(project.into()),
+                name: name.into(),
             }),
             _ => Err(format!("{text:?} is not of the form project/entitlement")),
         }
@@ -118,14 +119,14 @@ pub enum ResolvedTarget {
     /// A permission set in an AWS account.
     Assignment {
         /// Twelve digits.
-        account: String,
+        account: SmolStr,
         /// The permission set's ARN.
-        permission_set_arn: String,
+        permission_set_arn: SmolStr,
     },
     /// Membership of a group.
     Group {
         /// The group's id in the identity store.
-        group_id: String,
+        group_id: SmolStr,
     },
 }
 
@@ -144,7 +145,7 @@ impl fmt::Display for ResolvedTarget {
 /// The id of a user in the identity store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PrincipalId(pub String);
+pub struct PrincipalId(pub SmolStr);
 
 impl fmt::Display for PrincipalId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,6 +9,7 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 pub use cause::{Basis, Cause, MemberRef, Origin};
 pub use duty::{ScheduleKey, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState};
@@ -20,7 +21,7 @@ pub use entitlement::{EntitlementId, GroupRef, PermissionSetRef, PrincipalId, Pr
 /// plus-addresses and no Unicode folding, because a look-alike must never earn somebody else's access.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Person(String);
+pub struct Person(SmolStr);
 
 /// Why a text is not a canonical e-mail address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +52,7 @@ impl Person {
         }
         match text.split_once('@') {
             Some((local, domain)) if !local.is_empty() && !domain.is_empty() && !domain.contains('@') => {
-                Ok(Self(text.to_ascii_lowercase()))
+                Ok(Self(text.to_ascii_lowercase().into()))
             }
             _ => refuse("it needs one @ with something on both sides"),
         }
@@ -79,7 +80,7 @@ impl TryFrom<String> for Person {
 
 impl From<Person> for String {
     fn from(person: Person) -> Self {
-        person.0
+        person.0.into()
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) fn project(now: &Now, four_weeks: Option<&FourWeeks>, name: &ProjectN
     });
     facts.extend(project.parent.iter().map(|parent| Fact {
         what: "Part of",
-        names: vec![parent.0.clone()],
+        names: vec![parent.0.to_string()],
         projects: true,
         text: String::new(),
     }));
@@ -121,7 +121,7 @@ pub(super) fn person(now: &Now, four_weeks: Option<&FourWeeks>, person: &Person)
     let owned: Vec<_> = projects
         .clone()
         .filter(|p| p.owners.contains(person))
-        .map(|p| p.name.0.clone())
+        .map(|p| p.name.to_string())
         .collect();
     let mut about = about(now, person.as_str(), "Person", &concerns);
     about.gaps = gaps(now, &|gap| gap.person.as_ref() == Some(person));

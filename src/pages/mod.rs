@@ -91,7 +91,7 @@ async fn project(State(pages): State<Arc<Pages>>, Path(name): Path<String>) -> R
         return unreadable();
     };
     let hours = pages.hours().await;
-    match about::project(&now, hours.as_deref(), &ProjectName(name)) {
+    match about::project(&now, hours.as_deref(), &ProjectName(name.into())) {
         Some(view) => page(&view),
         None => missing("There is no such project in the policy in force"),
     }

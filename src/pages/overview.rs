@@ -69,7 +69,7 @@ pub(super) fn overview(now: &Now, four_weeks: Option<&FourWeeks>) -> Overview {
         let line = four_weeks.and_then(|weeks| weeks.projects.get(name));
         let total = line.map_or_else(Day::default, |line| sum(line));
         Project {
-            name: name.0.clone(),
+            name: name.0.to_string(),
             now: standing.get(name).copied().unwrap_or_default(),
             held: in_hours(total.held),
             standing: in_hours(total.standing),

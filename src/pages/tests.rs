@@ -97,7 +97,7 @@ fn only_what_is_known_has_a_page() {
         assert!(about::person(&now, None, &person(known)).is_some(), "{known}");
     }
     assert!(about::person(&now, None, &person("eve@example.com")).is_none());
-    let project = |name: &str| about::project(&now, None, &crate::model::ProjectName(name.to_owned()));
+    let project = |name: &str| about::project(&now, None, &crate::model::ProjectName(name.into()));
     assert!(project("payments").is_some() && project("Payments").is_none());
 }
 

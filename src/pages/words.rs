@@ -64,7 +64,7 @@ pub(super) struct Name {
 impl From<&EntitlementId> for Name {
     fn from(id: &EntitlementId) -> Self {
         Self {
-            project: id.project.0.clone(),
+            project: id.project.0.to_string(),
             name: clean(&id.name),
         }
     }

@@ -12,7 +12,9 @@
 //! | no | yes | no | drift; `exclusive` makes it a surprising revoke |
 //! | no | no | yes | revoke; AWS says that it is gone, and the record is closed |
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -45,14 +47,14 @@ pub struct Owned {
     /// To whom.
     pub person: Person,
     /// The causes on record; where none holds any more, those that ended last.
-    pub causes: Vec<Cause>,
+    pub causes: Vec<Arc<Cause>>,
     /// Whether the record says that the causes have ended, although the access stands: something delays the revoke.
     pub lapsed: bool,
 }
 
 impl Owned {
     /// The causes that hold by the record.
-    fn recorded(&self) -> Vec<Cause> {
+    fn recorded(&self) -> Vec<Arc<Cause>> {
         if self.lapsed { Vec::new() } else { self.causes.clone() }
     }
 }
@@ -103,7 +105,10 @@ pub struct Plan {
     /// Records to close because somebody else took the access away while its cause holds.
     #[serde(skip)]
     pub lost: Vec<Key>,
-    /// Unchanged grants with the causes to have on record.
+    /// How many grants of ours stand and are to stand.
+    #[serde(skip)]
+    pub unchanged: usize,
+    /// Those among them of which the record is to say something else.
     #[serde(skip)]
     pub kept: Vec<Kept>,
     /// Grants to be taken back whose causes would have gone on by the record; see [`Plan::recordable`].
@@ -138,9 +143,9 @@ pub struct Kept {
     /// Who it is now; a person may have got another address.
     pub person: Person,
     /// The causes that hold now.
-    pub causes: Vec<Cause>,
+    pub causes: Vec<Arc<Cause>>,
     /// The causes on record.
-    pub recorded: Vec<Cause>,
+    pub recorded: Vec<Arc<Cause>>,
     /// Whether the record names another entitlement or person.
     pub renamed: bool,
 }
@@ -159,7 +164,7 @@ pub struct Change {
     /// Who it is in the identity store.
     pub principal: PrincipalId,
     /// For a grant the causes that hold now, for a revoke those on record that no longer do.
-    pub causes: Vec<Cause>,
+    pub causes: Vec<Arc<Cause>>,
     /// The schedules on which it rests. A grant that also has another cause rests on none; a revoke rests on all that its
     /// causes name, or without causes on all that could earn the entitlement.
     pub rests_on: BTreeSet<ScheduleKey>,
@@ -228,10 +233,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let mut draft = Draft {
         inputs,
         wanted: BTreeMap::new(),
-        predicted: resolve(inputs, inputs.predicted, None),
+        predicted: OnceCell::new(),
         changes: Vec::new(),
         lost: Vec::new(),
         kept: Vec::new(),
+        unchanged: 0,
         lapsing: Vec::new(),
         drift: BTreeSet::new(),
     };
@@ -258,6 +264,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         drift: draft.drift.into_iter().collect(),
         problems: collapse(problems),
         lost: draft.lost,
+        unchanged: draft.unchanged,
         kept: draft.kept,
         lapsing: draft.lapsing,
     }
@@ -265,16 +272,26 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
 
 struct Draft<'a> {
     inputs: &'a Inputs<'a>,
-    wanted: BTreeMap<Key, Wanted>,
-    predicted: BTreeMap<Key, Wanted>,
+    wanted: BTreeMap<Key, Wanted<'a>>,
+    /// Worked out where something is to change.
+    predicted: OnceCell<BTreeSet<Key>>,
     changes: Vec<Change>,
     lost: Vec<Key>,
     kept: Vec<Kept>,
+    unchanged: usize,
     lapsing: Vec<(Key, Kept)>,
     drift: BTreeSet<Drift>,
 }
 
 impl Draft<'_> {
+    /// What the snapshots known for long enough say.
+    fn predicted(&self) -> &BTreeSet<Key> {
+        self.predicted.get_or_init(|| {
+            let predicted = resolve(self.inputs, self.inputs.predicted, None);
+            predicted.into_keys().collect()
+        })
+    }
+
     /// Everything that should be held: what stands already, and what is to be granted.
     fn give(&mut self) {
         let inputs = self.inputs;
@@ -287,17 +304,23 @@ impl Draft<'_> {
             }
             let owned = inputs.owned.get(key);
             match (holders.users.contains_key(&key.1), owned) {
-                (true, Some(owned)) => self.kept.push(Kept {
-                    access_id: owned.access_id,
-                    entitlement: want.entitlement.clone(),
-                    person: want.person.clone(),
-                    causes: want.causes.clone(),
-                    recorded: owned.recorded(),
-                    renamed: owned.entitlement != want.entitlement || owned.person != want.person,
-                }),
+                (true, Some(owned)) => {
+                    self.unchanged += 1;
+                    let renamed = owned.entitlement != *want.entitlement || owned.person != *want.person;
+                    if renamed || owned.lapsed || !same(&owned.causes, &want.causes) {
+                        self.kept.push(Kept {
+                            access_id: owned.access_id,
+                            entitlement: want.entitlement.clone(),
+                            person: want.person.clone(),
+                            causes: want.causes.clone(),
+                            recorded: owned.recorded(),
+                            renamed,
+                        });
+                    }
+                }
                 (false, _) if want.frozen => {}
                 (true, None)
-                    if !is_exclusive(inputs.policy, &want.entitlement) && !inputs.unknown_outcomes.contains(key) =>
+                    if !is_exclusive(inputs.policy, want.entitlement) && !inputs.unknown_outcomes.contains(key) =>
                 {
                     self.drift.insert(Drift {
                         entitlement: want.entitlement.clone(),
@@ -315,7 +338,7 @@ impl Draft<'_> {
                         Foresight::Surprising(
                             "somebody else took this access away while its cause still holds".to_owned(),
                         )
-                    } else if self.predicted.contains_key(key) {
+                    } else if self.predicted().contains(key) {
                         Foresight::Predicted
                     } else {
                         let why = format!(
@@ -332,13 +355,17 @@ impl Draft<'_> {
                         principal: key.1.clone(),
                         due: want.causes.iter().map(|c| c.held.start()).min().unwrap_or(inputs.at),
                         rests_on: if want.causes.iter().all(|c| c.schedule().is_some()) {
-                            want.causes.iter().filter_map(Cause::schedule).cloned().collect()
+                            want.causes
+                                .iter()
+                                .filter_map(|cause| cause.schedule())
+                                .cloned()
+                                .collect()
                         } else {
                             BTreeSet::new()
                         },
                         causes: want.causes.clone(),
                         foresight,
-                        context: context(inputs.policy, &want.entitlement),
+                        context: context(inputs.policy, want.entitlement),
                     });
                 }
             }
@@ -360,7 +387,7 @@ impl Draft<'_> {
                 Foresight::Surprising("it is ours only by the schedule, because its record was lost".to_owned())
             } else if !inputs.policy.could_hold(&owned.entitlement, &owned.person, inputs.at) {
                 Foresight::Disentitled
-            } else if self.predicted.contains_key(key) {
+            } else if self.predicted().contains(key) {
                 Foresight::Surprising("the schedule changed less than the notice period ago".to_owned())
             } else {
                 Foresight::Predicted
@@ -458,9 +485,17 @@ impl Draft<'_> {
     }
 }
 
-fn rests_on(policy: &Policy, entitlement: &EntitlementId, causes: &[Cause]) -> BTreeSet<ScheduleKey> {
+/// Whether the record has these causes, in whatever order.
+fn same(recorded: &[Arc<Cause>], causes: &[Arc<Cause>]) -> bool {
+    recorded == causes || {
+        let set = |causes: &[Arc<Cause>]| causes.iter().cloned().collect::<BTreeSet<_>>();
+        set(recorded) == set(causes)
+    }
+}
+
+fn rests_on(policy: &Policy, entitlement: &EntitlementId, causes: &[Arc<Cause>]) -> BTreeSet<ScheduleKey> {
     if !causes.is_empty() {
-        return causes.iter().filter_map(Cause::schedule).cloned().collect();
+        return causes.iter().filter_map(|cause| cause.schedule()).cloned().collect();
     }
     let rules = policy
         .projects
@@ -482,7 +517,7 @@ fn context(policy: &Policy, id: &EntitlementId) -> Option<String> {
     policy.projects.get(&id.project)?.context.clone()
 }
 
-fn through(causes: &[Cause]) -> String {
+fn through(causes: &[Arc<Cause>]) -> String {
     causes
         .iter()
         .find_map(|c| match &c.basis {

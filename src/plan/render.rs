@@ -92,7 +92,7 @@ impl View {
             held,
             drift: survey.plan.drift.clone(),
             problems: survey.problems.clone(),
-            unchanged: survey.plan.kept.len(),
+            unchanged: survey.plan.unchanged,
             unsettled: survey
                 .problems
                 .iter()
@@ -265,7 +265,7 @@ fn change_details(change: &Change, at: jiff::Timestamp) -> Vec<String> {
         ChangeKind::Grant => cause(c),
         ChangeKind::Revoke => former_cause(c, at),
     };
-    let mut details: Vec<String> = change.causes.iter().map(why).collect();
+    let mut details: Vec<String> = change.causes.iter().map(|cause| why(cause)).collect();
     if details.is_empty() {
         details.push("no cause on record".to_owned());
     }

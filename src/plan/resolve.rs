@@ -1,6 +1,8 @@
 //! Translates persons and entitlements into AWS's terms, and keeps what cannot be translated from being taken away.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Inputs, Key, Owned};
 use crate::desired::Desired;
@@ -10,27 +12,27 @@ use crate::model::{Basis, Cause, EntitlementId, Person, PrincipalId, ResolvedTar
 use crate::problem::{Problem, ProblemKind};
 
 /// A desired holder in AWS's terms.
-pub(super) struct Wanted {
-    pub(super) entitlement: EntitlementId,
-    pub(super) person: Person,
-    pub(super) causes: Vec<Cause>,
+pub(super) struct Wanted<'a> {
+    pub(super) entitlement: &'a EntitlementId,
+    pub(super) person: &'a Person,
+    pub(super) causes: Vec<Arc<Cause>>,
     /// The person or the target could not be looked up: what they hold through us stays, nothing new is granted.
     pub(super) frozen: bool,
 }
 
 /// Whoever cannot be translated becomes a problem.
-pub(super) fn resolve(
-    inputs: &Inputs<'_>,
-    desired: &Desired,
+pub(super) fn resolve<'a>(
+    inputs: &Inputs<'a>,
+    desired: &'a Desired,
     mut problems: Option<&mut Vec<Problem>>,
-) -> BTreeMap<Key, Wanted> {
-    let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
+) -> BTreeMap<Key, Wanted<'a>> {
+    let mut wanted: BTreeMap<Key, Wanted<'a>> = BTreeMap::new();
     let mut report = |problem| {
         if let Some(problems) = problems.as_deref_mut() {
             problems.push(problem);
         }
     };
-    let standing = Standing::new(inputs);
+    let standing = OnceCell::new();
     for (entitlement, holders) in &desired.holders {
         let Some(target) = inputs.targets.get(entitlement) else {
             continue;
@@ -56,8 +58,8 @@ pub(super) fn resolve(
             match found {
                 Ok(key) => {
                     let entry = wanted.entry(key).or_insert_with(|| Wanted {
-                        entitlement: entitlement.clone(),
-                        person: person.clone(),
+                        entitlement,
+                        person,
                         causes: Vec::new(),
                         frozen: false,
                     });
@@ -67,10 +69,11 @@ pub(super) fn resolve(
                 Err(problem) => {
                     report(*problem);
                     // What this person already holds through us stays desired: not knowing must never revoke.
+                    let standing = standing.get_or_init(|| Standing::new(inputs));
                     for (key, owned) in standing.of(inputs, entitlement, target.as_ref().ok(), person, causes) {
                         wanted.entry(key.clone()).or_insert_with(|| Wanted {
-                            entitlement: owned.entitlement.clone(),
-                            person: owned.person.clone(),
+                            entitlement: &owned.entitlement,
+                            person: &owned.person,
                             causes: causes.clone(),
                             frozen: true,
                         });
@@ -96,7 +99,7 @@ impl<'a> Standing<'a> {
         };
         for (key, owned) in inputs.owned {
             standing.by_person.entry(&owned.person).or_default().push((key, owned));
-            for duty in owned.causes.iter().filter_map(duty_of) {
+            for duty in owned.causes.iter().filter_map(|cause| duty_of(cause)) {
                 standing.by_duty.entry(duty).or_default().push((key, owned));
             }
         }
@@ -111,12 +114,12 @@ impl<'a> Standing<'a> {
         entitlement: &EntitlementId,
         target: Option<&ResolvedTarget>,
         person: &Person,
-        causes: &[Cause],
+        causes: &[Arc<Cause>],
     ) -> Vec<(&'a Key, &'a Owned)> {
         let by_person = self.by_person.get(person).into_iter().flatten();
         let by_duty = causes
             .iter()
-            .filter_map(duty_of)
+            .filter_map(|cause| duty_of(cause))
             .filter_map(|duty| self.by_duty.get(&duty))
             .flatten();
         let is_it = |key: &Key, owned: &Owned| match target {
@@ -154,14 +157,14 @@ fn identify(
     inputs: &Inputs<'_>,
     entitlement: &EntitlementId,
     person: &Person,
-    causes: &[Cause],
+    causes: &[Arc<Cause>],
 ) -> Result<PrincipalId, Box<Problem>> {
     principal_of(inputs.people.get(person), entitlement, person).map_err(|problem| {
         Box::new(Problem {
             rule: causes.first().map(|c| c.rule.clone()),
             schedule: causes
                 .iter()
-                .filter_map(duty_of)
+                .filter_map(|cause| duty_of(cause))
                 .map(|(schedule, _)| schedule.clone())
                 .next(),
             ..*problem

@@ -304,13 +304,13 @@ fn assemble(
         let rules: Option<Vec<Rule>> = draft.rules.into_iter().collect();
         let project = Project {
             name: draft.name.clone(),
-            parent: section.parent.map(|parent| ProjectName(parent.value)),
+            parent: section.parent.map(|parent| ProjectName(parent.value.into())),
             owners: draft.owners,
             context: section.context.map(|context| context.value),
             channel: section.channel.map(|channel| channel.value),
             zone: section.zone.map(|zone| zone.value),
             children: draft.children,
-            entitlements: entitlements?.into_iter().map(|e| (e.id.name.clone(), e)).collect(),
+            entitlements: entitlements?.into_iter().map(|e| (e.id.name.to_string(), e)).collect(),
             members: members.into_iter().map(|m| (m.person.clone(), m)).collect(),
             rules: rules?,
             origin: draft.origin,

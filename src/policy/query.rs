@@ -20,7 +20,7 @@ impl Policy {
     /// The entitlement with this id.
     #[must_use]
     pub fn entitlement(&self, id: &EntitlementId) -> Option<&Entitlement> {
-        self.projects.get(&id.project)?.entitlements.get(&id.name)
+        self.projects.get(&id.project)?.entitlements.get(id.name.as_str())
     }
 
     /// All entitlements, sorted by id.

@@ -62,7 +62,7 @@ fn context() -> PolicyContext {
     PolicyContext {
         sources: Some(
             [("pagerduty", Provider::Pagerduty), ("opsgenie", Provider::Opsgenie)]
-                .map(|(name, provider)| (SourceName(name.to_owned()), Some(provider)))
+                .map(|(name, provider)| (SourceName(name.into()), Some(provider)))
                 .into(),
         ),
         roots: None,

@@ -84,7 +84,7 @@ pub(super) fn read(name: String, text: &str, origin_file: &str, into: &mut Compl
         if let (Ok(person), Ok(valid)) = (person, valid) {
             let line = u32::try_from(source.line(at)).unwrap_or(u32::MAX);
             let origin = Origin {
-                file: origin_file.to_owned(),
+                file: origin_file.into(),
                 line,
             };
             let trainings = into.entry(person).or_default().entry(cell(training).to_owned());

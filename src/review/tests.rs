@@ -59,16 +59,16 @@ fn span(from: i64, to: i64) -> Interval {
 fn snapshots() -> Snapshots {
     let of = |id: &str, turns: &[(&str, i64, i64)]| {
         let schedule = ScheduleKey {
-            source: SourceName("pagerduty".to_owned()),
+            source: SourceName("pagerduty".into()),
             kind: ScheduleKind::Schedule,
-            id: id.to_owned(),
+            id: id.into(),
         };
         let shift = |(name, from, to): &(&str, i64, i64)| Shift {
             interval: span(*from, *to),
             start_known: true,
             end_known: true,
             user: SourceUser {
-                id: format!("P{name}"),
+                id: format!("P{name}").into(),
                 name: None,
                 email: Some(format!("{name}@example.com")),
                 state: SourceUserState::Active,
@@ -85,7 +85,7 @@ fn snapshots() -> Snapshots {
             notices: Vec::new(),
             clock_offset_ms: None,
         };
-        (schedule, snapshot)
+        (schedule, snapshot.into())
     };
     Snapshots::from([
         of("PABC123", &[("bob", -30, -20), ("alice", -20, 20)]),

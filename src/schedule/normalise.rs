@@ -126,7 +126,7 @@ impl Normalised {
         for piece in self.pieces {
             let turn = piece.turn;
             let user = users.get(&turn.user_id).cloned().unwrap_or(SourceUser {
-                id: turn.user_id,
+                id: turn.user_id.into(),
                 name: None,
                 email: None,
                 state: SourceUserState::Deleted,
@@ -138,7 +138,7 @@ impl Normalised {
                 user,
                 level: turn.level,
                 permanent: turn.permanent,
-                via_override: turn.via_override,
+                via_override: turn.via_override.map(Into::into),
             });
         }
         shifts.sort();

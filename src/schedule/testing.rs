@@ -201,14 +201,14 @@ pub(super) fn opsgenie(provider: &Provider, clock: &Arc<TestClock>) -> Arc<dyn S
 }
 
 pub(super) fn name() -> SourceName {
-    SourceName("src".to_owned())
+    SourceName("src".into())
 }
 
 pub(super) fn schedule(id: &str) -> ScheduleKey {
     ScheduleKey {
         source: name(),
         kind: ScheduleKind::Schedule,
-        id: id.to_owned(),
+        id: id.into(),
     }
 }
 
@@ -216,7 +216,7 @@ pub(super) fn policy(id: &str) -> ScheduleKey {
     ScheduleKey {
         source: name(),
         kind: ScheduleKind::EscalationPolicy,
-        id: id.to_owned(),
+        id: id.into(),
     }
 }
 

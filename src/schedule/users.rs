@@ -66,7 +66,7 @@ mod tests {
             ("gone", SourceUserState::Deleted),
         ] {
             let user = SourceUser {
-                id: id.to_owned(),
+                id: id.into(),
                 name: None,
                 email: None,
                 state,

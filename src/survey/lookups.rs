@@ -39,15 +39,16 @@ async fn gather<T: 'static>(
     }
 }
 
-/// What every entitlement of the policy is in AWS, or why that is not known.
+/// What those entitlements of the policy are in AWS that somebody wants to know of, or why that is not known.
 pub(crate) async fn resolve_targets(
     reader: &Arc<dyn Read>,
     policy: &Policy,
+    wanted: impl Fn(&EntitlementId) -> bool,
     silence: Option<Duration>,
 ) -> BTreeMap<EntitlementId, Result<ResolvedTarget, String>> {
     let mut targets = BTreeMap::new();
     let mut lookups = JoinSet::new();
-    for entitlement in policy.entitlements() {
+    for entitlement in policy.entitlements().filter(|entitlement| wanted(&entitlement.id)) {
         // A lookup that does not end leaves this: not knowing, which revokes nobody.
         let unanswered = format!(
             "{}: {}: AWS has not answered yet",

@@ -22,6 +22,7 @@ use crate::unfinished::{self, Unsettled};
 mod ground;
 mod lookups;
 mod problems;
+mod rest;
 mod unheld;
 
 pub(crate) use ground::past;
@@ -29,17 +30,25 @@ use ground::{ground, standing_problems};
 use lookups::people_of;
 pub(crate) use lookups::{resolve_people, resolve_targets};
 use problems::{change_problems, clock_skew, source_problems, target_problems};
+pub(crate) use rest::News;
+pub use rest::Resting;
+use rest::Seen;
 
 /// The longest that reading the world may take for what was foreseen to cover its end.
 const LONGEST_READ: SignedDuration = SignedDuration::from_hours(2);
+
+/// When the next pass is due that has something to do already.
+const AT_ONCE: SignedDuration = SignedDuration::from_millis(1);
 
 /// What is known besides the providers' and AWS's word.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
     /// When each change that is still to be made was first planned.
     pub planned_since: BTreeMap<Key, Timestamp>,
-    /// Grants of ours that stand.
+    /// Grants of ours that stand, without those of entitlements at rest.
     pub owned: BTreeMap<Key, Owned>,
+    /// How many grants of ours stand in all.
+    pub owned_in_all: usize,
     /// Grants of ours whose outcome was never learnt.
     pub unknown_outcomes: BTreeSet<Key>,
     /// What AWS confirmed within the grace for its own lag.
@@ -56,6 +65,14 @@ pub struct Record {
     pub past: Past,
 }
 
+impl Record {
+    /// The changes that are under way or open, that failed, or whose outcome was never learnt.
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = &Key> {
+        let open = self.in_flight.keys().chain(&self.unknown_outcomes);
+        open.chain(self.failures.keys())
+    }
+}
+
 /// A guarded plan and everything that led to it.
 #[derive(Debug)]
 pub struct Survey {
@@ -63,9 +80,9 @@ pub struct Survey {
     pub at: Timestamp,
     /// Where the live state was read.
     pub instance: Instance,
-    /// All causes from `at` to the horizon.
+    /// All causes from `at` to the horizon, without those of entitlements at rest.
     pub timeline: Timeline,
-    /// What should be at `at`.
+    /// What should be at `at`, without those.
     pub desired: Desired,
     /// The changes.
     pub plan: Plan,
@@ -98,7 +115,8 @@ impl When<'_> {
     }
 }
 
-/// Looks at the world and plans. `audit` is how many targets are read of which nothing is expected.
+/// Looks at the world and plans. `audit` is how many targets are read of which nothing is expected. What is at rest is
+/// passed over, and what is found in order is laid to rest.
 ///
 /// # Errors
 /// [`AwsError`] when AWS cannot be asked at all or is not the one that the configuration expects. Trouble with single
@@ -110,6 +128,7 @@ impl When<'_> {
 pub async fn survey(
     reader: &Arc<dyn Read>,
     live: &mut LiveCache,
+    resting: &mut Resting,
     config: &Config,
     policy: &Policy,
     stored: &StoredSnapshots,
@@ -125,26 +144,33 @@ pub async fn survey(
     let settled = stored.settled(&schedules, began, config.timing.notice);
     let ahead =
         |span| Interval::new(began, began.checked_add(span).unwrap_or(Timestamp::MAX)).unwrap_or(Interval::ALWAYS);
-    let timeline = Timeline::build(policy, &newest, &config.identities, ahead(config.timing.horizon));
-    let foreseen = Timeline::build(policy, &settled, &config.identities, ahead(LONGEST_READ));
+    let awake = |id: &EntitlementId| !resting.contains(id);
+    let timeline_of = |snapshots, span| Timeline::of_some(policy, snapshots, &config.identities, ahead(span), awake);
+    let timeline = timeline_of(&newest, config.timing.horizon);
+    let foreseen = timeline_of(&settled, LONGEST_READ);
     let vanished = guard::vanished(&newest, &settled, began, config.timing.max_staleness);
     let last = stored.last_with_turns(&vanished, began);
-    let before = Timeline::build(policy, &last, &config.identities, ahead(LONGEST_READ));
+    let before = timeline_of(&last, LONGEST_READ);
 
-    let targets = plan::refuse_shared_targets(resolve_targets(reader, policy, live.silence()).await);
+    let targets = resolve_targets(reader, policy, awake, live.silence()).await;
+    let targets = resting.refuse_what_others_are(plan::refuse_shared_targets(targets));
     let mut people = people_of(&timeline, &foreseen, began);
     people.extend(people_of(&before, &before, began));
     if policy.entitlements().any(|e| e.exclusive) {
         // Whoever holds an exclusive entitlement without us is known by name only if they are looked up.
         people.extend(config.limits.protected.iter().cloned());
     }
-    let people = resolve_people(reader, config, people, live.silence()).await;
+    let mut known = resting.take_people();
+    known.extend(resolve_people(reader, config, people, live.silence()).await);
+    let people = known;
     let managed: BTreeSet<ResolvedTarget> = targets
         .values()
         .flatten()
         .cloned()
         .chain(record.owned.keys().map(|(target, _)| target.clone()))
         .collect();
+    let at_rest = resting.targets().map(|(_, target)| target.clone());
+    let kept: BTreeSet<ResolvedTarget> = managed.iter().cloned().chain(at_rest).collect();
     let in_flight: BTreeSet<Key> = record.in_flight.keys().cloned().collect();
     let (desired, predicted) = (timeline.at(began), foreseen.at(began));
     let no_live = BTreeMap::new();
@@ -168,9 +194,12 @@ pub async fn survey(
         older_than: config.timing.audit,
     };
     let mut errors = live
-        .refresh(reader, &managed, &suspects, &record.confirmed, audit, began)
+        .refresh(reader, &kept, &suspects, &record.confirmed, audit, began)
         .await;
-    let mut holders = live.holders();
+    let mut holders = live.holders(&managed);
+    // What an audit finds of something at rest ends that rest; the pass for it comes at once.
+    let disturbed = resting.is_disturbed_by(live.changed());
+    errors.retain(|target, _| managed.contains(target));
     // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
     let meant: BTreeSet<&ResolvedTarget> = targets.values().flatten().collect();
     let gone =
@@ -182,13 +211,16 @@ pub async fn survey(
     let at = when.instant();
     let (mut desired, predicted) = (timeline.at(at), foreseen.at(at));
     let stand_in = stand_in(&mut desired, &before.at(at), &vanished, &record.owned);
-    let plan = plan::plan(&Inputs {
+    let mut plan = plan::plan(&Inputs {
         at,
         desired: &desired,
         predicted: &predicted,
         live: &holders,
         ..inputs
     });
+    plan.unchanged += resting.standing();
+    plan.drift.extend(resting.drift().cloned());
+    plan.drift.sort();
 
     let mut problems = timeline.problems.clone();
     problems.extend(plan.problems.iter().cloned());
@@ -240,7 +272,7 @@ pub async fn survey(
         unidentified: &of_kind(ProblemKind::is_not_knowing),
         unresolved: &unresolved_people,
         in_flight_grants: &in_flight_grants,
-        owned: record.owned.len(),
+        owned: record.owned_in_all,
         approved_digest,
     };
     let verdict = guard::guard(&plan, &conditions);
@@ -258,9 +290,11 @@ pub async fn survey(
         .chain(foreseen.next_boundary(at))
         .chain(before.next_boundary(at))
         .chain(ground.next_change(waiting, at))
+        .chain(resting.next_boundary(at))
+        .chain(disturbed.then(|| at.saturating_add(AT_ONCE).unwrap_or(at)))
         .min();
     let unheld = unheld::unheld(&desired, record, &plan, &verdict, &problems, at);
-    Ok(Survey {
+    let survey = Survey {
         at,
         instance,
         timeline,
@@ -271,7 +305,16 @@ pub async fn survey(
         unheld,
         unresolved,
         next_boundary,
-    })
+    };
+    let seen = Seen {
+        newest: &newest,
+        settled: &settled,
+        targets: &targets,
+        live: holders.keys().collect(),
+    };
+    resting.lay_down(&survey, &seen, policy, record);
+    resting.keep_people(people);
+    Ok(survey)
 }
 
 /// A schedule that from one read to the next has nobody at any time to come is not believed at once: hand-offs that were

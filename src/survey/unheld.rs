@@ -1,6 +1,7 @@
 //! Who is on duty and does not hold what it earns, and what is known about why.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -46,7 +47,7 @@ pub(super) fn unheld(
     found
 }
 
-fn duty_at(causes: &[Cause], at: Timestamp) -> Option<Interval> {
+fn duty_at(causes: &[Arc<Cause>], at: Timestamp) -> Option<Interval> {
     let duties = causes.iter().filter(|cause| cause.duty.contains(at));
     let ends = duties
         .clone()

@@ -95,7 +95,7 @@ impl Read for Fake {
 impl Write for Fake {
     async fn start(&self, kind: ChangeKind, _: &ResolvedTarget, user: &PrincipalId) -> Result<Started, AwsError> {
         self.calls.lock().unwrap().push(format!("{kind:?} {user}"));
-        self.answers[&user.0].acquire().await.unwrap().forget();
+        self.answers[user.0.as_str()].acquire().await.unwrap().forget();
         Ok(Started::Done { reference: None })
     }
 }
@@ -145,7 +145,7 @@ fn change(kind: ChangeKind, entitlement_name: &str, account: &str, name: &str) -
             permission_set_arn: "arn:set".into(),
         },
         principal: PrincipalId(name.into()),
-        causes: vec![turn(name, 0, 3600)],
+        causes: vec![turn(name, 0, 3600).into()],
         rests_on: BTreeSet::new(),
         due: t(0),
         foresight: Foresight::Predicted,
@@ -159,7 +159,7 @@ fn approved(changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
 
 fn approved_on(ground: &Ground<'_>, changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
     let mut timeline = Timeline {
-        causes: turns,
+        causes: turns.into_iter().map(Arc::new).collect(),
         problems: vec![],
     };
     timeline.causes.sort();
@@ -170,6 +170,7 @@ fn approved_on(ground: &Ground<'_>, changes: Vec<Change>, turns: Vec<Cause>) -> 
         drift: vec![],
         problems: vec![],
         lost: vec![],
+        unchanged: 0,
         kept: vec![],
         lapsing: vec![],
     };

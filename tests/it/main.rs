@@ -24,6 +24,7 @@ mod one_shot;
 mod page;
 mod planning;
 mod readme;
+mod resting;
 mod restored;
 mod review;
 mod scenarios;

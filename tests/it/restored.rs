@@ -109,7 +109,7 @@ fn agrees(site: &Site, rows: &[AccessRow], truth: &[AccessRow]) {
     });
     let open = rows.iter().filter(|row| row.revoked_at.is_none());
     let open: BTreeSet<_> = open
-        .map(|row| (row.target.to_string(), row.principal.0.clone()))
+        .map(|row| (row.target.to_string(), row.principal.to_string()))
         .collect();
     assert_eq!(open, stands, "{}", site.story());
 }

@@ -228,7 +228,7 @@ async fn a_collector_gets_every_event_in_order_signed_and_with_the_head() {
         assert_eq!(request.header("x-api-key"), "t0ken");
         assert_eq!(request.header("content-type"), "application/x-ndjson");
         let at: i64 = request.header(signing::TIMESTAMP_HEADER).parse().unwrap();
-        let key = "k3y".to_owned().into();
+        let key = "k3y".into();
         let signed = signing::sign(&key, Timestamp::from_second(at).unwrap(), request.body.as_bytes()).unwrap();
         assert_eq!(request.header(signing::SIGNATURE_HEADER), signed.signature);
     }

@@ -68,7 +68,7 @@ fn timeline(completed: &str, list: &str) -> (Timeline, Interval) {
         clock_offset_ms: None,
     };
     (
-        Timeline::build(&policy, &[(schedule, snapshot)].into(), &[], span),
+        Timeline::build(&policy, &[(schedule, snapshot.into())].into(), &[], span),
         span,
     )
 }

@@ -356,7 +356,7 @@ fn bob_on_call(from: &str, to: &str) -> (Snapshots, Interval) {
         notices: vec![],
         clock_offset_ms: None,
     };
-    ([(schedule, snapshot)].into(), span)
+    ([(schedule, snapshot.into())].into(), span)
 }
 
 #[test]

@@ -11,12 +11,13 @@ use dutybound::daemon::pace::Pace;
 use dutybound::http::Health;
 use dutybound::identity_center::limiter::Limiter;
 use dutybound::identity_center::{Read, Slots};
-use dutybound::ledger::Ledger;
+use dutybound::ledger::{Ledger, OwnedIndex};
 use dutybound::live::LiveCache;
 use dutybound::model::{Person, SourceName};
 use dutybound::policy::Policy;
 use dutybound::poll::{Poller, Sources, Wanted};
 use dutybound::reconcile::{Pass, PassError, Reconciler};
+use dutybound::survey::Resting;
 use jiff::SignedDuration;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
@@ -65,7 +66,7 @@ impl Run {
             .iter()
             .enumerate()
             .map(|(index, name)| {
-                let name = SourceName((*name).to_owned());
+                let name = SourceName((*name).into());
                 let provider = Provider {
                     world: world.clone(),
                     name: name.clone(),
@@ -116,6 +117,8 @@ impl Run {
             applier: Some(Arc::clone(&applier)),
             live: LiveCache::default(),
             planned_since: BTreeMap::new(),
+            owned: OwnedIndex::default(),
+            resting: Resting::default(),
         });
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;

@@ -104,7 +104,7 @@ pub(crate) fn simulate(seed: u64, days: i64) -> Outcome {
 }
 
 fn load(dir: &Path) -> Result<InForce, String> {
-    let sources = SOURCES.iter().map(|s| (SourceName((*s).to_owned()), None));
+    let sources = SOURCES.iter().map(|s| (SourceName((*s).into()), None));
     let context = PolicyContext {
         sources: Some(sources.collect()),
         roots: None,

@@ -1,5 +1,7 @@
 //! The keys that a rule demands, and which of them a person has at an instant.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{KeyState, RuleState};
@@ -11,7 +13,7 @@ use crate::text::{cause, instant};
 pub(super) fn state(
     project: &Project,
     rule: &Rule,
-    causes: &[Cause],
+    causes: &[Arc<Cause>],
     person: &Person,
     at: Timestamp,
     read: Option<Interval>,

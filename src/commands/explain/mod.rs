@@ -1,6 +1,7 @@
 //! `explain`: why people hold entitlements or do not, link by link, from the record and the policy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -99,7 +100,7 @@ pub struct Nobody {
     /// Which.
     pub entitlement: EntitlementId,
     /// Who holds it next.
-    pub next: Option<Cause>,
+    pub next: Option<Arc<Cause>>,
 }
 
 /// The answer for one entitlement and person.
@@ -124,13 +125,13 @@ pub struct Answer {
     /// Where none is: the intervals on record before and after that instant.
     pub neighbours: Neighbours,
     /// What earns it at that instant.
-    pub causes: Vec<Cause>,
+    pub causes: Vec<Arc<Cause>>,
     /// Every rule that could earn it, with the state of each key.
     pub rules: Vec<RuleState>,
     /// What keeps it from being in force or, where it is held, what keeps it from ending.
     pub obstacles: Vec<String>,
     /// The next time at which the person is due to hold it.
-    pub next: Option<Cause>,
+    pub next: Option<Arc<Cause>>,
 }
 
 /// How one rule stands for the person.
@@ -340,7 +341,7 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         .iter()
         .filter(|c| c.person == *person && c.entitlement == *id)
         .collect();
-    let causes: Vec<Cause> = mine
+    let causes: Vec<Arc<Cause>> = mine
         .iter()
         .filter(|c| c.held.contains(at))
         .map(|c| (*c).clone())

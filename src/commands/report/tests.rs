@@ -18,8 +18,8 @@ const ADMIN: &str = "arn:aws:sso:::permissionSet/ssoins-1/ps-admin";
 /// As of an account assignment, of which the session duration is known.
 fn assigned(mut row: AccessRow) -> AccessRow {
     row.target = ResolvedTarget::Assignment {
-        account: "111122223333".to_owned(),
-        permission_set_arn: ADMIN.to_owned(),
+        account: "111122223333".into(),
+        permission_set_arn: ADMIN.into(),
     };
     row
 }
@@ -159,7 +159,7 @@ fn a_session_longer_than_the_time_between_two_shifts_is_a_warning() {
 #[test]
 fn the_page_needs_nothing_else_and_takes_names_for_text() {
     let mut rows = rows();
-    rows[1].entitlement.project.0 = "<script>alert(1)</script>\"'&\u{202e}".to_owned();
+    rows[1].entitlement.project.0 = "<script>alert(1)</script>\"'&\u{202e}".into();
     let page = written(&rows, true, span(0, 36_000), GroupBy::Project, Format::Html);
     assert!(page.contains("<p class=\"share\">82.8 %</p>"), "{page}");
     assert!(!page.contains("<script") && !page.contains('\u{202e}'), "{page}");
@@ -196,7 +196,7 @@ fn a_period_ahead_and_an_empty_ledger_are_all_zero() {
 fn names_can_neither_act_on_a_terminal_nor_become_formulas() {
     let named = |name: &str| {
         let mut row = rows().remove(0);
-        row.entitlement.project.0 = name.to_owned();
+        row.entitlement.project.0 = name.into();
         [row]
     };
     let text = written(

@@ -237,7 +237,7 @@ mod tests {
         project.owners = (0..8).map(owner).collect();
         let mut parent = None;
         for depth in 0..10 {
-            project.name = ProjectName(format!("{depth}-{}", "n".repeat(60)));
+            project.name = ProjectName(format!("{depth}-{}", "n".repeat(60)).into());
             project.parent = parent.replace(project.name.clone());
             policy.projects.insert(project.name.clone(), project.clone());
         }

@@ -85,15 +85,13 @@ impl Rig {
 
 fn admin() -> ResolvedTarget {
     ResolvedTarget::Assignment {
-        account: ACCOUNT.to_owned(),
-        permission_set_arn: ADMIN.to_owned(),
+        account: ACCOUNT.into(),
+        permission_set_arn: ADMIN.into(),
     }
 }
 
 fn group() -> ResolvedTarget {
-    ResolvedTarget::Group {
-        group_id: "g-1".to_owned(),
-    }
+    ResolvedTarget::Group { group_id: "g-1".into() }
 }
 
 fn set_named(name: &str) -> Target {
@@ -108,7 +106,7 @@ fn alice() -> Person {
 }
 
 fn user(id: &str) -> PrincipalId {
-    PrincipalId(id.to_owned())
+    PrincipalId(id.into())
 }
 
 /// A clock whose sleeps end at once and move it forward.

@@ -82,7 +82,7 @@ impl Look<'_> {
                 .collect();
             let person = access.first().map(|a| a.person.clone()).filter(|_| kind.is_personal());
             let project = of.split_once('/').map_or(of, |(project, _)| project);
-            let project = Some(ProjectName(project.to_owned()));
+            let project = Some(ProjectName(project.into()));
             let mut message = self.message(kind, key(kind, &parts), project, Content::Access(access));
             message.person = person;
             self.send(message);

@@ -216,7 +216,7 @@ impl Look<'_> {
                 let project = subject.strip_prefix(&prefix).and_then(|rest| rest.split_once('/'));
                 let project = project
                     .filter(|_| kind != Kind::Health)
-                    .map(|(p, _)| ProjectName(p.to_owned()));
+                    .map(|(p, _)| ProjectName(p.into()));
                 over.entry(project)
                     .or_default()
                     .push((format!("{subject} {}", condition.since), matter));

@@ -134,7 +134,7 @@ fn done(id: i64, kind: ChangeKind, person: &str, name: &str, basis: Basis, when:
         person: Some(person),
         target: ResolvedTarget::Group { group_id: "g".into() },
         principal: PrincipalId("u".into()),
-        causes: vec![cause],
+        causes: vec![cause.into()],
         rests_on: BTreeSet::new(),
         due: when,
         foresight: Foresight::Predicted,

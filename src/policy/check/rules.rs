@@ -65,7 +65,7 @@ pub(super) fn unknown_entitlement(code: &'static str, world: &World<'_>, report:
             let text = if wanted.project == draft.name {
                 wanted.name.clone()
             } else {
-                wanted.to_string()
+                wanted.to_string().into()
             };
             let own = draft.entitlement_names().map(|name| name.value.clone());
             let others = world.drafts.iter().flat_map(|d| {

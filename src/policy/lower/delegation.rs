@@ -20,7 +20,7 @@ impl Lowering<'_> {
         let mut until_at = at.clone();
         let delegation = match &value.value {
             TextOr::Text(name) => Delegation {
-                project: ProjectName(name.clone()),
+                project: ProjectName(name.clone().into()),
                 rules: None,
                 schedules: None,
                 until: None,
@@ -34,7 +34,7 @@ impl Lowering<'_> {
                 until_at = table.until.as_ref().map_or(at, At::span).clone();
                 let until = self.until(table.until.as_ref());
                 Delegation {
-                    project: ProjectName(project?.value.clone()),
+                    project: ProjectName(project?.value.clone().into()),
                     rules: table.rules.as_ref().map(|rules| rules.value),
                     schedules,
                     until,

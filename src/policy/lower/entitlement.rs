@@ -20,7 +20,7 @@ impl Lowering<'_> {
         let target = self.target(entry);
         let id = EntitlementId {
             project: self.project.clone(),
-            name: name.unwrap_or_default().to_owned(),
+            name: name.unwrap_or_default().into(),
         };
         let mut delegate_to = Vec::new();
         for value in e.delegate_to.iter().flat_map(|list| &list.value) {

@@ -79,7 +79,7 @@ pub(super) fn lower(parsed: Parsed<PolicyFile>, origin_file: String, report: &mu
             report,
         },
         origin_file: &origin_file,
-        project: ProjectName(name.map(|n| n.value.clone()).unwrap_or_default()),
+        project: ProjectName(name.map(|n| n.value.clone()).unwrap_or_default().into()),
         mentions: Mentions::default(),
     };
     let owners = lowering.project(&value);
@@ -120,7 +120,7 @@ struct Lowering<'a> {
 impl Lowering<'_> {
     fn origin(&self, span: &Range<usize>) -> Origin {
         Origin {
-            file: self.origin_file.to_owned(),
+            file: self.origin_file.into(),
             line: u32::try_from(self.found.source.line(span.start)).unwrap_or(u32::MAX),
         }
     }

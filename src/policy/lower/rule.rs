@@ -79,12 +79,12 @@ impl Lowering<'_> {
     /// An own entitlement by its name, another project's with the project in front.
     fn named(&mut self, at: &At<String>) -> EntitlementId {
         let (project, name) = match at.value.split_once('/') {
-            Some((project, name)) => (ProjectName(project.to_owned()), name),
+            Some((project, name)) => (ProjectName(project.into()), name),
             None => (self.project.clone(), at.value.as_str()),
         };
         let id = EntitlementId {
             project,
-            name: name.to_owned(),
+            name: name.into(),
         };
         self.mentions.entitlements.push((at.span().clone(), id.clone()));
         id
@@ -216,9 +216,9 @@ impl Lowering<'_> {
         match text.split_once('/') {
             Some((source, id)) if !source.is_empty() && plain(id) => {
                 let key = ScheduleKey {
-                    source: SourceName(source.to_owned()),
+                    source: SourceName(source.into()),
                     kind,
-                    id: id.to_owned(),
+                    id: id.into(),
                 };
                 self.mentions.schedules.push((at.clone(), key.clone()));
                 Some(key)

@@ -60,7 +60,7 @@ impl Recipient {
     /// The user as far as this tells, taken to be in good standing.
     pub(super) fn as_user(&self, key: &str) -> SourceUser {
         SourceUser {
-            id: key.to_owned(),
+            id: key.into(),
             name: None,
             email: self.username.as_ref().or(self.name.as_ref()).cloned(),
             state: SourceUserState::Active,
@@ -99,7 +99,7 @@ pub fn decode(body: &[u8], key: &str) -> Result<SourceUser, DecodeError> {
         return Err(DecodeError::new(&format!("another user ({})", data.id)));
     }
     Ok(SourceUser {
-        id: data.id.0,
+        id: data.id.0.into(),
         name: data.full_name.map(|name| one_line(&name)),
         email: data.username,
         state: if data.blocked == Some(true) {

@@ -170,7 +170,7 @@ impl PagerDuty {
             Ok(user) => user,
             Err(failure) if failure.status == Some(404) => said.map_or_else(
                 || SourceUser {
-                    id: id.to_owned(),
+                    id: id.into(),
                     name: None,
                     email: None,
                     state: SourceUserState::Deleted,

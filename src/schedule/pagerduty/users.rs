@@ -36,7 +36,7 @@ impl Reference {
 
     fn with_state(&self, state: SourceUserState) -> SourceUser {
         SourceUser {
-            id: self.id.0.clone(),
+            id: self.id.0.clone().into(),
             name: self.name.as_ref().or(self.summary.as_ref()).map(|name| one_line(name)),
             email: self.email.clone(),
             state,

@@ -32,7 +32,7 @@ pub(crate) fn policy(input: &[u8]) {
         }
         Err(_) => vec![("p0.toml".to_owned(), input.to_vec())],
     };
-    let source = |name: &str, provider| (SourceName(name.to_owned()), provider);
+    let source = |name: &str, provider| (SourceName(name.into()), provider);
     let known = PolicyContext {
         sources: Some(BTreeMap::from([
             source("pagerduty", Some(Provider::Pagerduty)),

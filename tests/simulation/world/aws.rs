@@ -162,11 +162,11 @@ impl Read for Connection {
                 account,
                 permission_set: PermissionSetRef::Name(name),
             } => ResolvedTarget::Assignment {
-                account: account.clone(),
-                permission_set_arn: format!("arn:{name}"),
+                account: account.clone().into(),
+                permission_set_arn: format!("arn:{name}").into(),
             },
             Target::Group(GroupRef::Name(name)) => ResolvedTarget::Group {
-                group_id: format!("g-{name}"),
+                group_id: format!("g-{name}").into(),
             },
             _ => return Err(error(AwsErrorKind::NotFound, false)),
         })
@@ -176,8 +176,8 @@ impl Read for Connection {
         let state = self.world.state();
         let local = person.as_str().trim_start_matches('p').split('@').next();
         Ok(match local.and_then(|n| n.parse::<usize>().ok()) {
-            Some(n) if state.disabled.contains(&n) => Resolution::Disabled(PrincipalId(principal(n))),
-            Some(n) if n < state.org.people => Resolution::Found(PrincipalId(principal(n))),
+            Some(n) if state.disabled.contains(&n) => Resolution::Disabled(PrincipalId(principal(n).into())),
+            Some(n) if n < state.org.people => Resolution::Found(PrincipalId(principal(n).into())),
             _ => Resolution::Unknown,
         })
     }

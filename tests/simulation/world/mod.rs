@@ -216,7 +216,7 @@ impl State {
     pub(crate) fn key(&self, entitlement: usize, person: usize) -> Key {
         (
             resolved(&self.org.policy.entitlements[entitlement].target),
-            PrincipalId(principal(person)),
+            PrincipalId(principal(person).into()),
         )
     }
 
@@ -239,11 +239,11 @@ pub(crate) fn resolved(target: &org::Target) -> ResolvedTarget {
             account,
             permission_set,
         } => ResolvedTarget::Assignment {
-            account: account.clone(),
-            permission_set_arn: format!("arn:{permission_set}"),
+            account: account.clone().into(),
+            permission_set_arn: format!("arn:{permission_set}").into(),
         },
         org::Target::Group(group) => ResolvedTarget::Group {
-            group_id: format!("g-{group}"),
+            group_id: format!("g-{group}").into(),
         },
     }
 }

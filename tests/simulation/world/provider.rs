@@ -147,14 +147,14 @@ impl State {
                 start_known: window.start() <= turn.start,
                 end_known: turn.end <= window.end(),
                 user: SourceUser {
-                    id: format!("U{}", turn.person),
+                    id: format!("U{}", turn.person).into(),
                     name: None,
                     email: Some(email(turn.person)),
                     state: SourceUserState::Active,
                 },
                 level: (0 < turn.level).then_some(turn.level),
                 permanent: false,
-                via_override: turn.via,
+                via_override: turn.via.map(Into::into),
             })
             .collect();
         shifts.sort();
@@ -208,9 +208,9 @@ impl State {
             ScheduleKind::Schedule
         };
         ScheduleKey {
-            source: SourceName(SOURCES[schedule.source].to_owned()),
+            source: SourceName(SOURCES[schedule.source].into()),
             kind,
-            id: schedule.id.clone(),
+            id: schedule.id.clone().into(),
         }
     }
 }

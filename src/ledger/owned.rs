@@ -1,0 +1,116 @@
+//! What is ours, kept in step with the ledger by the events that tell of changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use sqlx::Row;
+
+use super::access::owned_of;
+use super::{Ledger, LedgerError, write_json};
+use crate::model::{EntitlementId, ResolvedTarget};
+use crate::plan::{Key, Owned};
+
+/// More changed rows than this are not worth asking for one by one.
+const FEW: i64 = 20_000;
+
+/// Access that stands through us, by entitlement. Empty until it has first caught up.
+#[derive(Debug, Default)]
+pub struct OwnedIndex {
+    /// The last event that is taken in.
+    seq: Option<i64>,
+    by_entitlement: BTreeMap<EntitlementId, BTreeMap<Key, Owned>>,
+    by_id: HashMap<i64, (EntitlementId, Key)>,
+}
+
+/// What is on record of an entitlement, or was until now, has changed.
+pub type Touched = BTreeSet<(EntitlementId, ResolvedTarget)>;
+
+impl OwnedIndex {
+    /// Takes in what was recorded since the last time, by whatever process, and says what that concerns.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the index then stays as it was, or is read anew the next time.
+    pub async fn catch_up(&mut self, ledger: &Ledger) -> Result<Touched, LedgerError> {
+        let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM event")
+            .fetch_one(&ledger.pool)
+            .await?;
+        let Some(seen) = self.seq.filter(|seen| *seen <= last && last - *seen <= FEW) else {
+            return self.start_anew(ledger, last).await;
+        };
+        if seen == last {
+            return Ok(Touched::new());
+        }
+        let rows = sqlx::query(
+            "SELECT row FROM event WHERE seq > ?1 AND seq <= ?2 AND tbl = 'access' \
+             UNION SELECT c.access_id FROM event e JOIN cause c ON c.id = e.row WHERE e.seq > ?1 AND e.seq <= ?2 AND e.tbl = 'cause'",
+        )
+        .bind(seen)
+        .bind(last)
+        .fetch_all(&ledger.pool)
+        .await?;
+        let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+        let stands = owned_of(&ledger.pool, Some(&write_json(&ids))).await?;
+        let mut touched = Touched::new();
+        for id in ids {
+            if let Some((entitlement, key)) = self.by_id.remove(&id) {
+                if let Some(of) = self.by_entitlement.get_mut(&entitlement) {
+                    of.remove(&key);
+                    if of.is_empty() {
+                        self.by_entitlement.remove(&entitlement);
+                    }
+                }
+                touched.insert((entitlement, key.0));
+            }
+        }
+        for (key, owned) in stands {
+            touched.insert((owned.entitlement.clone(), key.0.clone()));
+            self.insert(key, owned);
+        }
+        self.seq = Some(last);
+        Ok(touched)
+    }
+
+    async fn start_anew(&mut self, ledger: &Ledger, last: i64) -> Result<Touched, LedgerError> {
+        let owned = ledger.owned().await?;
+        let before = std::mem::take(self);
+        let mut touched: Touched = before.by_id.into_values().map(|(id, key)| (id, key.0)).collect();
+        for (key, owned) in owned {
+            touched.insert((owned.entitlement.clone(), key.0.clone()));
+            self.insert(key, owned);
+        }
+        // What was recorded since the events were counted may be in already; it is taken in once more the next time.
+        self.seq = Some(last);
+        Ok(touched)
+    }
+
+    fn insert(&mut self, key: Key, owned: Owned) {
+        let entitlement = owned.entitlement.clone();
+        self.by_id.insert(owned.access_id, (entitlement.clone(), key.clone()));
+        self.by_entitlement.entry(entitlement).or_default().insert(key, owned);
+    }
+
+    /// How many grants of ours stand.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether none does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Those of the entitlements that the caller asks for.
+    #[must_use]
+    pub fn of(&self, wanted: impl Fn(&EntitlementId) -> bool) -> BTreeMap<Key, Owned> {
+        let groups = self.by_entitlement.iter().filter(|(id, _)| wanted(id));
+        let all = groups.flat_map(|(_, of)| of.iter());
+        all.map(|(key, owned)| (key.clone(), owned.clone())).collect()
+    }
+
+    /// How many stand of one entitlement.
+    #[must_use]
+    pub fn count(&self, entitlement: &EntitlementId) -> usize {
+        self.by_entitlement.get(entitlement).map_or(0, BTreeMap::len)
+    }
+}

@@ -1,0 +1,363 @@
+//! Which entitlements are at rest: what should be, what stands and what is on record agree, and nothing is known that
+//! changes this for a while. A pass passes over them.
+//!
+//! Rest is only ever ended too early: by an edit of the policy, the schedule, the configuration or an order that may
+//! concern the entitlement, by whatever becomes of it in AWS or on record, some time before its next boundary, and after
+//! a while in any case.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Record, Survey};
+use crate::config::{Config, Identity, Timing};
+use crate::desired::Snapshots;
+use crate::identity_center::Resolution;
+use crate::ledger::{Bar, StoredSnapshots, Touched};
+use crate::model::{EntitlementId, Person, ResolvedTarget, ScheduleKey, Shift, Snapshot, SourceName};
+use crate::plan::{Drift, Key};
+use crate::policy::{Policy, Rule, Trigger};
+
+/// Rest ends this long before a boundary: longer than a pass takes, and for looking up whoever comes.
+const BEFORE_A_BOUNDARY: SignedDuration = SignedDuration::from_mins(20);
+/// The shortest rest where nothing else ends it, and by how much it differs, so that not all wake in the same pass.
+const LEAST: SignedDuration = SignedDuration::from_mins(10);
+const SPREAD_SECONDS: u64 = 600;
+
+/// The entitlements at rest, and what they were judged by.
+#[derive(Debug, Default)]
+pub struct Resting {
+    judged_by: Option<Basis>,
+    /// As of the last pass.
+    schedules: Snapshots,
+    cells: BTreeMap<EntitlementId, Rest>,
+    by_target: BTreeMap<ResolvedTarget, EntitlementId>,
+    /// Who people were found to be, for the names of holders.
+    people: BTreeMap<Person, Result<Resolution, String>>,
+    /// What something else turned out to be as well.
+    to_wake: Vec<EntitlementId>,
+}
+
+/// What concerns every entitlement alike.
+#[derive(Debug, Clone, PartialEq)]
+struct Basis {
+    policy: Policy,
+    identities: Vec<Identity>,
+    timing: Timing,
+    bars: Vec<Bar>,
+}
+
+/// One entitlement at rest.
+#[derive(Debug)]
+struct Rest {
+    target: ResolvedTarget,
+    since: Timestamp,
+    until: Timestamp,
+    next_boundary: Option<Timestamp>,
+    /// Grants of ours that stand.
+    standing: usize,
+    drift: Vec<Drift>,
+}
+
+/// What may end rest, besides edits.
+pub(crate) struct News<'a> {
+    pub(crate) at: Timestamp,
+    pub(crate) stored: &'a StoredSnapshots,
+    pub(crate) bars: &'a [Bar],
+    /// Changes that are under way, open or of unknown outcome.
+    pub(crate) unfinished: BTreeSet<&'a Key>,
+    pub(crate) touched: &'a Touched,
+    /// Targets whose holders are not what they were at the last pass, or not known any more.
+    pub(crate) seen: &'a BTreeSet<ResolvedTarget>,
+}
+
+impl Resting {
+    /// Whether a pass need not look at it.
+    #[must_use]
+    pub fn contains(&self, entitlement: &EntitlementId) -> bool {
+        self.cells.contains_key(entitlement)
+    }
+
+    /// What those at rest are in AWS.
+    pub(super) fn targets(&self) -> impl Iterator<Item = (&EntitlementId, &ResolvedTarget)> {
+        self.cells.iter().map(|(id, rest)| (id, &rest.target))
+    }
+
+    /// The first instant after `at` at which something begins or ends of what is at rest.
+    pub(super) fn next_boundary(&self, at: Timestamp) -> Option<Timestamp> {
+        let boundaries = self.cells.values().filter_map(|rest| rest.next_boundary);
+        boundaries.filter(|boundary| at < *boundary).min()
+    }
+
+    /// How many grants of ours stand of what is at rest.
+    pub(super) fn standing(&self) -> usize {
+        self.cells.values().map(|rest| rest.standing).sum()
+    }
+
+    /// What others granted of what is at rest.
+    pub(super) fn drift(&self) -> impl Iterator<Item = &Drift> {
+        self.cells.values().flat_map(|rest| &rest.drift)
+    }
+
+    /// Who people were found to be so far. They are to be given back with [`Self::keep_people`].
+    pub(super) fn take_people(&mut self) -> BTreeMap<Person, Result<Resolution, String>> {
+        std::mem::take(&mut self.people)
+    }
+
+    /// Keeps who people were found to be.
+    pub(super) fn keep_people(&mut self, people: BTreeMap<Person, Result<Resolution, String>>) {
+        self.people = people;
+    }
+
+    /// Whether one of these targets is that of an entitlement at rest, or one was refused.
+    pub(super) fn is_disturbed_by(&self, changed: &BTreeSet<ResolvedTarget>) -> bool {
+        !self.to_wake.is_empty() || changed.iter().any(|target| self.by_target.contains_key(target))
+    }
+
+    /// Refuses what turns out to be the same thing in AWS as something at rest; in the next pass both are.
+    pub(super) fn refuse_what_others_are(
+        &mut self,
+        mut targets: BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
+    ) -> BTreeMap<EntitlementId, Result<ResolvedTarget, String>> {
+        for (id, target) in &mut targets {
+            let other = target.as_ref().ok().and_then(|target| self.by_target.get(target));
+            if let Some(other) = other {
+                self.to_wake.push(other.clone());
+                *target = Err(format!("{other} and {id} are the same thing in AWS"));
+            }
+        }
+        targets
+    }
+
+    /// Ends the rest of whatever something has become of.
+    pub(crate) fn wake(&mut self, policy: &Policy, config: &Config, news: &News<'_>) {
+        self.wake_after_edits(policy, config, news.bars);
+        let schedules = policy.schedules();
+        let newest = news.stored.newest(&schedules);
+        let settled = news.stored.settled(&schedules, news.at, config.timing.notice);
+        self.wake_after_reads(policy, newest, &settled);
+        for entitlement in std::mem::take(&mut self.to_wake) {
+            self.wake_one(&entitlement);
+        }
+        for (entitlement, target) in news.touched {
+            self.wake_one(entitlement);
+            self.wake_target(target);
+        }
+        for target in news.seen.iter().chain(news.unfinished.iter().map(|key| &key.0)) {
+            self.wake_target(target);
+        }
+        let over = |rest: &Rest| news.at < rest.since || rest.until <= news.at;
+        let over: Vec<_> = self
+            .cells
+            .iter()
+            .filter(|(_, rest)| over(rest))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in over {
+            self.wake_one(&id);
+        }
+    }
+
+    fn wake_one(&mut self, entitlement: &EntitlementId) {
+        if let Some(rest) = self.cells.remove(entitlement) {
+            self.by_target.remove(&rest.target);
+        }
+    }
+
+    fn wake_target(&mut self, target: &ResolvedTarget) {
+        if let Some(entitlement) = self.by_target.remove(target) {
+            self.cells.remove(&entitlement);
+        }
+    }
+
+    fn wake_all(&mut self) {
+        self.cells.clear();
+        self.by_target.clear();
+    }
+
+    fn wake_after_edits(&mut self, policy: &Policy, config: &Config, bars: &[Bar]) {
+        let basis = || Basis {
+            policy: policy.clone(),
+            identities: config.identities.clone(),
+            timing: config.timing.clone(),
+            bars: bars.to_vec(),
+        };
+        let alike = |before: &&Basis| {
+            before.identities == config.identities && before.timing == config.timing && before.bars == bars
+        };
+        match self.judged_by.as_ref().filter(alike) {
+            Some(before) => {
+                // The revision is of the files; the operator's statements are not among them.
+                if before.policy.revision == policy.revision && before.policy.invariants == policy.invariants {
+                    return;
+                }
+                if before.policy.invariants != policy.invariants {
+                    self.wake_all();
+                } else {
+                    let edited: Vec<_> = edited(&before.policy, policy);
+                    for entitlement in edited {
+                        self.wake_one(&entitlement);
+                    }
+                }
+            }
+            None => self.wake_all(),
+        }
+        self.people.clear();
+        self.judged_by = Some(basis());
+    }
+
+    fn wake_after_reads(&mut self, policy: &Policy, newest: Snapshots, settled: &Snapshots) {
+        let mut changed: BTreeSet<&ScheduleKey> = BTreeSet::new();
+        let mut strangers: BTreeSet<&SourceName> = BTreeSet::new();
+        for (key, snapshot) in &newest {
+            let before = self.schedules.get(key);
+            if before.is_none_or(|before| differ(before, snapshot)) {
+                changed.insert(key);
+                if before.is_none_or(|before| people(&before.shifts) != people(&snapshot.shifts)) {
+                    strangers.insert(&key.source);
+                }
+            }
+            if settled.get(key).is_none_or(|known| differ(known, snapshot)) {
+                changed.insert(key);
+            }
+        }
+        let gone = self.schedules.keys().filter(|key| !newest.contains_key(*key));
+        let gone: BTreeSet<ScheduleKey> = gone.cloned().collect();
+        changed.extend(&gone);
+        if !changed.is_empty() {
+            for rule in policy.projects.values().flat_map(|project| &project.rules) {
+                // Somebody new at a source may have the address of somebody there who is known.
+                if schedule(rule).is_some_and(|key| changed.contains(key) || strangers.contains(&key.source)) {
+                    self.wake_one(&rule.entitlement);
+                }
+            }
+        }
+        self.schedules = newest;
+    }
+
+    /// Lays to rest what a survey looked at and found in order.
+    pub(super) fn lay_down(&mut self, survey: &Survey, seen: &Seen<'_>, policy: &Policy, record: &Record) {
+        let at = survey.at;
+        let mut restless: BTreeSet<&EntitlementId> = BTreeSet::new();
+        restless.extend(
+            survey
+                .problems
+                .iter()
+                .filter_map(|problem| problem.entitlement.as_ref()),
+        );
+        restless.extend(survey.plan.changes.iter().map(|change| &change.entitlement));
+        restless.extend(survey.plan.kept.iter().map(|kept| &kept.entitlement));
+        restless.extend(survey.plan.lapsing.iter().map(|(_, going)| &going.entitlement));
+        restless.extend(survey.unheld.iter().map(|unheld| &unheld.entitlement));
+        restless.extend(policy.invariants.iter().flat_map(|invariant| &invariant.covers));
+        let mut restless_targets: BTreeSet<&ResolvedTarget> = BTreeSet::new();
+        restless_targets.extend(survey.plan.changes.iter().map(|change| &change.target));
+        restless_targets.extend(survey.plan.lost.iter().map(|key| &key.0));
+        restless_targets.extend(record.unfinished().map(|key| &key.0));
+        let unsettled = |key: &ScheduleKey| match (seen.newest.get(key), seen.settled.get(key)) {
+            (Some(newest), Some(settled)) => differ(newest, settled),
+            _ => true,
+        };
+        for rule in policy.projects.values().flat_map(|project| &project.rules) {
+            if !self.contains(&rule.entitlement) && schedule(rule).is_some_and(unsettled) {
+                restless.insert(&rule.entitlement);
+            }
+        }
+        // What is on record as another entitlement, or of none, keeps its target awake.
+        let mut standing: BTreeMap<&ResolvedTarget, usize> = BTreeMap::new();
+        for ((target, _), owned) in &record.owned {
+            match seen.targets.get(&owned.entitlement) {
+                Some(Ok(of)) if of == target => *standing.entry(target).or_default() += 1,
+                _ => {
+                    restless.insert(&owned.entitlement);
+                    restless_targets.insert(target);
+                }
+            }
+        }
+        let mut drift: BTreeMap<&EntitlementId, Vec<Drift>> = BTreeMap::new();
+        for stranger in &survey.plan.drift {
+            drift.entry(&stranger.entitlement).or_default().push(stranger.clone());
+        }
+        for entitlement in policy.entitlements() {
+            let id = &entitlement.id;
+            let Some(Ok(target)) = seen.targets.get(id) else {
+                continue;
+            };
+            let awake = entitlement.exclusive
+                || restless.contains(id)
+                || restless_targets.contains(target)
+                || !seen.live.contains(target);
+            if awake || self.contains(id) {
+                continue;
+            }
+            let edges = survey.timeline.edges(id).filter(|edge| at < *edge);
+            let first = edges.min();
+            let rest = Rest {
+                target: target.clone(),
+                since: at,
+                until: until(id, first, at),
+                next_boundary: first,
+                standing: standing.get(target).copied().unwrap_or_default(),
+                drift: drift.remove(id).unwrap_or_default(),
+            };
+            if at < rest.until {
+                self.by_target.insert(target.clone(), id.clone());
+                self.cells.insert(id.clone(), rest);
+            }
+        }
+    }
+}
+
+/// What a survey looked at.
+pub(super) struct Seen<'a> {
+    pub(super) newest: &'a Snapshots,
+    pub(super) settled: &'a Snapshots,
+    pub(super) targets: &'a BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
+    /// Targets whose holders are known.
+    pub(super) live: BTreeSet<&'a ResolvedTarget>,
+}
+
+fn until(entitlement: &EntitlementId, boundary: Option<Timestamp>, at: Timestamp) -> Timestamp {
+    let mut hasher = DefaultHasher::new();
+    entitlement.hash(&mut hasher);
+    let spread = SignedDuration::from_secs((hasher.finish() % SPREAD_SECONDS).cast_signed());
+    let at_the_latest = at.saturating_add(LEAST + spread).unwrap_or(at);
+    let boundary = boundary.and_then(|boundary| boundary.checked_sub(BEFORE_A_BOUNDARY).ok());
+    boundary.map_or(at_the_latest, |boundary| boundary.min(at_the_latest))
+}
+
+fn schedule(rule: &Rule) -> Option<&ScheduleKey> {
+    match &rule.trigger {
+        Trigger::OnCall(on_call) => Some(&on_call.schedule),
+        Trigger::Members { .. } => None,
+    }
+}
+
+fn differ(one: &Arc<Snapshot>, other: &Arc<Snapshot>) -> bool {
+    !Arc::ptr_eq(one, other) && one.shifts != other.shifts
+}
+
+fn people(shifts: &[Shift]) -> BTreeSet<(&str, Option<&str>)> {
+    let users = shifts.iter().map(|shift| &shift.user);
+    users.map(|user| (user.id.as_str(), user.email.as_deref())).collect()
+}
+
+/// The entitlements that an edit of these policies may concern: those that either has in a project which differs, and
+/// those that a rule of such a project is for.
+fn edited(before: &Policy, after: &Policy) -> Vec<EntitlementId> {
+    let names: BTreeSet<_> = before.projects.keys().chain(after.projects.keys()).collect();
+    let mut edited = Vec::new();
+    for name in names {
+        let projects = [before.projects.get(name), after.projects.get(name)];
+        if projects[0] == projects[1] {
+            continue;
+        }
+        for project in projects.into_iter().flatten() {
+            edited.extend(project.entitlements.values().map(|entitlement| entitlement.id.clone()));
+            edited.extend(project.rules.iter().map(|rule| rule.entitlement.clone()));
+        }
+    }
+    edited
+}

@@ -1,0 +1,222 @@
+//! What a pass costs at several sizes of organisation, without a network: CPU time, allocations, calls, peak memory.
+//!
+//! `cargo bench --bench passes`. Other sizes, in percent of the large organisation: `DUTYBOUND_PERCENT=1,10`.
+
+mod rig;
+
+use std::alloc::System;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dutybound::apply::Applier;
+use dutybound::clock::Clock;
+use dutybound::config::Config;
+use dutybound::identity_center::{Read, Slots};
+use dutybound::ledger::{Ledger, OwnedIndex, StoredSnapshots};
+use dutybound::live::LiveCache;
+use dutybound::policy::Policy;
+use dutybound::reconcile::{Pass, Reconciler};
+use dutybound::survey::Resting;
+use dutybound_sandbox::organisation::Organisation;
+use jiff::{SignedDuration, Timestamp};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+fn main() {
+    let sizes = rig::sizes(&[1, 10, 100]);
+    println!("CPU time of all threads, allocations, calls to AWS and the process's peak memory since the row before;");
+    println!("applying includes a ledger on disk. Sizes in percent of the large organisation (100,500 grants).\n");
+    println!(
+        "{:>5}  {:<44} {:>12} {:>13} {:>12} {:>8} {:>9}",
+        "size", "what", "CPU ms", "allocations", "bytes MB", "calls", "peak MB"
+    );
+    for size in sizes {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(organisation(size));
+    }
+}
+
+/// Measures between rows.
+struct Meter {
+    size: usize,
+    region: Region<'static, System>,
+    cpu: Duration,
+    aws: Arc<rig::Aws>,
+}
+
+impl Meter {
+    fn new(size: usize, aws: Arc<rig::Aws>) -> Self {
+        Self {
+            size,
+            region: Region::new(ALLOCATOR),
+            cpu: cpu(),
+            aws,
+        }
+    }
+
+    fn start(&mut self) {
+        self.aws.calls();
+        forget_peak();
+        self.region.reset();
+        self.cpu = cpu();
+    }
+
+    fn row(&mut self, what: &str) {
+        let took = cpu() - self.cpu;
+        let stats = self.region.change();
+        println!(
+            "{:>4}%  {:<44} {:>12.1} {:>13} {:>12.1} {:>8} {:>9.0}",
+            self.size,
+            what,
+            took.as_secs_f64() * 1e3,
+            stats.allocations + stats.reallocations,
+            stats.bytes_allocated as f64 / 1e6,
+            self.aws.calls(),
+            peak_mb()
+        );
+        self.start();
+    }
+}
+
+async fn organisation(size: usize) {
+    let organisation = Organisation::new(size, 1);
+    let (_dir, path) = rig::folder();
+    let config = rig::config(&path);
+    let aws = Arc::new(rig::Aws::default());
+    let mut meter = Meter::new(size, Arc::clone(&aws));
+    let files = rig::files(&organisation);
+    meter.start();
+    let policy = rig::parse(files);
+    meter.row("parse and check the policy");
+
+    let before = rig::monday() - SignedDuration::from_hours(30);
+    let clock = rig::Hands::at(before);
+    let ledger = Ledger::open(&config.ledger, "bench", before).await.unwrap();
+    let mut stored = StoredSnapshots::default();
+    for snapshot in rig::snapshots(&organisation, before) {
+        ledger.store_snapshot(&mut stored, snapshot, before).await.unwrap();
+    }
+    meter.row("store the first reads");
+
+    let held: Arc<dyn Clock> = Arc::new(clock.clone());
+    let reader: Arc<dyn Read> = aws.clone();
+    let applier = Applier::new(
+        Arc::clone(&held),
+        Arc::clone(&reader),
+        aws.clone(),
+        ledger.clone(),
+        Slots::new(8),
+        Duration::from_secs(180),
+        config.pause_file.clone(),
+    );
+    let mut reconciler = Reconciler {
+        clock: held,
+        reader,
+        ledger: ledger.clone(),
+        snapshots: Arc::new(tokio::sync::Mutex::new(stored)),
+        applier: Some(Arc::clone(&applier)),
+        live: LiveCache::default(),
+        planned_since: BTreeMap::new(),
+        owned: OwnedIndex::default(),
+        resting: Resting::default(),
+    };
+    // The guards' limits are for surprises; the first snapshot of all counts as foreseen.
+    let first = reconciler.look(&config, &policy, None).await.unwrap();
+    meter.row("cold start to the first complete plan");
+    let wanted = first.survey.plan.changes.len();
+    reconciler.act(&first, &config, &policy).await.unwrap();
+    drop(first);
+    applier.idle().await;
+    meter.row(&format!("apply {wanted} grants"));
+    let pass = pass(&mut reconciler, &config, &policy).await;
+    assert!(
+        pass.survey.plan.changes.is_empty(),
+        "{:?}",
+        pass.survey.plan.changes.first()
+    );
+    drop(pass);
+    meter.row("the pass that takes the results in");
+
+    for minute in 1..=3 {
+        clock.set(before + SignedDuration::from_mins(minute));
+        drop(self::pass(&mut reconciler, &config, &policy).await);
+        meter.row(&format!("a pass with nothing to do, number {minute}"));
+    }
+
+    // Somebody edits one file: a member leaves a project that has no schedule of theirs at this moment.
+    let mut files = rig::files(&organisation);
+    let edited = files.last_mut().unwrap();
+    let text = String::from_utf8(edited.1.clone()).unwrap();
+    let cut = text.rfind("\n[[member]]").unwrap();
+    edited.1 = text[..cut].to_owned().into_bytes();
+    let policy = rig::parse(files);
+    meter.row("parse the policy with one file edited");
+    clock.set(before + SignedDuration::from_mins(4));
+    let pass = self::pass(&mut reconciler, &config, &policy).await;
+    let changes = pass.survey.plan.changes.len();
+    drop(pass);
+    meter.row(&format!("the plan for that edit ({changes} changes)"));
+    applier.idle().await;
+    drop(self::pass(&mut reconciler, &config, &policy).await);
+    meter.row("its changes, and the pass after them");
+
+    // Every schedule says so again, an hour before Monday's hand-over; then all of them hand over.
+    let soon = rig::monday() - SignedDuration::from_hours(1);
+    read_again(&mut reconciler, &organisation, soon, &clock).await;
+    meter.row("the reads an hour before the hand-over");
+    drop(self::pass(&mut reconciler, &config, &policy).await);
+    meter.row("the pass after them");
+    clock.set(rig::monday());
+    let pass = self::pass(&mut reconciler, &config, &policy).await;
+    let (changes, held) = (pass.survey.plan.changes.len(), pass.survey.verdict.held.len());
+    drop(pass);
+    meter.row(&format!("the plan of Monday's {changes} changes ({held} held)"));
+    applier.idle().await;
+    meter.row("applying them");
+    drop(self::pass(&mut reconciler, &config, &policy).await);
+    meter.row("the pass after them");
+    clock.set(rig::monday() + SignedDuration::from_mins(1));
+    drop(self::pass(&mut reconciler, &config, &policy).await);
+    meter.row("a pass with nothing to do");
+    println!();
+}
+
+async fn read_again(reconciler: &mut Reconciler, organisation: &Organisation, at: Timestamp, clock: &rig::Hands) {
+    clock.set(at);
+    let mut stored = reconciler.snapshots.lock().await;
+    for snapshot in rig::snapshots(organisation, at) {
+        reconciler
+            .ledger
+            .store_snapshot(&mut stored, snapshot, at)
+            .await
+            .unwrap();
+    }
+}
+
+async fn pass(reconciler: &mut Reconciler, config: &Config, policy: &Policy) -> Pass {
+    let pass = reconciler.look(config, policy, None).await.unwrap();
+    reconciler.act(&pass, config, policy).await.unwrap();
+    pass
+}
+
+/// CPU time of all threads of this process so far.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+}
+
+fn forget_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+}
+
+fn peak_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1e3
+}

@@ -1,0 +1,249 @@
+//! Passes over what is at rest: nothing is looked at again without a reason, and every reason is one.
+
+#[path = "../bench/rig.rs"]
+#[allow(dead_code, reason = "benches use the rest")]
+mod rig;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dutybound::apply::Applier;
+use dutybound::clock::Clock;
+use dutybound::config::Config;
+use dutybound::identity_center::{ChangeKind, Read, Slots, Write};
+use dutybound::ledger::{Ledger, OwnedIndex, StoredSnapshots};
+use dutybound::live::LiveCache;
+use dutybound::model::Person;
+use dutybound::policy::Policy;
+use dutybound::reconcile::{Pass, Reconciler};
+use dutybound::survey::Resting;
+use dutybound_sandbox::organisation::Organisation;
+use jiff::{SignedDuration, Timestamp};
+
+/// An organisation in which everybody holds what they should and everything is at rest.
+struct Site {
+    _dir: tempfile::TempDir,
+    organisation: Organisation,
+    config: Config,
+    policy: Policy,
+    clock: rig::Hands,
+    now: Timestamp,
+    aws: Arc<rig::Aws>,
+    applier: Arc<Applier>,
+    reconciler: Reconciler,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let organisation = Organisation::new(1, 1);
+        let (dir, path) = rig::folder();
+        let config = rig::config(&path);
+        let policy = rig::parse(rig::files(&organisation));
+        let now = rig::monday() - SignedDuration::from_hours(30);
+        let clock = rig::Hands::at(now);
+        let ledger = Ledger::open(&config.ledger, "bench", now).await.unwrap();
+        let mut stored = StoredSnapshots::default();
+        for snapshot in rig::snapshots(&organisation, now) {
+            ledger.store_snapshot(&mut stored, snapshot, now).await.unwrap();
+        }
+        let aws = Arc::new(rig::Aws::default());
+        let held: Arc<dyn Clock> = Arc::new(clock.clone());
+        let reader: Arc<dyn Read> = aws.clone();
+        let applier = Applier::new(
+            Arc::clone(&held),
+            Arc::clone(&reader),
+            aws.clone(),
+            ledger.clone(),
+            Slots::new(8),
+            Duration::from_secs(180),
+            config.pause_file.clone(),
+        );
+        let reconciler = Reconciler {
+            clock: held,
+            reader,
+            ledger,
+            snapshots: Arc::new(tokio::sync::Mutex::new(stored)),
+            applier: Some(Arc::clone(&applier)),
+            live: LiveCache::default(),
+            planned_since: BTreeMap::new(),
+            owned: OwnedIndex::default(),
+            resting: Resting::default(),
+        };
+        let mut site = Self {
+            _dir: dir,
+            organisation,
+            config,
+            policy,
+            clock,
+            now,
+            aws,
+            applier,
+            reconciler,
+        };
+        assert_eq!(site.changes().await.len(), 1005);
+        assert_eq!(site.changes().await, [""; 0]);
+        site.reads().await;
+        site.pass_time(SignedDuration::from_mins(16)).await;
+        site.reads().await;
+        assert_eq!(site.changes().await, [""; 0]);
+        let pass = site.pass().await;
+        assert!(pass.survey.desired.holders.is_empty(), "something is looked at again");
+        assert_eq!(pass.survey.plan.unchanged, 1005);
+        site
+    }
+
+    async fn pass_time(&mut self, span: SignedDuration) {
+        self.now += span;
+        self.clock.set(self.now);
+        self.reads().await;
+    }
+
+    /// Every schedule is read once more.
+    async fn reads(&mut self) {
+        let mut stored = self.reconciler.snapshots.lock().await;
+        for snapshot in rig::snapshots(&self.organisation, self.now) {
+            let accepted = self.reconciler.ledger.store_snapshot(&mut stored, snapshot, self.now);
+            accepted.await.unwrap();
+        }
+    }
+
+    async fn pass(&mut self) -> Pass {
+        let pass = self.reconciler.look(&self.config, &self.policy, None).await.unwrap();
+        self.reconciler.act(&pass, &self.config, &self.policy).await.unwrap();
+        self.applier.idle().await;
+        pass
+    }
+
+    /// What a pass plans and carries out.
+    async fn changes(&mut self) -> Vec<String> {
+        let pass = self.pass().await;
+        let word = |kind| if kind == ChangeKind::Grant { '+' } else { '-' };
+        let changes = pass.survey.plan.changes.iter();
+        let mut words: Vec<String> = changes
+            .map(|c| format!("{}{} {}", word(c.kind), c.entitlement, c.who()))
+            .collect();
+        words.sort();
+        words
+    }
+
+    /// The first person on the first schedule of the first project, and their entitlement.
+    fn first(&self) -> (Person, String) {
+        let project = &self.organisation.projects()[0];
+        // The rotation is at its last turn: before Monday's hand-over, which begins a round.
+        let (_, email) = project.schedules[0].turn(54);
+        (Person::parse(email).unwrap(), format!("{}/on-call-0", project.name))
+    }
+}
+
+#[tokio::test]
+async fn a_hand_over_ends_the_rest_of_what_it_concerns() {
+    let mut site = Site::new().await;
+    site.pass_time(rig::monday().duration_since(site.now)).await;
+    let changes = site.changes().await;
+    assert_eq!(changes.len(), 60, "{changes:?}");
+    assert_eq!(site.changes().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_edit_of_the_policy_ends_the_rest_of_what_it_concerns() {
+    let mut site = Site::new().await;
+    let mut files = rig::files(&site.organisation);
+    let edited = files.last_mut().unwrap();
+    let text = String::from_utf8(edited.1.clone()).unwrap();
+    edited.1 = text[..text.rfind("\n[[member]]").unwrap()].to_owned().into_bytes();
+    site.policy = rig::parse(files);
+    let changes = site.changes().await;
+    let groups = changes
+        .iter()
+        .filter(|change| change.starts_with('-') && change.contains("/group-"));
+    assert_eq!(groups.count(), 5, "{changes:?}");
+    assert_eq!(site.changes().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_order_ends_the_rest_of_everybody() {
+    let mut site = Site::new().await;
+    let (person, entitlement) = site.first();
+    let now = site.now;
+    site.reconciler
+        .ledger
+        .bar(Some(&person), "test", "operator", now)
+        .await
+        .unwrap();
+    let changes = site.changes().await;
+    assert!(changes.contains(&format!("-{entitlement} {person}")), "{changes:?}");
+    site.reconciler
+        .ledger
+        .lift(Some(&person), "operator", now)
+        .await
+        .unwrap();
+    let back = site.changes().await;
+    assert_eq!(back.len(), changes.len());
+}
+
+#[tokio::test]
+async fn an_edit_of_a_schedule_ends_the_rest_of_what_it_concerns() {
+    let mut site = Site::new().await;
+    let (person, entitlement) = site.first();
+    let key = rig::snapshots(&site.organisation, site.now)[0].schedule.clone();
+    let mut snapshot = rig::snapshots(&site.organisation, site.now).swap_remove(0);
+    assert_eq!(snapshot.schedule, key);
+    let other = site.organisation.projects()[0]
+        .members
+        .iter()
+        .find(|m| **m != person.as_str())
+        .unwrap()
+        .clone();
+    for shift in &mut snapshot.shifts {
+        shift.user.email = Some(other.clone());
+        shift.user.id = "other".into();
+    }
+    let mut stored = site.reconciler.snapshots.lock().await;
+    site.reconciler
+        .ledger
+        .store_snapshot(&mut stored, snapshot, site.now)
+        .await
+        .unwrap();
+    drop(stored);
+    let changes = site.changes().await;
+    assert_eq!(
+        changes,
+        [format!("+{entitlement} {other}"), format!("-{entitlement} {person}")]
+    );
+}
+
+/// Somebody takes our access away in AWS: the audit comes round to it, and the pass after that gives it back.
+#[tokio::test]
+async fn what_an_audit_finds_ends_the_rest_of_what_it_concerns() {
+    let mut site = Site::new().await;
+    let (person, entitlement) = site.first();
+    let id = dutybound::model::EntitlementId::try_from(entitlement.clone()).unwrap();
+    let target = rig::Aws::target(&site.policy.entitlement(&id).unwrap().target);
+    let principal = rig::Aws::principal(&person);
+    site.aws.start(ChangeKind::Revoke, &target, &principal).await.unwrap();
+    let mut found = Vec::new();
+    for _ in 0..16 {
+        site.pass_time(SignedDuration::from_mins(1)).await;
+        found.extend(site.changes().await);
+    }
+    assert_eq!(found, [format!("+{entitlement} {person}")]);
+}
+
+/// Another process writes to the ledger: what it says of an entitlement counts at once.
+#[tokio::test]
+async fn what_is_recorded_of_it_ends_the_rest_of_an_entitlement() {
+    let mut site = Site::new().await;
+    let (_, entitlement) = site.first();
+    let key = {
+        let owned = site.reconciler.ledger.owned().await.unwrap();
+        let (key, _) = owned
+            .into_iter()
+            .find(|(_, o)| o.entitlement.to_string() == entitlement)
+            .unwrap();
+        key
+    };
+    site.reconciler.ledger.close_lost(&key, site.now).await.unwrap();
+    let pass = site.pass().await;
+    assert_eq!(pass.survey.plan.drift.len(), 1, "it stands and is not ours any more");
+}
