@@ -111,6 +111,12 @@ impl ProblemKind {
         )
     }
 
+    /// Whether it says that the person lacks a key that one rule demands.
+    #[must_use]
+    pub fn is_lack_of_a_key(self) -> bool {
+        matches!(self, Self::NotAMember | Self::MissingTraining | Self::MembershipEnds)
+    }
+
     /// Whether somebody who is on duty cannot be granted what it earns, so that there is no incoming grant to wait for.
     #[must_use]
     pub fn keeps_from_duty(self) -> bool {
