@@ -26,6 +26,9 @@ pub struct Problem {
     /// How many further times the same thing happens within the horizon.
     #[serde(default)]
     pub more: usize,
+    /// When the last of those ends; `None` where there is no further one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ends: Option<Timestamp>,
     /// The rule concerned.
     pub rule: Option<Origin>,
     /// The statement concerned, by its name.
@@ -248,6 +251,7 @@ impl Problem {
             schedule: None,
             during: None,
             more: 0,
+            last_ends: None,
             rule: None,
             invariant: None,
             message,
@@ -283,7 +287,11 @@ pub fn collapse(mut problems: Vec<Problem>) -> Vec<Problem> {
     let mut collapsed: Vec<Problem> = Vec::new();
     for problem in problems {
         match collapsed.last_mut().filter(|last| last.subject() == problem.subject()) {
-            Some(last) => last.more += 1 + problem.more,
+            Some(last) => {
+                last.more += 1 + problem.more;
+                let ends = [&*last, &problem].map(|p| p.last_ends.max(p.during.map(|during| during.end())));
+                last.last_ends = ends.into_iter().max().flatten();
+            }
             None => collapsed.push(problem),
         }
     }
