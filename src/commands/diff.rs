@@ -21,6 +21,9 @@ use crate::unfinished::Unsettled;
 /// PagerDuty shows shifts at most 90 days ahead.
 const FARTHEST: SignedDuration = SignedDuration::from_hours(80 * 24);
 
+/// How often the world is looked at while a daemon beside this goes on changing it.
+const MOST_LOOKS: u32 = 3;
+
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 pub enum DiffError {
@@ -54,23 +57,10 @@ pub async fn look(
     at: Option<Timestamp>,
 ) -> Result<(Survey, StoredSnapshots), DiffError> {
     let mut config = config.clone();
-    let mut record = Record::default();
-    let mut stored = StoredSnapshots::default();
-    if let Some(ledger) = ledger {
-        stored = ledger.load_snapshots().await?;
-        record.owned = ledger.owned().await?;
-        record.unknown_outcomes = ledger.unknown_grants(Timestamp::MIN).await?;
-        record.bars = ledger.bars().await?;
-        record.confirmed = ledger
-            .confirmed_since(now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN))
-            .await?;
-        record.unsettled = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
-        let open = record.unsettled.iter().map(|open| &open.intent.change);
-        record.in_flight = open.map(|change| (change.key(), change.kind)).collect();
-        let since = now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN);
-        record.failures = tries::by_key(ledger.failed_tries(since).await?);
-        record.past = past(policy, ledger, now).await?;
-    }
+    let mut stored = match ledger {
+        Some(ledger) => ledger.load_snapshots().await?,
+        None => StoredSnapshots::default(),
+    };
     if let Some(at) = at {
         let ahead = now.duration_until(at);
         if ahead.is_negative() {
@@ -103,10 +93,45 @@ pub async fn look(
             }
         }
     }
-    let when = When::Then(at.unwrap_or(now));
-    let live = &mut LiveCache::default();
-    let survey = survey(reader, live, &config, policy, &stored, &record, when, usize::MAX, None).await?;
-    Ok((survey, stored))
+    let mut looks = 0;
+    loop {
+        let (record, mark) = match ledger {
+            Some(ledger) => (record(ledger, policy, now).await?, Some(ledger.access_mark().await?)),
+            None => (Record::default(), None),
+        };
+        // Read anew with the record: the one must not be older than the other.
+        let (when, live) = (When::Then(at.unwrap_or(now)), &mut LiveCache::default());
+        let survey = survey(reader, live, &config, policy, &stored, &record, when, usize::MAX, None).await?;
+        looks += 1;
+        // What a daemon granted while this looked would pass for somebody else's.
+        let mark_after = match ledger {
+            Some(ledger) => Some(ledger.access_mark().await?),
+            None => None,
+        };
+        if mark == mark_after || looks == MOST_LOOKS {
+            return Ok((survey, stored));
+        }
+    }
+}
+
+/// What the ledger says.
+async fn record(ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<Record, LedgerError> {
+    let unsettled: Vec<_> = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
+    let open = unsettled.iter().map(|open| &open.intent.change);
+    let since = now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN);
+    Ok(Record {
+        owned: ledger.owned().await?,
+        unknown_outcomes: ledger.unknown_grants(Timestamp::MIN).await?,
+        bars: ledger.bars().await?,
+        confirmed: ledger
+            .confirmed_since(now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN))
+            .await?,
+        in_flight: open.map(|change| (change.key(), change.kind)).collect(),
+        failures: tries::by_key(ledger.failed_tries(since).await?),
+        past: past(policy, ledger, now).await?,
+        unsettled,
+        ..Record::default()
+    })
 }
 
 /// The survey as it is shown.
