@@ -69,6 +69,11 @@ pub(super) async fn forecast(path: &Path, args: &cli::Forecast) -> anyhow::Resul
     let now = clock.now();
     let config = load_config(path, Secrets::Read)?;
     let policy = load_policy(&config, now)?;
+    let about = args
+        .about
+        .as_deref()
+        .map(|about| ahead::About::parse(about, &policy))
+        .transpose()?;
     let calls = ApiCalls::new()?;
     let sources = build_sources(&config, &calls, &clock)?;
     let reader = Client::connect(&config.identity_center, calls, Arc::clone(&clock))
@@ -79,10 +84,10 @@ pub(super) async fn forecast(path: &Path, args: &cli::Forecast) -> anyhow::Resul
         None => StoredSnapshots::default(),
     };
     let period = days_from(now, args.days).context("the period ends beyond all time")?;
-    let reading = ahead::look(&config, &policy, &sources, &reader, stored, period);
+    let reading = ahead::look(&config, &policy, &sources, &reader, stored, period, about.as_ref());
     let (mut forecast, notes) = telling("reading schedules and people", reading).await;
-    if let Some(about) = &args.about {
-        forecast = ahead::only(forecast, about, &policy)?;
+    if let Some(about) = &about {
+        forecast = about.only(forecast);
     }
     match args.format {
         ForecastFormat::Text => print(wrap(&ahead::text(&forecast, &notes), width()))?,

@@ -8,6 +8,7 @@ use anyhow::bail;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Config;
+use crate::diagnostics::did_you_mean;
 use crate::forecast::{Forecast, Gap, Holding, forecast, people_of, when};
 use crate::identity_center::Read;
 use crate::ledger::StoredSnapshots;
@@ -34,13 +35,25 @@ pub async fn look(
     reader: &Arc<dyn Read>,
     mut stored: StoredSnapshots,
     period: Interval,
+    about: Option<&About>,
 ) -> (Forecast, Vec<String>) {
     let now = period.start();
     let window = poll::window(now, now.duration_until(period.end()), None);
     let schedules = policy.schedules();
     let mut notes = poll::read_into(&mut stored, sources, &schedules, window, now).await;
     let snapshots = stored.newest(&schedules);
-    let wanted = people_of(policy, &snapshots, &config.identities, period);
+    let mut wanted = people_of(policy, &snapshots, &config.identities, period);
+    match about {
+        None => {}
+        Some(About::Person(person)) => wanted.retain(|one| one == person),
+        Some(about) => {
+            let mut theirs = policy.clone();
+            for project in theirs.projects.values_mut() {
+                project.rules.retain(|rule| about.concerns(&rule.entitlement));
+            }
+            wanted = people_of(&theirs, &snapshots, &config.identities, period);
+        }
+    }
     let people = match reader.instance().await {
         Ok(_) => Some(resolve_people(reader, config, wanted, None).await),
         Err(why) => {
@@ -55,24 +68,65 @@ pub async fn look(
     (forecast, notes)
 }
 
-/// The forecast of one project, one entitlement or one person.
-///
-/// # Errors
-/// When `about` is none of these.
-pub fn only(forecast: Forecast, about: &str, policy: &Policy) -> anyhow::Result<Forecast> {
-    let person = Person::parse(about).ok();
-    let known = policy.entitlements().any(|e| e.id.to_string() == about);
-    if person.is_none() && !known && !policy.projects.keys().any(|name| name.0 == about) {
-        bail!("{about:?} is no project, no entitlement and no e-mail address; `dutybound check` shows what there is");
+/// What a forecast is about, where not everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// A project's entitlements.
+    Project(String),
+    /// One of them.
+    Entitlement(EntitlementId),
+    /// Whatever somebody is to hold.
+    Person(Person),
+}
+
+impl About {
+    /// Understands the name of something that the policy has, or an e-mail address.
+    ///
+    /// # Errors
+    /// What it should have been, in words.
+    pub fn parse(about: &str, policy: &Policy) -> anyhow::Result<Self> {
+        if policy.projects.keys().any(|name| name.0 == about) {
+            return Ok(Self::Project(about.to_owned()));
+        }
+        if let Some(entitlement) = policy.entitlements().find(|e| e.id.to_string() == about) {
+            return Ok(Self::Entitlement(entitlement.id.clone()));
+        }
+        if let Ok(person) = Person::parse(about) {
+            return Ok(Self::Person(person));
+        }
+        let ids: Vec<String> = policy.entitlements().map(|e| e.id.to_string()).collect();
+        let known = policy.projects.keys().map(|name| name.0.as_str());
+        let hint = did_you_mean(about, known.chain(ids.iter().map(String::as_str)))
+            .unwrap_or_else(|| "`dutybound tree` shows the projects".to_owned());
+        bail!("{about:?} is no project, no entitlement and no e-mail address; {hint}");
     }
-    let concerns = |id: &EntitlementId| id.to_string() == about || id.project.0 == about;
-    let holding = |h: &Holding| concerns(&h.entitlement) || person.as_ref() == Some(&h.person);
-    let gap = |g: &Gap| g.entitlements.iter().any(concerns) || (person.is_some() && g.person == person);
-    Ok(Forecast {
-        period: forecast.period,
-        holdings: forecast.holdings.into_iter().filter(holding).collect(),
-        gaps: forecast.gaps.into_iter().filter(gap).collect(),
-    })
+
+    fn concerns(&self, entitlement: &EntitlementId) -> bool {
+        match self {
+            Self::Project(name) => entitlement.project.0 == *name,
+            Self::Entitlement(id) => entitlement == id,
+            Self::Person(_) => false,
+        }
+    }
+
+    /// The part of a forecast that is about this.
+    #[must_use]
+    pub fn only(&self, forecast: Forecast) -> Forecast {
+        let person = match self {
+            Self::Person(person) => Some(person),
+            Self::Project(_) | Self::Entitlement(_) => None,
+        };
+        let holding = |h: &Holding| self.concerns(&h.entitlement) || person == Some(&h.person);
+        let gap = |g: &Gap| {
+            let theirs = person.is_some() && g.person.as_ref() == person;
+            theirs || g.entitlements.iter().any(|id| self.concerns(id))
+        };
+        Forecast {
+            period: forecast.period,
+            holdings: forecast.holdings.into_iter().filter(holding).collect(),
+            gaps: forecast.gaps.into_iter().filter(gap).collect(),
+        }
+    }
 }
 
 /// For a terminal.

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::commands::forecast::{only, text};
+use crate::commands::forecast::{About, text};
 use crate::model::{PrincipalId, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState};
 use crate::policy::{self, PolicyContext};
 
@@ -195,17 +195,12 @@ fn a_terminal_shows_bars_times_and_gaps() {
 
 #[test]
 fn one_person_or_entitlement_can_be_asked_about() {
-    let bob = only(full(), "Bob@example.com", &policy()).unwrap();
+    let only = |about: &str| About::parse(about, &policy()).map(|about| about.only(full()));
+    let bob = only("Bob@example.com").unwrap();
     assert_eq!((bob.holdings.len(), bob.gaps.len()), (1, 1));
-    let all = full();
-    assert_eq!(only(full(), "payments/prod-admin", &policy()).unwrap(), all);
-    assert_eq!(only(full(), "payments", &policy()).unwrap(), all);
-    assert!(
-        only(full(), "payment", &policy())
-            .unwrap_err()
-            .to_string()
-            .contains("no project")
-    );
+    assert_eq!(only("payments/prod-admin").unwrap(), full());
+    assert_eq!(only("payments").unwrap(), full());
+    insta::assert_snapshot!(only("payment").unwrap_err(), @r#""payment" is no project, no entitlement and no e-mail address; did you mean `payments`?"#);
 }
 
 #[test]
