@@ -117,7 +117,7 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
     let at = args.at.unwrap_or(now);
     let mut snapshots = Snapshots::default();
     let (mut access, mut holds, mut board) = (Vec::new(), Vec::new(), Board::default());
-    let (mut restorations, mut policy_then) = (Vec::new(), None);
+    let (mut restorations, mut record_begins, mut policy_then) = (Vec::new(), None, None);
     let ledger = open_if_there(&config).await?;
     if let Some(ledger) = &ledger {
         snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
@@ -130,6 +130,7 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         board = ledger.board().await?.unwrap_or_default();
         policy_then = ledger.policy_at(at).await?.filter(|_| at <= now);
         restorations = ledger.restorations().await?;
+        record_begins = Some(ledger.begins().await?);
         if args.at.is_none() {
             let unfinished =
                 standing::not_in_force(ledger, &config.identities, &policy, &snapshots, &access, now).await?;
@@ -148,10 +149,14 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         holds: &holds,
         problems: &board.problems,
         restorations: &restorations,
+        record_begins,
         policy_then,
         now,
     };
     let question = explain::Question::new(&sources, about, at);
+    if let Some(unknown) = question.unknown_entitlement() {
+        bail!(unknown);
+    }
     let mut neighbours = BTreeMap::new();
     if let Some(ledger) = &ledger {
         for (entitlement, person) in question.concerned() {
@@ -164,7 +169,11 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         Format::Text => print(explanation.text(width()))?,
         Format::Json => print_json(&explanation)?,
     };
-    Ok(if explanation.holds() { exit::OK } else { exit::CHANGES })
+    Ok(match (explanation.holds(), explanation.record_begins) {
+        (true, _) => exit::OK,
+        (false, None) => exit::CHANGES,
+        (false, Some(_)) => exit::ERROR,
+    })
 }
 
 pub(super) async fn iam_policy(path: &Path, args: &cli::IamPolicy) -> anyhow::Result<u8> {

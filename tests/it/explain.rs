@@ -37,6 +37,10 @@ async fn everybody_on_an_entitlement_and_in_an_account_is_answered_for() {
         .await
         .expect(1)
         .says(&["neither an e-mail address, nor an entitlement", "twelve digits"]);
+    site.run(&["explain", "payments/prod-admn"]).await.expect(1).says(&[
+        "neither the policy nor the record of that time has an entitlement payments/prod-admn",
+        "did you mean `payments/prod-admin`?",
+    ]);
     site.run(&["explain", ACCOUNT, "payments/prod-admin"])
         .await
         .expect(1)
@@ -59,7 +63,11 @@ async fn a_past_moment_is_answered_from_the_record() {
         site.run(&["explain", ALICE, "payments/prod-admin", "--at", &at.to_string()])
             .await
     };
-    ask(before).await.expect(2).says(&["after     held from"]);
+    ask(before).await.expect(1).says(&[
+        "NOTE  the record begins at ",
+        &format!("{ALICE} is not known to hold payments/prod-admin"),
+        "after     held from",
+    ]);
     ask(held).await.expect(0).says(&[
         &format!("{ALICE} holds payments/prod-admin"),
         "ended     ",
@@ -73,8 +81,13 @@ async fn a_past_moment_is_answered_from_the_record() {
     let long_ago = held - SignedDuration::from_hours(24 * 300);
     site.run(&["explain", BOB, "payments/prod-admin", "--at", &long_ago.to_string()])
         .await
-        .expect(2)
-        .says(&["on duty at that time is not known"]);
+        .expect(1)
+        .says(&["is not known to hold", "on duty at that time is not known"]);
+    let of_all = ["explain", "payments/prod-readers", "--at", &long_ago.to_string()];
+    site.run(&of_all).await.expect(1).says(&[
+        "NOTE  the record begins at ",
+        "Nobody is known to hold payments/prod-readers",
+    ]);
 }
 
 #[tokio::test]

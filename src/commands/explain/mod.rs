@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
+use crate::diagnostics::did_you_mean;
 use crate::ledger::{AccessRow, HoldRow, Neighbours, PolicyInForce, Restoration};
 use crate::model::{Cause, EntitlementId, Interval, Person, ProjectName, ResolvedTarget, Target};
 use crate::policy::{Policy, Rule, Trigger};
@@ -73,6 +74,9 @@ pub struct Explanation {
     /// Said where the record of that instant is lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record_lost: Option<String>,
+    /// Said of an instant before the record: since when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_begins: Option<Timestamp>,
     /// What the daemon followed at that instant, as far as it is on record.
     pub policy: Option<PolicyThen>,
     /// One answer for each entitlement and person, sorted.
@@ -169,6 +173,8 @@ pub struct Sources<'a> {
     pub problems: &'a [Problem],
     /// The times that the ledger turned out to be an older copy.
     pub restorations: &'a [Restoration],
+    /// Since when there is a record.
+    pub record_begins: Option<Timestamp>,
     /// The policy in force at that instant, by the record.
     pub policy_then: Option<(Timestamp, PolicyInForce)>,
     /// The time now.
@@ -269,6 +275,24 @@ impl<'a> Question<'a> {
         self.entitlements = entitlements;
     }
 
+    /// Whether the question names an entitlement that neither the policy nor the record of that instant has; then what
+    /// it may have meant.
+    #[must_use]
+    pub fn unknown_entitlement(&self) -> Option<String> {
+        let About::Entitlement(id) = &self.about else {
+            return None;
+        };
+        if self.sources.policy.entitlement(id).is_some() || !self.concerned.is_empty() {
+            return None;
+        }
+        let known: Vec<String> = self.sources.policy.entitlements().map(|e| e.id.to_string()).collect();
+        let hint = did_you_mean(&id.to_string(), known.iter().map(String::as_str));
+        Some(format!(
+            "neither the policy nor the record of that time has an entitlement {id}; {}",
+            hint.unwrap_or_else(|| "the policy files name those that there are".to_owned())
+        ))
+    }
+
     /// The answer, given the record around that instant of everything concerned.
     #[must_use]
     pub fn answer(&self, mut neighbours: BTreeMap<(EntitlementId, Person), Neighbours>) -> Explanation {
@@ -302,6 +326,7 @@ impl<'a> Question<'a> {
         Explanation {
             about: self.about.clone(),
             at: self.at,
+            record_begins: self.sources.record_begins.filter(|begins| self.at < *begins),
             record_lost: self.sources.restorations.iter().find_map(|r| r.lost_at(self.at)),
             policy,
             answers,
@@ -366,7 +391,7 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
     let mut obstacles = Vec::new();
     if entitlement.is_none() {
         obstacles.push(format!(
-            "the policy has no entitlement {id}; `dutybound check` lists what it has"
+            "the policy has no entitlement {id}; the policy files name those that there are"
         ));
     }
     if !holds {
