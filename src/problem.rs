@@ -120,14 +120,19 @@ impl ProblemKind {
         matches!(self, Self::NotAMember | Self::MissingTraining | Self::MembershipEnds)
     }
 
+    /// Whether it says that the identity store has no one user for a person, or could not be asked.
+    #[must_use]
+    pub fn is_about_the_user(self) -> bool {
+        matches!(
+            self,
+            Self::PersonUnknown | Self::PersonDisabled | Self::PersonAmbiguous | Self::PersonUnresolved
+        )
+    }
+
     /// Whether somebody who is on duty cannot be granted what it earns, so that there is no incoming grant to wait for.
     #[must_use]
     pub fn keeps_from_duty(self) -> bool {
-        self.is_not_knowing()
-            || matches!(
-                self,
-                Self::PersonUnknown | Self::PersonDisabled | Self::PersonAmbiguous | Self::PersonUnresolved
-            )
+        self.is_not_knowing() || self.is_about_the_user()
     }
 
     /// Whether it says that something has been waited for too long.

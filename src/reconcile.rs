@@ -374,6 +374,7 @@ impl Reconciler {
             unsettled,
             failures: self.applier.as_ref().map(|a| a.failures()).unwrap_or_default(),
             past: past(policy, &self.ledger, at).await?,
+            ..Record::default()
         })
     }
 

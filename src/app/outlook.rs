@@ -22,6 +22,7 @@ use crate::ledger::StoredSnapshots;
 use crate::model::{Interval, Person};
 use crate::policy::Policy;
 use crate::secret::Secrets;
+use crate::survey::known_people;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
 
@@ -79,12 +80,15 @@ pub(super) async fn forecast(path: &Path, args: &cli::Forecast) -> anyhow::Resul
     let reader = Client::connect(&config.identity_center, calls, Arc::clone(&clock))
         .await
         .reader();
-    let stored = match open_if_there(&config).await? {
+    let ledger = open_if_there(&config).await?;
+    let stored = match &ledger {
         Some(ledger) => ledger.load_snapshots().await?,
         None => StoredSnapshots::default(),
     };
+    let known = known_people(ledger.as_ref(), &stored, &config, now).await?;
     let period = days_from(now, args.days).context("the period ends beyond all time")?;
-    let reading = ahead::look(&config, &policy, &sources, &reader, stored, period, about.as_ref());
+    let about_whom = about.as_ref();
+    let reading = ahead::look(&config, &policy, &sources, &reader, stored, period, about_whom, &known);
     let (mut forecast, notes) = telling("reading schedules and people", reading).await;
     if let Some(about) = &about {
         forecast = about.only(forecast);

@@ -15,7 +15,7 @@ use crate::policy::Policy;
 use crate::poll::{self, Sources};
 use crate::problem::{Problem, ProblemKind};
 use crate::reconcile::UNKNOWN_IS_OURS;
-use crate::survey::{Record, Survey, When, past, survey};
+use crate::survey::{Record, Survey, When, known_people, past, survey};
 use crate::unfinished::Unsettled;
 
 /// PagerDuty shows shifts at most 90 days ahead.
@@ -61,6 +61,7 @@ pub async fn look(
         Some(ledger) => ledger.load_snapshots().await?,
         None => StoredSnapshots::default(),
     };
+    let known_people = known_people(ledger, &stored, &config, now).await?;
     if let Some(at) = at {
         let ahead = now.duration_until(at);
         if ahead.is_negative() {
@@ -95,10 +96,11 @@ pub async fn look(
     }
     let mut looks = 0;
     loop {
-        let (record, mark) = match ledger {
+        let (mut record, mark) = match ledger {
             Some(ledger) => (record(ledger, policy, now).await?, Some(ledger.access_mark().await?)),
             None => (Record::default(), None),
         };
+        record.known_people.clone_from(&known_people);
         // Read anew with the record: the one must not be older than the other.
         let (when, live) = (When::Then(at.unwrap_or(now)), &mut LiveCache::default());
         let survey = survey(reader, live, &config, policy, &stored, &record, when, usize::MAX, None).await?;

@@ -15,7 +15,7 @@ use crate::ledger::StoredSnapshots;
 use crate::model::{EntitlementId, Interval, Person};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
-use crate::survey::resolve_people;
+use crate::survey::{KnownPeople, not_looked_up, resolve_people};
 use crate::text::{clean, instant, span};
 
 /// As far as PagerDuty shows shifts, less the days that a read reaches beyond what it is for.
@@ -26,8 +26,12 @@ const COLUMNS: i64 = 56;
 /// Longer names are cut.
 const NAME: usize = 36;
 
-/// Reads every schedule over the period and asks the identity store about everybody who is to hold something in it. Where
-/// a schedule cannot be read, what is `stored` stands in; the returned lines say so.
+/// Reads every schedule over the period and asks the identity store about everybody who is to hold something in it and is
+/// not `known`. Where a schedule cannot be read, what is `stored` stands in; the returned lines say so.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different part of the world, and none is optional"
+)]
 pub async fn look(
     config: &Config,
     policy: &Policy,
@@ -36,6 +40,7 @@ pub async fn look(
     mut stored: StoredSnapshots,
     period: Interval,
     about: Option<&About>,
+    known: &KnownPeople,
 ) -> (Forecast, Vec<String>) {
     let now = period.start();
     let window = poll::window(now, now.duration_until(period.end()), None);
@@ -55,7 +60,12 @@ pub async fn look(
         }
     }
     let people = match reader.instance().await {
-        Ok(_) => Some(resolve_people(reader, config, wanted, None).await),
+        Ok(_) => {
+            let people = resolve_people(reader, config, wanted, known, None).await;
+            let failed = not_looked_up(&people).into_iter();
+            notes.extend(failed.map(|why| format!("{why}; that is not shown as a gap")));
+            Some(people)
+        }
         Err(why) => {
             notes.push(format!(
                 "nobody was looked up in Identity Center, so nobody missing there is shown: {why}"

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::redo::Entry;
@@ -48,6 +49,23 @@ impl Ledger {
             }
         }
         Ok(owned)
+    }
+
+    /// The user of each person who holds something through us; several where they differ from grant to grant.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn principals(&self) -> Result<Vec<(Person, PrincipalId)>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT person, principal FROM access WHERE revoked_at IS NULL ORDER BY person, principal",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let principal = |row: &SqliteRow| {
+            let person = parse(row.try_get::<String, _>(0)?, || "who holds access".to_owned())?;
+            Ok((person, PrincipalId(row.try_get(1)?)))
+        };
+        rows.iter().map(principal).collect()
     }
 
     /// When who held what through us, as far as it lasted beyond `since`; without an end what still stands.

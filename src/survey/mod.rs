@@ -26,8 +26,9 @@ mod unheld;
 
 pub(crate) use ground::past;
 use ground::{ground, standing_problems};
+pub use lookups::KnownPeople;
 use lookups::people_of;
-pub(crate) use lookups::{resolve_people, resolve_targets};
+pub(crate) use lookups::{known_people, not_looked_up, resolve_people, resolve_targets};
 use problems::{change_problems, clock_skew, source_problems, target_problems};
 
 /// The longest that reading the world may take for what was foreseen to cover its end.
@@ -54,6 +55,8 @@ pub struct Record {
     pub failures: BTreeMap<Key, LastTry>,
     /// How long access has lasted, where a statement asks.
     pub past: Past,
+    /// Whom not to look up anew.
+    pub known_people: KnownPeople,
 }
 
 /// A guarded plan and everything that led to it.
@@ -138,7 +141,7 @@ pub async fn survey(
         // Whoever holds an exclusive entitlement without us is known by name only if they are looked up.
         people.extend(config.limits.protected.iter().cloned());
     }
-    let people = resolve_people(reader, config, people, live.silence()).await;
+    let people = resolve_people(reader, config, people, &record.known_people, live.silence()).await;
     let managed: BTreeSet<ResolvedTarget> = targets
         .values()
         .flatten()

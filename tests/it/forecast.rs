@@ -139,3 +139,52 @@ async fn whom_another_rule_gives_the_same_lacks_nothing() {
         .expect(0)
         .says(&[ALICE, "Gaps (0)"]);
 }
+
+#[tokio::test]
+async fn whom_the_last_pass_knew_is_not_looked_up_again() {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ON_CALL}{READERS_FOR_ALL}")).await;
+    site.shifts(&[("PALICE1", from_now(-60), from_now(10 * 86_400))]);
+    site.run(&["apply"]).await.expect(0);
+    site.sandbox.clear_journal();
+    let looked_up = || {
+        let calls = site.sandbox.journal().into_iter();
+        let asked = calls.filter(|call| call.operation == "GetUserId");
+        asked.map(|call| call.body.to_string()).collect::<String>()
+    };
+    let tomorrow = from_now(86_400).to_string();
+    site.run(&["forecast", "--days", "2"]).await.expect(0);
+    site.run(&["diff", "--at", &tomorrow]).await.expect(0);
+    assert_eq!(looked_up(), "");
+    site.run(&["review"]).await.expect(0);
+    let asked = looked_up();
+    assert!(
+        asked.contains("mira@") && !asked.contains(ALICE) && !asked.contains(BOB),
+        "{asked}"
+    );
+    // A pass that has a doubt about somebody does not know them.
+    site.sandbox.edit(|world| {
+        let mut users = world.aws.users.iter_mut();
+        users.find(|user| user.user_name == BOB).unwrap().enabled = false;
+    });
+    site.run(&["apply"]).await;
+    site.run(&["forecast", "--days", "2"]).await.expect(2).says(&[
+        "Gaps (1)",
+        "bob@example.com should hold payments/prod-readers but",
+        "is disabled",
+    ]);
+}
+
+#[tokio::test]
+async fn who_could_not_be_looked_up_is_a_note_and_no_gap() {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{READERS_FOR_ALL}")).await;
+    site.sandbox.fault(Fault::on(Service::Aws, "GetUserId").status(403));
+    let note = "  ! 2 people could not be looked up in Identity Center, alice@example.com among them: ";
+    site.run(&["forecast", "--days", "2"])
+        .await
+        .expect(0)
+        .says(&[note, "is not shown as a gap", "Gaps (0)"]);
+    site.run(&["review"])
+        .await
+        .expect(0)
+        .says(&["  ! 3 people could not be looked up in Identity Center, alice@example.com among them: "]);
+}
