@@ -17,6 +17,9 @@ use crate::policy::Policy;
 /// How long before somebody's turn their user is looked up, so that the hand-off itself needs no search.
 const LOOK_AHEAD: SignedDuration = SignedDuration::from_mins(15);
 
+/// How the problem of an entitlement ends whose lookup goes on beside the passes.
+pub(crate) const UNANSWERED: &str = "AWS has not answered yet";
+
 /// How recently a daemon must have been at work for what it knows to be taken over: as long as it believes a user that it
 /// found itself.
 const AT_WORK: SignedDuration = SignedDuration::from_hours(1);
@@ -115,10 +118,7 @@ pub(crate) async fn resolve_targets(
     let mut lookups = JoinSet::new();
     for entitlement in policy.entitlements() {
         // A lookup that does not end leaves this: not knowing, which revokes nobody.
-        let unanswered = format!(
-            "{}: {}: AWS has not answered yet",
-            entitlement.origin, entitlement.target
-        );
+        let unanswered = format!("{}: {}: {UNANSWERED}", entitlement.origin, entitlement.target);
         targets.insert(entitlement.id.clone(), Err(unanswered));
         let (reader, id, target) = (Arc::clone(reader), entitlement.id.clone(), entitlement.target.clone());
         let origin = entitlement.origin.clone();

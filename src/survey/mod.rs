@@ -28,7 +28,7 @@ pub(crate) use ground::past;
 use ground::{ground, standing_problems};
 pub use lookups::KnownPeople;
 use lookups::people_of;
-pub(crate) use lookups::{known_people, not_looked_up, resolve_people, resolve_targets};
+pub(crate) use lookups::{UNANSWERED, known_people, not_looked_up, resolve_people, resolve_targets};
 use problems::{change_problems, clock_skew, source_problems, target_problems};
 
 /// The longest that reading the world may take for what was foreseen to cover its end.
