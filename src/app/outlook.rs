@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::progress::telling;
 use super::{
-    build_sources, context, load_config, load_policy, open_if_there, print, print_json, show_report_of_mistakes,
-    system_clock, width,
+    build_sources, context, load_config, load_policy, open_if_there, print, print_json, say, show_report_of_mistakes,
+    system_clock,
 };
 use crate::cli::{self, DiffFormat, ForecastFormat, Format, ReviewFormat, exit};
 use crate::commands::{backtest as past, base, forecast as ahead, review as looked_at};
@@ -17,7 +17,6 @@ use crate::config::Config;
 use crate::forecast::{days_from, page};
 use crate::identity_center::Client;
 use crate::invariant::Written;
-use crate::layout::wrap;
 use crate::ledger::StoredSnapshots;
 use crate::model::{Interval, Person};
 use crate::policy::Policy;
@@ -58,7 +57,7 @@ pub(super) async fn comparison(path: &Path, base: &str, args: &cli::Diff) -> any
         tracing::warn!(detail = %clean(note), "the comparison is not complete");
     }
     match args.format {
-        DiffFormat::Text => print(wrap(&comparison.text(), width()))?,
+        DiffFormat::Text => say(comparison.text())?,
         DiffFormat::Json => print_json(&serde_json::json!({ "comparison": comparison, "notes": notes }))?,
         DiffFormat::Markdown => print(comparison.markdown())?,
     };
@@ -94,7 +93,7 @@ pub(super) async fn forecast(path: &Path, args: &cli::Forecast) -> anyhow::Resul
         forecast = about.only(forecast);
     }
     match args.format {
-        ForecastFormat::Text => print(wrap(&ahead::text(&forecast, &notes), width()))?,
+        ForecastFormat::Text => say(ahead::text(&forecast, &notes))?,
         ForecastFormat::Json => print_json(&serde_json::json!({ "forecast": forecast, "notes": notes }))?,
         ForecastFormat::Html => print(page::page(&forecast, &notes)?)?,
     };
@@ -130,7 +129,7 @@ pub(super) async fn backtest(path: &Path, args: &cli::Backtest) -> anyhow::Resul
         None => (of(&in_force), None),
     };
     match args.format {
-        Format::Text => print(wrap(&past::text(period, &tested, against.as_ref(), &notes), width())),
+        Format::Text => say(past::text(period, &tested, against.as_ref(), &notes)),
         Format::Json => print_json(&serde_json::json!({
             "period": period, "tested": tested, "in_force": against, "notes": notes
         })),
@@ -156,7 +155,7 @@ pub(super) async fn review(path: &Path, args: &cli::Review) -> anyhow::Result<u8
         found = found.of_owner(owner);
     }
     match args.format {
-        ReviewFormat::Text => print(wrap(&found.text(&notes), width())),
+        ReviewFormat::Text => say(found.text(&notes)),
         ReviewFormat::Json => print_json(&serde_json::json!({ "review": found, "notes": notes })),
         ReviewFormat::Markdown => {
             for note in &notes {

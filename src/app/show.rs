@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::progress::telling;
 use super::{
-    build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, system_clock,
+    build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, say, system_clock,
     warn_of_older_copy, watch, width,
 };
 use crate::accounting::{LONGEST_SESSION, Record};
@@ -299,7 +299,7 @@ pub(super) async fn tree(path: &Path, args: &cli::Tree) -> anyhow::Result<u8> {
         bail!("there is no project `{}`; {hint}", clean(name));
     };
     match args.format {
-        Format::Text => print(tree.text()),
+        Format::Text => say(tree.text()),
         Format::Json => print_json(&tree),
     }
 }
