@@ -28,6 +28,7 @@ use crate::ledger::{Board, Ledger};
 use crate::model::{Interval, ProjectName, ResolvedTarget, Target};
 use crate::policy::Policy;
 use crate::problem::Problem;
+use crate::reconcile::UNKNOWN_IS_OURS;
 use crate::secret::Secrets;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
@@ -118,6 +119,7 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
     let mut snapshots = Snapshots::default();
     let (mut access, mut holds, mut board) = (Vec::new(), Vec::new(), Board::default());
     let (mut restorations, mut record_begins, mut policy_then) = (Vec::new(), None, None);
+    let (mut tries, mut unheld) = (Vec::new(), Vec::new());
     let ledger = open_if_there(&config).await?;
     if let Some(ledger) = &ledger {
         snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
@@ -128,6 +130,12 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
             None => ledger.holds().await?,
         };
         board = ledger.board().await?.unwrap_or_default();
+        if at <= now {
+            unheld = ledger.unheld_in(standing::around(at)).await?;
+            tries = ledger
+                .tries_at(at, at.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN))
+                .await?;
+        }
         policy_then = ledger.policy_at(at).await?.filter(|_| at <= now);
         restorations = ledger.restorations().await?;
         record_begins = Some(ledger.begins().await?);
@@ -147,6 +155,8 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         snapshots: &snapshots,
         access: &access,
         holds: &holds,
+        tries: &tries,
+        unheld: &unheld,
         problems: &board.problems,
         restorations: &restorations,
         record_begins,

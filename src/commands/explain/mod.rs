@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::accounting::Unheld;
 use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
 use crate::diagnostics::did_you_mean;
-use crate::ledger::{AccessRow, HoldRow, Neighbours, PolicyInForce, Restoration};
+use crate::identity_center::ChangeKind;
+use crate::ledger::{AccessRow, HoldRow, Neighbours, PolicyInForce, Restoration, TryThen};
 use crate::model::{Cause, EntitlementId, Interval, Person, ProjectName, ResolvedTarget, Target};
 use crate::policy::{Policy, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind};
-use crate::text::instant;
 
+mod delay;
 mod keys;
 mod render;
 
@@ -125,6 +127,9 @@ pub struct Answer {
     pub context: Option<String>,
     /// The interval of access on record.
     pub access: Option<AccessRow>,
+    /// Since when no cause calls for it any more, where it stands all the same; the obstacles say why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlived: Option<Timestamp>,
     /// Where none is: the intervals on record before and after that instant.
     pub neighbours: Neighbours,
     /// What earns it at that instant.
@@ -169,6 +174,10 @@ pub struct Sources<'a> {
     pub access: &'a [AccessRow],
     /// What guards held at that instant.
     pub holds: &'a [HoldRow],
+    /// What had been asked of AWS by that instant, where it is over, and was not in force.
+    pub tries: &'a [TryThen],
+    /// Duty without access at that instant.
+    pub unheld: &'a [Unheld],
     /// Problems that the last pass saw.
     pub problems: &'a [Problem],
     /// The times that the ledger turned out to be an older copy.
@@ -248,7 +257,14 @@ impl<'a> Question<'a> {
             .values()
             .filter(|p| p.members.contains_key(person))
             .flat_map(|p| p.rules.iter().map(|r| &r.entitlement));
-        held.chain(due).chain(short).chain(member).cloned().collect()
+        let unheld = sources.unheld.iter().filter(|u| u.person == *person);
+        let unheld = unheld.filter(|u| delay::lasted_at(u, self.at)).map(|u| &u.entitlement);
+        held.chain(due)
+            .chain(short)
+            .chain(member)
+            .chain(unheld)
+            .cloned()
+            .collect()
     }
 
     /// Everybody who holds one of these at that instant, is due to, or is kept from it.
@@ -266,8 +282,11 @@ impl<'a> Question<'a> {
             let person = Person::parse(&hold.held.who).ok()?;
             Some((hold.held.entitlement.clone(), person))
         });
+        let unheld = sources.unheld.iter().filter(|u| delay::lasted_at(u, at));
+        let unheld = unheld.map(|u| (u.entitlement.clone(), u.person.clone()));
         self.concerned = held
             .chain(due)
+            .chain(unheld)
             .chain(short)
             .chain(kept)
             .filter(|(id, _)| entitlements.contains(id))
@@ -387,7 +406,9 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         })
         .collect();
     let holds = access.is_some();
-    let present = sources.now.duration_until(at).abs() < SignedDuration::from_mins(1);
+    // Of any time before, the record tells what was so then; the last pass tells what is so now.
+    let ahead = sources.now.duration_until(at);
+    let present = -SignedDuration::from_secs(1) < ahead && ahead < SignedDuration::from_mins(1);
     let mut obstacles = Vec::new();
     if entitlement.is_none() {
         obstacles.push(format!(
@@ -425,18 +446,13 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
             .map(ToString::to_string)
             .collect();
         obstacles.extend(seen);
-        for hold in sources
-            .holds
-            .iter()
-            .filter(|h| h.held.entitlement == *id && h.held.who == person.as_str())
-        {
-            obstacles.push(format!(
-                "held by guard {} since {}: {}; released by {}",
-                hold.held.guard,
-                instant(hold.since),
-                hold.held.reason,
-                hold.held.release
-            ));
+        obstacles.extend(delay::held(sources, ChangeKind::Grant, person, id));
+        let without = delay::without_access(sources, person, id, at);
+        if !present {
+            obstacles.extend(without);
+            obstacles.extend(delay::tried(sources, ChangeKind::Grant, person, id));
+        } else if obstacles.is_empty() {
+            obstacles.extend(without);
         }
         if !causes.is_empty() && obstacles.is_empty() {
             obstacles.push(if sources.now < at {
@@ -462,9 +478,17 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         };
         about(p) && p.person.as_ref() == Some(person)
     };
-    if holds && present {
-        let pending = sources.problems.iter().filter(pending);
-        obstacles.extend(pending.map(ToString::to_string));
+    let pending = sources.problems.iter().filter(pending).filter(|_| holds && present);
+    let pending: Vec<String> = pending.map(ToString::to_string).collect();
+    let outlived = access.as_ref().filter(|_| causes.is_empty());
+    let outlived = outlived.and_then(|access| delay::outlived(sources, access, at));
+    match (&access, outlived) {
+        (Some(access), Some(since)) => {
+            obstacles.extend(delay::why_it_stands(
+                sources, timeline, access, since, at, present, pending,
+            ));
+        }
+        _ => obstacles.extend(pending),
     }
     Answer {
         person: person.clone(),
@@ -480,6 +504,7 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
             .collect(),
         context: project.and_then(|p| p.context.clone()),
         access,
+        outlived,
         neighbours: Neighbours::default(),
         causes,
         rules,

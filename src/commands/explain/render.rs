@@ -123,6 +123,14 @@ impl Explanation {
                 {
                     writeln!(out, "  because   {}", cause(&recorded.cause))?;
                 }
+                if let Some(since) = answer.outlived {
+                    writeln!(
+                        out,
+                        "  outlived  what earned it: nothing calls for it since {} (for {})",
+                        instant(since),
+                        span(since.duration_until(self.at))
+                    )?;
+                }
             } else {
                 for earned in &answer.causes {
                     writeln!(out, "  earned    {}", cause(earned))?;
@@ -141,7 +149,11 @@ impl Explanation {
                 }
             }
             for obstacle in &answer.obstacles {
-                let word = if answer.holds { "pending " } else { "obstacle" };
+                let word = match (answer.holds, answer.outlived) {
+                    (true, Some(_)) => "stands  ",
+                    (true, None) => "pending ",
+                    (false, _) => "obstacle",
+                };
                 writeln!(out, "  {word}  {}", clean(obstacle))?;
             }
             if let Some(next) = &answer.next {
