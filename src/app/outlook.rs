@@ -93,7 +93,7 @@ pub(super) async fn forecast(path: &Path, args: &cli::Forecast) -> anyhow::Resul
         forecast = about.only(forecast);
     }
     match args.format {
-        ForecastFormat::Text => say(ahead::text(&forecast, &notes))?,
+        ForecastFormat::Text => say(ahead::text(&forecast, &notes, about.is_some()))?,
         ForecastFormat::Json => print_json(&serde_json::json!({ "forecast": forecast, "notes": notes }))?,
         ForecastFormat::Html => print(page::page(&forecast, &notes)?)?,
     };

@@ -1,6 +1,6 @@
 //! `forecast`: the coming days as people read them; reads the world and writes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::diagnostics::did_you_mean;
 use crate::forecast::{Forecast, Gap, Holding, forecast, people_of, when};
 use crate::identity_center::Read;
 use crate::ledger::StoredSnapshots;
-use crate::model::{EntitlementId, Interval, Person};
+use crate::model::{EntitlementId, Interval, Person, ProjectName};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
 use crate::survey::{KnownPeople, not_looked_up, resolve_people};
@@ -139,31 +139,80 @@ impl About {
     }
 }
 
-/// For a terminal.
+/// For a terminal: the gaps, and who will hold what. Every turn only where something was asked `about`; of everything, a
+/// line for each project.
 #[must_use]
-pub fn text(forecast: &Forecast, notes: &[String]) -> String {
+pub fn text(forecast: &Forecast, notes: &[String], about: bool) -> String {
     let mut out = String::new();
-    let period = forecast.period;
-    let scale = Scale::new(period);
-    let column = SignedDuration::from_secs(period.duration().as_secs() / scale.columns);
-    line(
-        &mut out,
-        &format!("Forecast {}, in UTC; a column is {}", when(period), span(column)),
-    );
+    line(&mut out, &format!("Forecast {}, in UTC", when(forecast.period)));
     for note in notes {
         line(&mut out, &format!("  ! {}", clean(note)));
     }
-    let entitlements: BTreeSet<&EntitlementId> = forecast.holdings.iter().map(|h| &h.entitlement).collect();
-    if entitlements.is_empty() {
+    gaps(&mut out, forecast);
+    if forecast.holdings.is_empty() {
         line(&mut out, "\nNobody is due to hold anything.");
+    } else if about {
+        turns(&mut out, forecast);
     } else {
+        projects(&mut out, forecast);
+    }
+    out
+}
+
+fn gaps(out: &mut String, forecast: &Forecast) {
+    line(out, &format!("\nGaps ({})", forecast.gaps.len()));
+    for gap in &forecast.gaps {
+        let more = match gap.more {
+            0 => String::new(),
+            n => format!(", and {n} more times"),
+        };
+        line(out, &format!("  {}{more}", when(gap.during)));
+        line(out, &format!("      {}", clean(&gap.message)));
+        if 1 < gap.entitlements.len() {
+            let names: Vec<String> = gap.entitlements.iter().map(|id| clean(&id.to_string())).collect();
+            line(out, &format!("      concerns {}", names.join(", ")));
+        }
+    }
+}
+
+fn projects(out: &mut String, forecast: &Forecast) {
+    let mut by_project: BTreeMap<&ProjectName, Vec<&Holding>> = BTreeMap::new();
+    for holding in &forecast.holdings {
+        by_project
+            .entry(&holding.entitlement.project)
+            .or_default()
+            .push(holding);
+    }
+    line(
+        out,
+        "\nDue to be held (`dutybound forecast PROJECT` shows every turn, also of an entitlement or a person)",
+    );
+    let counted = |number: usize, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
+    for (project, holdings) in by_project {
+        let entitlements: BTreeSet<_> = holdings.iter().map(|h| &h.entitlement).collect();
+        let people: BTreeSet<_> = holdings.iter().map(|h| &h.person).collect();
         line(
-            &mut out,
-            &format!("\n{:width$} {}", "", scale.header(), width = NAME + 2),
+            out,
+            &format!(
+                "  {}  {}, {}, {}",
+                clean(&project.0),
+                counted(entitlements.len(), "entitlement", "entitlements"),
+                counted(people.len(), "person", "people"),
+                counted(holdings.len(), "turn", "turns"),
+            ),
         );
     }
+}
+
+fn turns(out: &mut String, forecast: &Forecast) {
+    let period = forecast.period;
+    let scale = Scale::new(period);
+    let column = SignedDuration::from_secs(period.duration().as_secs() / scale.columns);
+    line(out, &format!("\nDue to be held; a column is {}", span(column)));
+    line(out, &format!("{:width$} {}", "", scale.header(), width = NAME + 2));
+    let entitlements: BTreeSet<&EntitlementId> = forecast.holdings.iter().map(|h| &h.entitlement).collect();
     for id in entitlements {
-        line(&mut out, &clean(&id.to_string()));
+        line(out, &clean(&id.to_string()));
         let mine: Vec<&Holding> = forecast.holdings.iter().filter(|h| h.entitlement == *id).collect();
         let mut people: Vec<&Person> = Vec::new();
         for holding in &mine {
@@ -173,29 +222,12 @@ pub fn text(forecast: &Forecast, notes: &[String]) -> String {
         }
         for person in people {
             let turns: Vec<&Holding> = mine.iter().filter(|h| h.person == *person).copied().collect();
-            line(
-                &mut out,
-                &format!("  {:NAME$} {}", cut(person.as_str()), scale.bar(&turns)),
-            );
+            line(out, &format!("  {:NAME$} {}", cut(person.as_str()), scale.bar(&turns)));
         }
         for holding in mine {
-            line(&mut out, &format!("    {}", turn(holding, period)));
+            line(out, &format!("    {}", turn(holding, period)));
         }
     }
-    line(&mut out, &format!("\nGaps ({})", forecast.gaps.len()));
-    for gap in &forecast.gaps {
-        let more = match gap.more {
-            0 => String::new(),
-            n => format!(", and {n} more times"),
-        };
-        line(&mut out, &format!("  {}{more}", when(gap.during)));
-        line(&mut out, &format!("      {}", clean(&gap.message)));
-        if 1 < gap.entitlements.len() {
-            let names: Vec<String> = gap.entitlements.iter().map(|id| clean(&id.to_string())).collect();
-            line(&mut out, &format!("      concerns {}", names.join(", ")));
-        }
-    }
-    out
 }
 
 fn line(out: &mut String, text: &str) {

@@ -16,8 +16,13 @@ async fn site() -> Site {
 async fn a_covered_week_has_no_gaps_and_nothing_is_written() {
     let site = site().await;
     site.shifts(&[("PALICE1", from_now(-60), from_now(10 * 86_400))]);
-    let said = site.run(&["forecast", "--days", "7"]).await.expect(0);
+    let said = site.run(&["forecast", "payments", "--days", "7"]).await.expect(0);
     said.says(&["payments/prod-admin", ALICE, "and beyond", "Gaps (0)"]);
+    let said = site.run(&["forecast", "--days", "7"]).await.expect(0);
+    said.says(&[
+        "Gaps (0)\n\nDue to be held",
+        "  payments  1 entitlement, 1 person, 1 turn\n",
+    ]);
     assert!(site.writes().is_empty());
     assert!(!site.path("ledger.db").exists());
 }
@@ -79,7 +84,7 @@ async fn what_cannot_be_read_is_said_and_is_no_empty_schedule() {
     site.run(&["apply"]).await.expect(0);
     site.sandbox.fault(Fault::on(Service::PagerDuty, "*").status(503));
     site.sandbox.fault(Fault::on(Service::Aws, "*").status(403));
-    let said = site.run(&["forecast", "--days", "2"]).await.expect(0);
+    let said = site.run(&["forecast", "payments", "--days", "2"]).await.expect(0);
     said.says(&[
         ALICE,
         "  ! cannot read pagerduty/PABC123",
@@ -134,7 +139,7 @@ async fn whom_another_rule_gives_the_same_lacks_nothing() {
         .says(&["Gaps (1)", "has not completed \"drill\""]);
     let all = trained.clone() + &READERS_FOR_ALL.replace("prod-readers", "prod-admin");
     site.policy("project.toml", format!("{PAYMENTS}{all}"));
-    site.run(&["forecast", "--days", "2"])
+    site.run(&["forecast", "payments", "--days", "2"])
         .await
         .expect(0)
         .says(&[ALICE, "Gaps (0)"]);
