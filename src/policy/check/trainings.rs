@@ -52,9 +52,9 @@ pub(super) fn unknown_training(code: &'static str, world: &World<'_>, report: &m
     }
     let by_rules = world.drafts.iter().flat_map(|d| &d.mentions.trainings);
     let stated = world.drafts.iter().flat_map(|d| &d.invariants);
-    let mut stated = stated.chain(&world.context.invariants).peekable();
+    let stated = stated.chain(&world.context.invariants);
     let mut known: BTreeSet<&str> = by_rules.map(|(_, name)| name.as_str()).collect();
-    while let Some(written) = stated.next() {
+    for written in stated {
         match written.invariant.as_ref().map(|invariant| &invariant.condition) {
             Some(Condition::Requires(trainings)) => known.extend(trainings.iter().map(String::as_str)),
             Some(_) => {}
