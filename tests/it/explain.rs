@@ -257,3 +257,25 @@ async fn why_duty_had_no_access_is_on_record() {
         .expect(2)
         .says(&why);
 }
+
+#[tokio::test]
+async fn an_override_is_named_with_who_knows_its_author() {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
+    site.sandbox.edit(|world| {
+        let schedule = world.pagerduty.schedule_mut("PABC123").unwrap();
+        schedule.override_with("PBOB002", from_now(-30), from_now(1800));
+    });
+    site.run(&["apply"]).await.expect(0);
+    let made = "of pagerduty/PABC123, which the provider shows without an id; PagerDuty's audit records of that schedule \
+                name who made it";
+    site.run(&["explain", BOB, "payments/prod-admin"])
+        .await
+        .expect(0)
+        .says(&["through an override until ", &format!("  override  {made}")]);
+    let json = site
+        .run(&["explain", BOB, "payments/prod-admin", "--format", "json"])
+        .await
+        .expect(0)
+        .json();
+    assert_eq!(json["answers"][0]["overrides"][0], made, "{json}");
+}

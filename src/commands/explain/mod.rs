@@ -17,6 +17,7 @@ use crate::problem::{Problem, ProblemKind};
 
 mod delay;
 mod keys;
+mod overrides;
 mod render;
 
 /// What a question is about.
@@ -134,6 +135,9 @@ pub struct Answer {
     pub neighbours: Neighbours,
     /// What earns it at that instant.
     pub causes: Vec<Cause>,
+    /// The overrides among what earns or earned it, each with who knows its author.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
     /// Every rule that could earn it, with the state of each key.
     pub rules: Vec<RuleState>,
     /// What keeps it from being in force or, where it is held, what keeps it from ending.
@@ -490,6 +494,8 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         }
         _ => obstacles.extend(pending),
     }
+    let recorded = access.iter().flat_map(|access| &access.causes);
+    let overrides = overrides::made(sources, causes.iter().chain(recorded.map(|r| &r.cause)));
     Answer {
         person: person.clone(),
         entitlement: id.clone(),
@@ -507,6 +513,7 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         outlived,
         neighbours: Neighbours::default(),
         causes,
+        overrides,
         rules,
         obstacles,
         next,

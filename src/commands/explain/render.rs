@@ -126,7 +126,7 @@ impl Explanation {
                 if let Some(since) = answer.outlived {
                     writeln!(
                         out,
-                        "  outlived  what earned it: nothing calls for it since {} (for {})",
+                        "  outlived  what earned it: nothing calls for it since {} ({})",
                         instant(since),
                         span(since.duration_until(self.at))
                     )?;
@@ -135,6 +135,9 @@ impl Explanation {
                 for earned in &answer.causes {
                     writeln!(out, "  earned    {}", cause(earned))?;
                 }
+            }
+            for made in &answer.overrides {
+                writeln!(out, "  override  {}", clean(made))?;
             }
             write_neighbours(out, answer)?;
             for rule in &answer.rules {
