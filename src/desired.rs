@@ -10,7 +10,7 @@ use crate::config::Identity;
 use crate::model::{
     Basis, Cause, EntitlementId, Interval, MemberRef, Person, ScheduleKey, Shift, Snapshot, SourceName, SourceUser,
     SourceUserState,
-    spans::{common, gaps},
+    spans::{common, gaps, merged, without},
 };
 use crate::policy::{Member, OnCall, Policy, Project, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind, collapse};
@@ -94,8 +94,34 @@ impl Timeline {
         }
         timeline.causes.sort();
         timeline.causes.dedup();
+        timeline.forget_what_another_rule_earns();
         timeline.problems = collapse(timeline.problems);
         timeline
+    }
+
+    /// Somebody who does not qualify by one rule and holds the entitlement by another for all that time lacks nothing.
+    fn forget_what_another_rule_earns(&mut self) {
+        let mut earned: BTreeMap<(&EntitlementId, &Person), Vec<Interval>> = BTreeMap::new();
+        for cause in &self.causes {
+            earned
+                .entry((&cause.entitlement, &cause.person))
+                .or_default()
+                .push(cause.held);
+        }
+        for spans in earned.values_mut() {
+            *spans = merged(std::mem::take(spans));
+        }
+        self.problems.retain(|problem| {
+            let (Some(entitlement), Some(person), Some(during)) =
+                (&problem.entitlement, &problem.person, problem.during)
+            else {
+                return true;
+            };
+            let covered = earned
+                .get(&(entitlement, person))
+                .is_some_and(|spans| without(&[during], spans).is_empty());
+            !(problem.kind.is_lack_of_a_key() && covered)
+        });
     }
 
     /// The instant's slice.

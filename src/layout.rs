@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use unicode_width::UnicodeWidthStr;
 
-/// How wide lists of names are where no terminal says how wide it is. Sentences stay on one line there, so that what is
-/// piped into a file or a search is found by its words.
+/// How wide lines are where no terminal says how wide it is.
 pub const NO_TERMINAL: usize = 100;
 
 /// Narrower than this nothing can be laid out; such a terminal breaks lines itself.
@@ -28,10 +27,11 @@ pub fn group<K: Ord + Clone, V>(items: impl IntoIterator<Item = (K, V)>) -> Vec<
     groups
 }
 
-/// Names in lines of at most `width` columns, all lines but the first indented by `indent`.
+/// Names in lines of at most `width` columns, all lines but the first indented by `indent`. Longer lines than fit
+/// everywhere are hard to read, however wide the terminal.
 #[must_use]
 pub fn list(names: &[String], indent: usize, width: Option<usize>) -> String {
-    let width = width.unwrap_or(NO_TERMINAL);
+    let width = width.unwrap_or(NO_TERMINAL).min(NO_TERMINAL);
     let mut out = String::new();
     let mut column = indent;
     for (number, name) in names.iter().enumerate() {

@@ -4,7 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use dutybound::app::width;
 use dutybound::cli::{Cli, Command, exit};
+use dutybound::layout::wrap;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -41,12 +43,9 @@ fn forbid_core_dumps() {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
+    let text = format!("error: {}", dutybound::text::clean(&format!("{error:#}")));
     // Nobody is left to tell if stderr is gone.
-    drop(writeln!(
-        anstream::stderr(),
-        "error: {}",
-        dutybound::text::clean(&format!("{error:#}"))
-    ));
+    drop(writeln!(anstream::stderr(), "{}", wrap(&text, width())));
     ExitCode::from(exit::ERROR)
 }
 

@@ -26,6 +26,9 @@ pub struct Problem {
     /// How many further times the same thing happens within the horizon.
     #[serde(default)]
     pub more: usize,
+    /// When the last of those ends; `None` where there is no further one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ends: Option<Timestamp>,
     /// The rule concerned.
     pub rule: Option<Origin>,
     /// The statement concerned, by its name.
@@ -111,14 +114,25 @@ impl ProblemKind {
         )
     }
 
+    /// Whether it says that the person lacks a key that one rule demands.
+    #[must_use]
+    pub fn is_lack_of_a_key(self) -> bool {
+        matches!(self, Self::NotAMember | Self::MissingTraining | Self::MembershipEnds)
+    }
+
+    /// Whether it says that the identity store has no one user for a person, or could not be asked.
+    #[must_use]
+    pub fn is_about_the_user(self) -> bool {
+        matches!(
+            self,
+            Self::PersonUnknown | Self::PersonDisabled | Self::PersonAmbiguous | Self::PersonUnresolved
+        )
+    }
+
     /// Whether somebody who is on duty cannot be granted what it earns, so that there is no incoming grant to wait for.
     #[must_use]
     pub fn keeps_from_duty(self) -> bool {
-        self.is_not_knowing()
-            || matches!(
-                self,
-                Self::PersonUnknown | Self::PersonDisabled | Self::PersonAmbiguous | Self::PersonUnresolved
-            )
+        self.is_not_knowing() || self.is_about_the_user()
     }
 
     /// Whether it says that something has been waited for too long.
@@ -242,6 +256,7 @@ impl Problem {
             schedule: None,
             during: None,
             more: 0,
+            last_ends: None,
             rule: None,
             invariant: None,
             message,
@@ -277,7 +292,11 @@ pub fn collapse(mut problems: Vec<Problem>) -> Vec<Problem> {
     let mut collapsed: Vec<Problem> = Vec::new();
     for problem in problems {
         match collapsed.last_mut().filter(|last| last.subject() == problem.subject()) {
-            Some(last) => last.more += 1 + problem.more,
+            Some(last) => {
+                last.more += 1 + problem.more;
+                let ends = [&*last, &problem].map(|p| p.last_ends.max(p.during.map(|during| during.end())));
+                last.last_ends = ends.into_iter().max().flatten();
+            }
             None => collapsed.push(problem),
         }
     }

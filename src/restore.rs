@@ -20,7 +20,7 @@ use crate::model::{Basis, Cause, EntitlementId, Interval, Person, PrincipalId, R
 use crate::plan::{self, Change, Foresight, Key, Owned};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
-use crate::survey::{resolve_people, resolve_targets};
+use crate::survey::{KnownPeople, resolve_people, resolve_targets};
 use crate::text::instant;
 
 /// For how long a restoration is shown as a problem once everything about it is settled.
@@ -176,7 +176,7 @@ impl Finder<'_> {
         let targets =
             plan::refuse_shared_targets(resolve_targets(self.reader, self.policy, |_| true, Some(SILENCE)).await);
         let people = causes.iter().map(|cause| cause.person.clone()).collect();
-        let people = resolve_people(self.reader, self.config, people, Some(SILENCE)).await;
+        let people = resolve_people(self.reader, self.config, people, &KnownPeople::new(), Some(SILENCE)).await;
         let mut earned: BTreeMap<Key, (EntitlementId, Person, Vec<Arc<Cause>>)> = BTreeMap::new();
         for cause in causes {
             let principal = match people.get(&cause.person) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::{load_config, print, print_json, system_clock};
+use super::{load_config, print_json, say, system_clock};
 use crate::cli::{self, Format, exit};
 use crate::commands::audit::{self, export::Exporter};
 use crate::ledger::Ledger;
@@ -28,7 +28,7 @@ async fn verify(path: &Path, args: &cli::Verify) -> anyhow::Result<u8> {
     let ledger = Ledger::open_read_only(file, &config.owner_id).await?;
     let verdict = ledger.check_chain(heads.into_iter()).await?;
     match args.format {
-        Format::Text => print(audit::text(&verdict))?,
+        Format::Text => say(audit::text(&verdict))?,
         Format::Json => print_json(&verdict)?,
     };
     Ok(if verdict.intact { exit::OK } else { exit::ERROR })

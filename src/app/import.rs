@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 
 use super::write::operator;
 use super::{
-    build_sources, context, load_config, load_policy, open_if_there, print, print_json, reconciler,
+    build_sources, context, load_config, load_policy, open_if_there, print, print_json, reconciler, say,
     show_report_of_mistakes, system_clock, width,
 };
 use crate::cli::{self, Format, exit};
@@ -333,7 +333,7 @@ fn refuse_mistakes(survey: &Survey, selected: &BTreeSet<EntitlementId>) -> anyho
 fn show(proposal: &Proposal, recorded: bool, args: &cli::Adopt) -> anyhow::Result<u8> {
     let view = View::new(proposal, recorded);
     match args.format {
-        Format::Text => print(wrap(&view.text(&args.entitlement), width())),
+        Format::Text => say(view.text(&args.entitlement)),
         Format::Json => print_json(&view),
     }
 }

@@ -16,6 +16,7 @@ use crate::commands;
 use crate::config::{self, Config, Mode};
 use crate::diagnostics::{Diagnostic, Report};
 use crate::identity_center::{Client, Slots};
+use crate::layout::{NO_TERMINAL, wrap};
 use crate::ledger::{Ledger, LedgerError, OwnedIndex};
 use crate::live::LiveCache;
 use crate::policy::{self, Policy, PolicyContext};
@@ -93,11 +94,18 @@ fn print_bytes(bytes: &[u8]) -> anyhow::Result<u8> {
     }
 }
 
-/// How wide stdout is: what `COLUMNS` says where somebody exports it, else what the terminal says. `None` for a file or a
-/// pipe, where a line is to stay one line for whatever searches it.
-fn width() -> Option<usize> {
+/// How wide lines may be: what `COLUMNS` says where somebody exports it, else what the terminal says, else, for a file or
+/// a pipe, what fits everywhere.
+#[must_use]
+pub fn width() -> Option<usize> {
     let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    said.or_else(|| terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0)))
+    let terminal = || terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
+    said.or_else(terminal).or(Some(NO_TERMINAL))
+}
+
+/// Sentences for people, broken where lines grow too long.
+fn say(text: impl AsRef<str>) -> anyhow::Result<u8> {
+    print(wrap(text.as_ref(), width()))
 }
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<u8> {
@@ -105,7 +113,7 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<u8> {
 }
 
 fn show_report_of_mistakes(report: &Report) {
-    let text = report.to_text(true);
+    let text = wrap(&report.to_text(true), width());
     // Nobody is left to tell when stderr is gone.
     drop(anstream::stderr().lock().write_all(text.as_bytes()));
 }
@@ -173,7 +181,10 @@ fn check(path: &Path, format: Format) -> anyhow::Result<u8> {
     let mut out = Vec::new();
     // Styles are always written; the stream drops them where they do not belong.
     let format = match format {
-        Format::Text => commands::check::Format::Text { colour: true },
+        Format::Text => commands::check::Format::Text {
+            colour: true,
+            width: width(),
+        },
         Format::Json => commands::check::Format::Json,
     };
     let ok = commands::check::check(path, None, format, system_clock().now(), &ProcessEnv, &mut out)?;

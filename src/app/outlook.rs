@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::progress::telling;
 use super::{
-    build_sources, context, load_config, load_policy, open_if_there, print, print_json, show_report_of_mistakes,
-    system_clock, width,
+    build_sources, context, load_config, load_policy, open_if_there, print, print_json, say, show_report_of_mistakes,
+    system_clock,
 };
 use crate::cli::{self, DiffFormat, ForecastFormat, Format, ReviewFormat, exit};
 use crate::commands::{backtest as past, base, forecast as ahead, review as looked_at};
@@ -17,11 +17,11 @@ use crate::config::Config;
 use crate::forecast::{days_from, page};
 use crate::identity_center::Client;
 use crate::invariant::Written;
-use crate::layout::wrap;
 use crate::ledger::StoredSnapshots;
 use crate::model::{Interval, Person};
 use crate::policy::Policy;
 use crate::secret::Secrets;
+use crate::survey::known_people;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
 
@@ -57,7 +57,7 @@ pub(super) async fn comparison(path: &Path, base: &str, args: &cli::Diff) -> any
         tracing::warn!(detail = %clean(note), "the comparison is not complete");
     }
     match args.format {
-        DiffFormat::Text => print(wrap(&comparison.text(), width()))?,
+        DiffFormat::Text => say(comparison.text())?,
         DiffFormat::Json => print_json(&serde_json::json!({ "comparison": comparison, "notes": notes }))?,
         DiffFormat::Markdown => print(comparison.markdown())?,
     };
@@ -69,23 +69,31 @@ pub(super) async fn forecast(path: &Path, args: &cli::Forecast) -> anyhow::Resul
     let now = clock.now();
     let config = load_config(path, Secrets::Read)?;
     let policy = load_policy(&config, now)?;
+    let about = args
+        .about
+        .as_deref()
+        .map(|about| ahead::About::parse(about, &policy))
+        .transpose()?;
     let calls = ApiCalls::new()?;
     let sources = build_sources(&config, &calls, &clock)?;
     let reader = Client::connect(&config.identity_center, calls, Arc::clone(&clock))
         .await
         .reader();
-    let stored = match open_if_there(&config).await? {
+    let ledger = open_if_there(&config).await?;
+    let stored = match &ledger {
         Some(ledger) => ledger.load_snapshots().await?,
         None => StoredSnapshots::default(),
     };
+    let known = known_people(ledger.as_ref(), &stored, &config, now).await?;
     let period = days_from(now, args.days).context("the period ends beyond all time")?;
-    let reading = ahead::look(&config, &policy, &sources, &reader, stored, period);
+    let about_whom = about.as_ref();
+    let reading = ahead::look(&config, &policy, &sources, &reader, stored, period, about_whom, &known);
     let (mut forecast, notes) = telling("reading schedules and people", reading).await;
-    if let Some(about) = &args.about {
-        forecast = ahead::only(forecast, about, &policy)?;
+    if let Some(about) = &about {
+        forecast = about.only(forecast);
     }
     match args.format {
-        ForecastFormat::Text => print(wrap(&ahead::text(&forecast, &notes), width()))?,
+        ForecastFormat::Text => say(ahead::text(&forecast, &notes, about.is_some()))?,
         ForecastFormat::Json => print_json(&serde_json::json!({ "forecast": forecast, "notes": notes }))?,
         ForecastFormat::Html => print(page::page(&forecast, &notes)?)?,
     };
@@ -121,7 +129,7 @@ pub(super) async fn backtest(path: &Path, args: &cli::Backtest) -> anyhow::Resul
         None => (of(&in_force), None),
     };
     match args.format {
-        Format::Text => print(wrap(&past::text(period, &tested, against.as_ref(), &notes), width())),
+        Format::Text => say(past::text(period, &tested, against.as_ref(), &notes)),
         Format::Json => print_json(&serde_json::json!({
             "period": period, "tested": tested, "in_force": against, "notes": notes
         })),
@@ -147,7 +155,7 @@ pub(super) async fn review(path: &Path, args: &cli::Review) -> anyhow::Result<u8
         found = found.of_owner(owner);
     }
     match args.format {
-        ReviewFormat::Text => print(wrap(&found.text(&notes), width())),
+        ReviewFormat::Text => say(found.text(&notes)),
         ReviewFormat::Json => print_json(&serde_json::json!({ "review": found, "notes": notes })),
         ReviewFormat::Markdown => {
             for note in &notes {

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::progress::telling;
 use super::{
-    build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, system_clock,
+    build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, say, system_clock,
     warn_of_older_copy, watch, width,
 };
 use crate::accounting::{LONGEST_SESSION, Record};
@@ -28,6 +28,7 @@ use crate::ledger::{Board, Ledger};
 use crate::model::{Interval, ProjectName, ResolvedTarget, Target};
 use crate::policy::Policy;
 use crate::problem::Problem;
+use crate::reconcile::UNKNOWN_IS_OURS;
 use crate::secret::Secrets;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
@@ -117,7 +118,8 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
     let at = args.at.unwrap_or(now);
     let mut snapshots = Snapshots::default();
     let (mut access, mut holds, mut board) = (Vec::new(), Vec::new(), Board::default());
-    let (mut restorations, mut policy_then) = (Vec::new(), None);
+    let (mut restorations, mut record_begins, mut policy_then) = (Vec::new(), None, None);
+    let (mut tries, mut unheld) = (Vec::new(), Vec::new());
     let ledger = open_if_there(&config).await?;
     if let Some(ledger) = &ledger {
         snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
@@ -128,8 +130,15 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
             None => ledger.holds().await?,
         };
         board = ledger.board().await?.unwrap_or_default();
+        if at <= now {
+            unheld = ledger.unheld_in(standing::around(at)).await?;
+            tries = ledger
+                .tries_at(at, at.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN))
+                .await?;
+        }
         policy_then = ledger.policy_at(at).await?.filter(|_| at <= now);
         restorations = ledger.restorations().await?;
+        record_begins = Some(ledger.begins().await?);
         if args.at.is_none() {
             let unfinished =
                 standing::not_in_force(ledger, &config.identities, &policy, &snapshots, &access, now).await?;
@@ -146,12 +155,18 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         snapshots: &snapshots,
         access: &access,
         holds: &holds,
+        tries: &tries,
+        unheld: &unheld,
         problems: &board.problems,
         restorations: &restorations,
+        record_begins,
         policy_then,
         now,
     };
     let question = explain::Question::new(&sources, about, at);
+    if let Some(unknown) = question.unknown_entitlement() {
+        bail!(unknown);
+    }
     let mut neighbours = BTreeMap::new();
     if let Some(ledger) = &ledger {
         for (entitlement, person) in question.concerned() {
@@ -164,7 +179,11 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         Format::Text => print(explanation.text(width()))?,
         Format::Json => print_json(&explanation)?,
     };
-    Ok(if explanation.holds() { exit::OK } else { exit::CHANGES })
+    Ok(match (explanation.holds(), explanation.record_begins) {
+        (true, _) => exit::OK,
+        (false, None) => exit::CHANGES,
+        (false, Some(_)) => exit::ERROR,
+    })
 }
 
 pub(super) async fn iam_policy(path: &Path, args: &cli::IamPolicy) -> anyhow::Result<u8> {
@@ -290,7 +309,7 @@ pub(super) async fn tree(path: &Path, args: &cli::Tree) -> anyhow::Result<u8> {
         bail!("there is no project `{}`; {hint}", clean(name));
     };
     match args.format {
-        Format::Text => print(tree.text()),
+        Format::Text => say(tree.text()),
         Format::Json => print_json(&tree),
     }
 }

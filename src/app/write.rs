@@ -5,14 +5,15 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::{build_sources, context, load_config, load_policy, print, print_json, reconciler, system_clock, width};
+use super::{
+    build_sources, context, load_config, load_policy, print, print_json, reconciler, say, system_clock, width,
+};
 use crate::apply::End;
 use crate::checkout;
 use crate::cli::{self, Format, exit};
 use crate::commands::apply::ApplyError;
 use crate::commands::{apply, diff, revoke};
 use crate::config::Mode;
-use crate::layout::wrap;
 use crate::ledger::{Ledger, LedgerError};
 use crate::model::Person;
 use crate::policy;
@@ -41,7 +42,7 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
             let beside = Ledger::open_beside(&config.ledger, &config.owner_id).await?;
             beside.record_approval(digest, &by, clock.now()).await?;
             let held = beside.holds().await?;
-            return print(if held.iter().any(|hold| hold.held.release.contains(digest.as_str())) {
+            return say(if held.iter().any(|hold| hold.held.release.contains(digest.as_str())) {
                 "The daemon is running: the approval is recorded, and its next pass releases exactly that plan.\n"
             } else {
                 "The daemon is running: the approval is recorded for an hour, but the daemon holds no plan of that name at \
@@ -86,9 +87,9 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
     match args.format {
         Format::Text => {
             let lines: String = outcome.applied.iter().map(|a| apply::line(a) + "\n").collect();
-            print(wrap(&lines, width()))?;
+            say(&lines)?;
             if config.mode == Mode::Observe {
-                print("mode is observe: nothing was written.\n")?;
+                say("mode is observe: nothing was written.\n")?;
             }
         }
         Format::Json => {
@@ -122,12 +123,12 @@ pub(super) async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Resul
         if !ledger.lift(person.as_ref(), &by, clock.now()).await? {
             bail!("no order is in force against {whom}; `dutybound status` lists those that are");
         }
-        return print(format!(
+        return say(format!(
             "Lifted: from the next pass on, duty earns access again for {whom}.\n"
         ));
     }
     ledger.bar(person.as_ref(), &args.reason, &by, clock.now()).await?;
-    print(format!(
+    say(format!(
         "Recorded: {whom} holds nothing until `dutybound revoke --lift` says otherwise.\n"
     ))?;
     let left = if is_writer {
@@ -137,16 +138,16 @@ pub(super) async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Resul
             .ok();
         let mut reconciler = reconciler(&config, ApiCalls::new()?, &clock, ledger.clone()).await?;
         let applied = revoke::carry_out(&mut reconciler, &config, policy.as_ref()).await?;
-        print(applied.iter().map(|a| apply::line(a) + "\n").collect::<String>())?;
+        say(applied.iter().map(|a| apply::line(a) + "\n").collect::<String>())?;
         revoke::left(&ledger, person.as_ref()).await?
     } else {
-        print("The daemon carries it out ...\n")?;
+        say("The daemon carries it out ...\n")?;
         revoke::watch(&ledger, &clock, person.as_ref()).await?
     };
     if 0 < left {
         bail!("{left} grants still stand; `dutybound status` shows why, and every further pass tries again");
     }
-    print(format!(
+    say(format!(
         "Nothing granted by dutybound is left to {whom}. Role sessions that are open live on for the permission set's session duration.\n"
     ))
 }
@@ -158,7 +159,7 @@ pub(super) async fn backup(path: &Path, to: &Path) -> anyhow::Result<u8> {
         .backup(to, system_clock().now())
         .await
         .with_context(|| format!("cannot write the copy {}", to.display()))?;
-    print(format!(
+    say(format!(
         "The ledger is copied to {copy}.\n\
          To restore it: stop the daemon; move {ledger}, {ledger}-wal and {ledger}-shm away, but leave {ledger}.redo where it is; copy {copy} \
          to {ledger}; start the daemon.\n\

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::{
     config,
     diagnostics::Report,
+    layout::wrap,
     policy::{self, Policy, PolicyContext},
     secret::{Env, Secrets},
 };
@@ -18,6 +19,8 @@ pub enum Format {
     Text {
         /// With ANSI colours.
         colour: bool,
+        /// How wide lines may be; `None` leaves them whole.
+        width: Option<usize>,
     },
     /// One JSON array, for CI annotations.
     Json,
@@ -61,8 +64,8 @@ pub fn check(
     report.sort();
     match format {
         Format::Json => writeln!(out, "{:#}", report.to_json())?,
-        Format::Text { colour } => {
-            let text = report.to_text(colour);
+        Format::Text { colour, width } => {
+            let text = wrap(&report.to_text(colour), width);
             if !text.is_empty() {
                 writeln!(out, "{text}")?;
             }

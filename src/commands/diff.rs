@@ -15,11 +15,14 @@ use crate::policy::Policy;
 use crate::poll::{self, Sources};
 use crate::problem::{Problem, ProblemKind};
 use crate::reconcile::UNKNOWN_IS_OURS;
-use crate::survey::{Record, Resting, Survey, When, past, survey};
+use crate::survey::{Record, Resting, Survey, When, known_people, past, survey};
 use crate::unfinished::Unsettled;
 
 /// PagerDuty shows shifts at most 90 days ahead.
 const FARTHEST: SignedDuration = SignedDuration::from_hours(80 * 24);
+
+/// How often the world is looked at while a daemon beside this goes on changing it.
+const MOST_LOOKS: u32 = 3;
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -54,24 +57,11 @@ pub async fn look(
     at: Option<Timestamp>,
 ) -> Result<(Survey, StoredSnapshots), DiffError> {
     let mut config = config.clone();
-    let mut record = Record::default();
-    let mut stored = StoredSnapshots::default();
-    if let Some(ledger) = ledger {
-        stored = ledger.load_snapshots().await?;
-        record.owned = ledger.owned().await?;
-        record.owned_in_all = record.owned.len();
-        record.unknown_outcomes = ledger.unknown_grants(Timestamp::MIN).await?;
-        record.bars = ledger.bars().await?;
-        record.confirmed = ledger
-            .confirmed_since(now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN))
-            .await?;
-        record.unsettled = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
-        let open = record.unsettled.iter().map(|open| &open.intent.change);
-        record.in_flight = open.map(|change| (change.key(), change.kind)).collect();
-        let since = now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN);
-        record.failures = tries::by_key(ledger.failed_tries(since).await?);
-        record.past = past(policy, ledger, now).await?;
-    }
+    let mut stored = match ledger {
+        Some(ledger) => ledger.load_snapshots().await?,
+        None => StoredSnapshots::default(),
+    };
+    let known_people = known_people(ledger, &stored, &config, now).await?;
     if let Some(at) = at {
         let ahead = now.duration_until(at);
         if ahead.is_negative() {
@@ -104,23 +94,50 @@ pub async fn look(
             }
         }
     }
-    let when = When::Then(at.unwrap_or(now));
-    let live = &mut LiveCache::default();
-    let resting = &mut Resting::default();
-    let survey = survey(
-        reader,
-        live,
-        resting,
-        &config,
-        policy,
-        &stored,
-        &record,
-        when,
-        usize::MAX,
-        None,
-    )
-    .await?;
-    Ok((survey, stored))
+    let mut looks = 0;
+    loop {
+        let (mut record, mark) = match ledger {
+            Some(ledger) => (record(ledger, policy, now).await?, Some(ledger.access_mark().await?)),
+            None => (Record::default(), None),
+        };
+        record.known_people.clone_from(&known_people);
+        // Read anew with the record: the one must not be older than the other.
+        let (when, live) = (When::Then(at.unwrap_or(now)), &mut LiveCache::default());
+        let resting = &mut Resting::default();
+        let look = survey(reader, live, resting, &config, policy, &stored, &record, when, usize::MAX, None);
+        let survey = look.await?;
+        looks += 1;
+        // What a daemon granted while this looked would pass for somebody else's.
+        let mark_after = match ledger {
+            Some(ledger) => Some(ledger.access_mark().await?),
+            None => None,
+        };
+        if mark == mark_after || looks == MOST_LOOKS {
+            return Ok((survey, stored));
+        }
+    }
+}
+
+/// What the ledger says.
+async fn record(ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<Record, LedgerError> {
+    let unsettled: Vec<_> = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
+    let open = unsettled.iter().map(|open| &open.intent.change);
+    let since = now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN);
+    let owned = ledger.owned().await?;
+    Ok(Record {
+        owned_in_all: owned.len(),
+        owned,
+        unknown_outcomes: ledger.unknown_grants(Timestamp::MIN).await?,
+        bars: ledger.bars().await?,
+        confirmed: ledger
+            .confirmed_since(now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN))
+            .await?,
+        in_flight: open.map(|change| (change.key(), change.kind)).collect(),
+        failures: tries::by_key(ledger.failed_tries(since).await?),
+        past: past(policy, ledger, now).await?,
+        unsettled,
+        ..Record::default()
+    })
 }
 
 /// The survey as it is shown.

@@ -1,6 +1,6 @@
 //! `forecast`: the coming days as people read them; reads the world and writes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -8,13 +8,14 @@ use anyhow::bail;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Config;
+use crate::diagnostics::did_you_mean;
 use crate::forecast::{Forecast, Gap, Holding, forecast, people_of, when};
 use crate::identity_center::Read;
 use crate::ledger::StoredSnapshots;
-use crate::model::{EntitlementId, Interval, Person};
+use crate::model::{EntitlementId, Interval, Person, ProjectName};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
-use crate::survey::resolve_people;
+use crate::survey::{KnownPeople, not_looked_up, resolve_people};
 use crate::text::{clean, instant, span};
 
 /// As far as PagerDuty shows shifts, less the days that a read reaches beyond what it is for.
@@ -25,8 +26,12 @@ const COLUMNS: i64 = 56;
 /// Longer names are cut.
 const NAME: usize = 36;
 
-/// Reads every schedule over the period and asks the identity store about everybody who is to hold something in it. Where
-/// a schedule cannot be read, what is `stored` stands in; the returned lines say so.
+/// Reads every schedule over the period and asks the identity store about everybody who is to hold something in it and is
+/// not `known`. Where a schedule cannot be read, what is `stored` stands in; the returned lines say so.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different part of the world, and none is optional"
+)]
 pub async fn look(
     config: &Config,
     policy: &Policy,
@@ -34,15 +39,33 @@ pub async fn look(
     reader: &Arc<dyn Read>,
     mut stored: StoredSnapshots,
     period: Interval,
+    about: Option<&About>,
+    known: &KnownPeople,
 ) -> (Forecast, Vec<String>) {
     let now = period.start();
     let window = poll::window(now, now.duration_until(period.end()), None);
     let schedules = policy.schedules();
     let mut notes = poll::read_into(&mut stored, sources, &schedules, window, now).await;
     let snapshots = stored.newest(&schedules);
-    let wanted = people_of(policy, &snapshots, &config.identities, period);
+    let mut wanted = people_of(policy, &snapshots, &config.identities, period);
+    match about {
+        None => {}
+        Some(About::Person(person)) => wanted.retain(|one| one == person),
+        Some(about) => {
+            let mut theirs = policy.clone();
+            for project in theirs.projects.values_mut() {
+                project.rules.retain(|rule| about.concerns(&rule.entitlement));
+            }
+            wanted = people_of(&theirs, &snapshots, &config.identities, period);
+        }
+    }
     let people = match reader.instance().await {
-        Ok(_) => Some(resolve_people(reader, config, wanted, None).await),
+        Ok(_) => {
+            let people = resolve_people(reader, config, wanted, known, None).await;
+            let failed = not_looked_up(&people).into_iter();
+            notes.extend(failed.map(|why| format!("{why}; that is not shown as a gap")));
+            Some(people)
+        }
         Err(why) => {
             notes.push(format!(
                 "nobody was looked up in Identity Center, so nobody missing there is shown: {why}"
@@ -55,51 +78,141 @@ pub async fn look(
     (forecast, notes)
 }
 
-/// The forecast of one project, one entitlement or one person.
-///
-/// # Errors
-/// When `about` is none of these.
-pub fn only(forecast: Forecast, about: &str, policy: &Policy) -> anyhow::Result<Forecast> {
-    let person = Person::parse(about).ok();
-    let known = policy.entitlements().any(|e| e.id.to_string() == about);
-    if person.is_none() && !known && !policy.projects.keys().any(|name| name.0 == about) {
-        bail!("{about:?} is no project, no entitlement and no e-mail address; `dutybound check` shows what there is");
-    }
-    let concerns = |id: &EntitlementId| id.to_string() == about || id.project.0 == about;
-    let holding = |h: &Holding| concerns(&h.entitlement) || person.as_ref() == Some(&h.person);
-    let gap = |g: &Gap| g.entitlements.iter().any(concerns) || (person.is_some() && g.person == person);
-    Ok(Forecast {
-        period: forecast.period,
-        holdings: forecast.holdings.into_iter().filter(holding).collect(),
-        gaps: forecast.gaps.into_iter().filter(gap).collect(),
-    })
+/// What a forecast is about, where not everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// A project's entitlements.
+    Project(String),
+    /// One of them.
+    Entitlement(EntitlementId),
+    /// Whatever somebody is to hold.
+    Person(Person),
 }
 
-/// For a terminal.
+impl About {
+    /// Understands the name of something that the policy has, or an e-mail address.
+    ///
+    /// # Errors
+    /// What it should have been, in words.
+    pub fn parse(about: &str, policy: &Policy) -> anyhow::Result<Self> {
+        if policy.projects.keys().any(|name| name.0 == about) {
+            return Ok(Self::Project(about.to_owned()));
+        }
+        if let Some(entitlement) = policy.entitlements().find(|e| e.id.to_string() == about) {
+            return Ok(Self::Entitlement(entitlement.id.clone()));
+        }
+        if let Ok(person) = Person::parse(about) {
+            return Ok(Self::Person(person));
+        }
+        let ids: Vec<String> = policy.entitlements().map(|e| e.id.to_string()).collect();
+        let known = policy.projects.keys().map(|name| name.0.as_str());
+        let hint = did_you_mean(about, known.chain(ids.iter().map(String::as_str)))
+            .unwrap_or_else(|| "`dutybound tree` shows the projects".to_owned());
+        bail!("{about:?} is no project, no entitlement and no e-mail address; {hint}");
+    }
+
+    fn concerns(&self, entitlement: &EntitlementId) -> bool {
+        match self {
+            Self::Project(name) => entitlement.project.0 == *name,
+            Self::Entitlement(id) => entitlement == id,
+            Self::Person(_) => false,
+        }
+    }
+
+    /// The part of a forecast that is about this.
+    #[must_use]
+    pub fn only(&self, forecast: Forecast) -> Forecast {
+        let person = match self {
+            Self::Person(person) => Some(person),
+            Self::Project(_) | Self::Entitlement(_) => None,
+        };
+        let holding = |h: &Holding| self.concerns(&h.entitlement) || person == Some(&h.person);
+        let gap = |g: &Gap| {
+            let theirs = person.is_some() && g.person.as_ref() == person;
+            theirs || g.entitlements.iter().any(|id| self.concerns(id))
+        };
+        Forecast {
+            period: forecast.period,
+            holdings: forecast.holdings.into_iter().filter(holding).collect(),
+            gaps: forecast.gaps.into_iter().filter(gap).collect(),
+        }
+    }
+}
+
+/// For a terminal: the gaps, and who will hold what. Every turn only where something was asked `about`; of everything, a
+/// line for each project.
 #[must_use]
-pub fn text(forecast: &Forecast, notes: &[String]) -> String {
+pub fn text(forecast: &Forecast, notes: &[String], about: bool) -> String {
     let mut out = String::new();
-    let period = forecast.period;
-    let scale = Scale::new(period);
-    let column = SignedDuration::from_secs(period.duration().as_secs() / scale.columns);
-    line(
-        &mut out,
-        &format!("Forecast {}, in UTC; a column is {}", when(period), span(column)),
-    );
+    line(&mut out, &format!("Forecast {}, in UTC", when(forecast.period)));
     for note in notes {
         line(&mut out, &format!("  ! {}", clean(note)));
     }
-    let entitlements: BTreeSet<&EntitlementId> = forecast.holdings.iter().map(|h| &h.entitlement).collect();
-    if entitlements.is_empty() {
+    gaps(&mut out, forecast);
+    if forecast.holdings.is_empty() {
         line(&mut out, "\nNobody is due to hold anything.");
+    } else if about {
+        turns(&mut out, forecast);
     } else {
+        projects(&mut out, forecast);
+    }
+    out
+}
+
+fn gaps(out: &mut String, forecast: &Forecast) {
+    line(out, &format!("\nGaps ({})", forecast.gaps.len()));
+    for gap in &forecast.gaps {
+        let more = match gap.more {
+            0 => String::new(),
+            n => format!(", and {n} more times"),
+        };
+        line(out, &format!("  {}{more}", when(gap.during)));
+        line(out, &format!("      {}", clean(&gap.message)));
+        if 1 < gap.entitlements.len() {
+            let names: Vec<String> = gap.entitlements.iter().map(|id| clean(&id.to_string())).collect();
+            line(out, &format!("      concerns {}", names.join(", ")));
+        }
+    }
+}
+
+fn projects(out: &mut String, forecast: &Forecast) {
+    let mut by_project: BTreeMap<&ProjectName, Vec<&Holding>> = BTreeMap::new();
+    for holding in &forecast.holdings {
+        by_project
+            .entry(&holding.entitlement.project)
+            .or_default()
+            .push(holding);
+    }
+    line(
+        out,
+        "\nDue to be held (`dutybound forecast PROJECT` shows every turn, also of an entitlement or a person)",
+    );
+    let counted = |number: usize, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
+    for (project, holdings) in by_project {
+        let entitlements: BTreeSet<_> = holdings.iter().map(|h| &h.entitlement).collect();
+        let people: BTreeSet<_> = holdings.iter().map(|h| &h.person).collect();
         line(
-            &mut out,
-            &format!("\n{:width$} {}", "", scale.header(), width = NAME + 2),
+            out,
+            &format!(
+                "  {}  {}, {}, {}",
+                clean(&project.0),
+                counted(entitlements.len(), "entitlement", "entitlements"),
+                counted(people.len(), "person", "people"),
+                counted(holdings.len(), "turn", "turns"),
+            ),
         );
     }
+}
+
+fn turns(out: &mut String, forecast: &Forecast) {
+    let period = forecast.period;
+    let scale = Scale::new(period);
+    let column = SignedDuration::from_secs(period.duration().as_secs() / scale.columns);
+    line(out, &format!("\nDue to be held; a column is {}", span(column)));
+    line(out, &format!("{:width$} {}", "", scale.header(), width = NAME + 2));
+    let entitlements: BTreeSet<&EntitlementId> = forecast.holdings.iter().map(|h| &h.entitlement).collect();
     for id in entitlements {
-        line(&mut out, &clean(&id.to_string()));
+        line(out, &clean(&id.to_string()));
         let mine: Vec<&Holding> = forecast.holdings.iter().filter(|h| h.entitlement == *id).collect();
         let mut people: Vec<&Person> = Vec::new();
         for holding in &mine {
@@ -109,29 +222,12 @@ pub fn text(forecast: &Forecast, notes: &[String]) -> String {
         }
         for person in people {
             let turns: Vec<&Holding> = mine.iter().filter(|h| h.person == *person).copied().collect();
-            line(
-                &mut out,
-                &format!("  {:NAME$} {}", cut(person.as_str()), scale.bar(&turns)),
-            );
+            line(out, &format!("  {:NAME$} {}", cut(person.as_str()), scale.bar(&turns)));
         }
         for holding in mine {
-            line(&mut out, &format!("    {}", turn(holding, period)));
+            line(out, &format!("    {}", turn(holding, period)));
         }
     }
-    line(&mut out, &format!("\nGaps ({})", forecast.gaps.len()));
-    for gap in &forecast.gaps {
-        let more = match gap.more {
-            0 => String::new(),
-            n => format!(", and {n} more times"),
-        };
-        line(&mut out, &format!("  {}{more}", when(gap.during)));
-        line(&mut out, &format!("      {}", clean(&gap.message)));
-        if 1 < gap.entitlements.len() {
-            let names: Vec<String> = gap.entitlements.iter().map(|id| clean(&id.to_string())).collect();
-            line(&mut out, &format!("      concerns {}", names.join(", ")));
-        }
-    }
-    out
 }
 
 fn line(out: &mut String, text: &str) {

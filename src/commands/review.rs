@@ -13,7 +13,7 @@ use crate::model::{Interval, Person};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
 use crate::review::{Inputs, Review, review};
-use crate::survey::resolve_people;
+use crate::survey::{KnownPeople, known_people, not_looked_up, resolve_people};
 use crate::text::instant;
 
 /// How far ahead somebody's next turn may lie and still count as being in the rotation.
@@ -36,7 +36,12 @@ pub async fn look(
     let mut notes = Vec::new();
     let ahead = Interval::new(now, now.saturating_add(AHEAD).unwrap_or(Timestamp::MAX)).unwrap_or(period);
     let window = poll::window(period.start(), period.start().duration_until(ahead.end()), None);
-    let mut stored = StoredSnapshots::default();
+    let mut stored = match ledger {
+        Some(ledger) => ledger.load_snapshots().await?,
+        None => StoredSnapshots::default(),
+    };
+    let known = known_people(ledger, &stored, config, now).await?;
+    stored = StoredSnapshots::default();
     let unread = poll::read_into(&mut stored, sources, &policy.schedules(), window, now).await;
     notes.extend(
         unread
@@ -61,7 +66,7 @@ pub async fn look(
         }
         None => notes.push("there is no ledger, so what was held and what others granted is not known".to_owned()),
     }
-    let gone = gone(config, policy, reader, &mut notes).await;
+    let gone = gone(config, policy, reader, &known, &mut notes).await;
     notes.sort();
     let found = review(&Inputs {
         policy,
@@ -80,6 +85,7 @@ async fn gone(
     config: &Config,
     policy: &Policy,
     reader: &Arc<dyn Read>,
+    known: &KnownPeople,
     notes: &mut Vec<String>,
 ) -> BTreeMap<Person, String> {
     if let Err(error) = reader.instance().await {
@@ -97,7 +103,10 @@ async fn gone(
         }
     }
     let mut gone = BTreeMap::new();
-    for (person, found) in resolve_people(reader, config, people, None).await {
+    let people = resolve_people(reader, config, people, known, None).await;
+    let failed = not_looked_up(&people).into_iter();
+    notes.extend(failed.map(|why| format!("{why}; whether they have left is not known")));
+    for (person, found) in people {
         match found {
             Ok(Resolution::Unknown) => {
                 gone.insert(person, "has no user in Identity Center".to_owned());
@@ -105,8 +114,7 @@ async fn gone(
             Ok(Resolution::Disabled(_)) => {
                 gone.insert(person, "is disabled in Identity Center".to_owned());
             }
-            Ok(Resolution::Found(_) | Resolution::Ambiguous(_)) => {}
-            Err(why) => notes.push(format!("{person} could not be looked up: {why}")),
+            Ok(Resolution::Found(_) | Resolution::Ambiguous(_)) | Err(_) => {}
         }
     }
     gone

@@ -170,34 +170,7 @@ impl Status {
                 writeln!(out, "    {}\n    released by {}", clean(reason), clean(release))?;
             }
         }
-        writeln!(out, "\nSchedules ({})", self.schedules.len())?;
-        for schedule in &self.schedules {
-            let age = schedule.read_at.map_or_else(
-                || "never read".to_owned(),
-                |t| format!("read {} ago", span(t.duration_until(self.at))),
-            );
-            match (&schedule.failure, schedule.failing_since) {
-                (Some(why), Some(since)) => {
-                    let stored = match (schedule.read_at, schedule.stands_in_until) {
-                        (Some(read_at), Some(until)) => format!(
-                            "the snapshot read at {} {} in until {}",
-                            instant(read_at),
-                            if until < self.at { "stood" } else { "stands" },
-                            instant(until)
-                        ),
-                        _ => "it was never read, and nothing stands in".to_owned(),
-                    };
-                    writeln!(
-                        out,
-                        "  {}  FAILING since {}: {}; {stored}",
-                        schedule.schedule,
-                        instant(since),
-                        clean(why)
-                    )?;
-                }
-                _ => writeln!(out, "  {}  ok, {age}", schedule.schedule)?,
-            }
-        }
+        self.write_schedules(out)?;
         let Some(board) = &self.last_pass else {
             return writeln!(out, "\nNo pass has been made yet.");
         };
@@ -221,6 +194,61 @@ impl Status {
                 span(self.at.duration_until(next))
             ),
             None => writeln!(out, "\nNo boundary is known ahead."),
+        }
+    }
+
+    /// Those that are well in one line, the others one by one.
+    fn write_schedules(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\nSchedules ({})", self.schedules.len())?;
+        let age = |t: Timestamp| span(t.duration_until(self.at));
+        let mut unread: Vec<&str> = Vec::new();
+        let mut well: Vec<(Timestamp, &str)> = Vec::new();
+        for schedule in &self.schedules {
+            let name = schedule.schedule.as_str();
+            match (&schedule.failure, schedule.failing_since, schedule.read_at) {
+                (Some(why), Some(since), read_at) => {
+                    let stored = match (read_at, schedule.stands_in_until) {
+                        (Some(read_at), Some(until)) => format!(
+                            "the snapshot read at {} {} in until {}",
+                            instant(read_at),
+                            if until < self.at { "stood" } else { "stands" },
+                            instant(until)
+                        ),
+                        _ => "it was never read, and nothing stands in".to_owned(),
+                    };
+                    let (since, why) = (instant(since), clean(why));
+                    writeln!(out, "  {name}  FAILING since {since}: {why}; {stored}")?;
+                }
+                (_, _, None) => unread.push(name),
+                (_, _, Some(read_at)) if schedule.stands_in_until.is_some_and(|until| until < self.at) => {
+                    let age = age(read_at);
+                    writeln!(
+                        out,
+                        "  {name}  STALE: read {age} ago, longer than max_staleness; is the daemon running?"
+                    )?;
+                }
+                (_, _, Some(read_at)) => well.push((read_at, name)),
+            }
+        }
+        match &unread[..] {
+            [] => {}
+            [one] => writeln!(out, "  {one}  not read yet")?,
+            many => writeln!(out, "  {} not read yet", many.len())?,
+        }
+        match (well.iter().max(), well.iter().min()) {
+            (Some((newest, name)), Some(_)) if well.len() == 1 => {
+                writeln!(out, "  {name}  ok, read {} ago", age(*newest))
+            }
+            (Some((newest, _)), Some((oldest, _))) => {
+                writeln!(
+                    out,
+                    "  {} ok, read {} to {} ago",
+                    well.len(),
+                    age(*newest),
+                    age(*oldest)
+                )
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -70,26 +70,27 @@ fn emptied(project: &Project) -> Project {
 }
 
 fn project(edits: &mut Vec<Edit>, old: &Project, new: &Project) {
-    let mut changed = |what: &str, before: String, after: String| {
-        if before != after {
-            let what = format!("{what}: {before} becomes {after}");
-            edits.push(edit(new, '~', &new.origin, what));
+    let mut changed = |what: &str, before: Vec<String>, after: Vec<String>| {
+        if let Some(how) = difference(&before, &after) {
+            edits.push(edit(new, '~', &new.origin, format!("{what}: {how}")));
         }
     };
-    changed("owners", people(&old.owners), people(&new.owners));
-    changed("parent", below(old.parent.as_ref()), below(new.parent.as_ref()));
-    let said = |context: &Option<String>| context.as_ref().map_or_else(|| "none".to_owned(), |c| format!("{c:?}"));
+    changed("owners", names(&old.owners), names(&new.owners));
+    let parent = |project: &Project| vec![below(project.parent.as_ref())];
+    changed("parent", parent(old), parent(new));
+    let said =
+        |context: &Option<String>| vec![context.as_ref().map_or_else(|| "none".to_owned(), |c| format!("{c:?}"))];
     changed("context", said(&old.context), said(&new.context));
     changed("what projects below may do", limits(old), limits(new));
 
     for (id, is) in &new.entitlements {
         match old.entitlements.get(id) {
             None => edits.push(edit(new, '+', &is.origin, entitlement(is))),
-            Some(was) if entitlement(was) != entitlement(is) => {
-                let what = format!("{} becomes {}", entitlement(was), entitlement(is));
-                edits.push(edit(new, '~', &is.origin, what));
+            Some(was) => {
+                let how = difference(&about_entitlement(was), &about_entitlement(is));
+                let what = how.map(|how| format!("entitlement {id}: {how}"));
+                edits.extend(what.map(|what| edit(new, '~', &is.origin, what)));
             }
-            Some(_) => {}
         }
     }
     for (_, was) in old
@@ -102,11 +103,11 @@ fn project(edits: &mut Vec<Edit>, old: &Project, new: &Project) {
     for (person, is) in &new.members {
         match old.members.get(person) {
             None => edits.push(edit(new, '+', &is.origin, member(is))),
-            Some(was) if member(was) != member(is) => {
-                let what = format!("{} becomes {}", member(was), member(is));
-                edits.push(edit(new, '~', &is.origin, what));
+            Some(was) => {
+                let how = difference(&about_member(was), &about_member(is));
+                let what = how.map(|how| format!("member {person}: {how}"));
+                edits.extend(what.map(|what| edit(new, '~', &is.origin, what)));
             }
-            Some(_) => {}
         }
     }
     for (_, was) in old
@@ -119,95 +120,172 @@ fn project(edits: &mut Vec<Edit>, old: &Project, new: &Project) {
     rules(edits, old, new);
 }
 
-/// Rules have no names: those that say the same word for word are the same.
+/// Rules have no names: those that say the same word for word are the same, and where one of what is left has the same
+/// entitlement and the same trigger as one that is new, it is that one, edited.
 fn rules(edits: &mut Vec<Edit>, old: &Project, new: &Project) {
-    let mut left: Vec<(String, &Rule)> = old.rules.iter().map(|r| (rule(r), r)).collect();
+    let mut left: Vec<&Rule> = old.rules.iter().collect();
+    let mut fresh: Vec<&Rule> = Vec::new();
     for is in &new.rules {
-        let words = rule(is);
-        match left.iter().position(|(was, _)| *was == words) {
+        match left.iter().position(|was| rule(was) == rule(is)) {
             Some(found) => drop(left.remove(found)),
-            None => edits.push(edit(new, '+', &is.origin, words)),
+            None => fresh.push(is),
         }
     }
-    edits.extend(left.into_iter().map(|(words, was)| edit(new, '-', &was.origin, words)));
+    for is in fresh {
+        let mut alike = left.iter().enumerate().filter(|(_, was)| trigger(was) == trigger(is));
+        match (alike.next().map(|(place, _)| place), alike.next()) {
+            (Some(place), None) => {
+                let was = left.remove(place);
+                let how = difference(&about_rule(was), &about_rule(is)).unwrap_or_default();
+                edits.push(edit(new, '~', &is.origin, format!("rule: {}: {how}", trigger(is))));
+            }
+            _ => edits.push(edit(new, '+', &is.origin, rule(is))),
+        }
+    }
+    edits.extend(left.into_iter().map(|was| edit(new, '-', &was.origin, rule(was))));
+}
+
+/// What is said now and was not, and what no longer is; `None` where nothing changed.
+fn difference(was: &[String], is: &[String]) -> Option<String> {
+    let missing = |from: &[String], in_: &[String]| -> Vec<String> {
+        from.iter().filter(|part| !in_.contains(*part)).cloned().collect()
+    };
+    let (gone, fresh) = (missing(was, is), missing(is, was));
+    match (gone.is_empty(), fresh.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(format!("now also {}", fresh.join(", "))),
+        (false, true) => Some(format!("no longer {}", gone.join(", "))),
+        (false, false) => Some(format!("{} becomes {}", gone.join(", "), fresh.join(", "))),
+    }
 }
 
 fn people(people: &[Person]) -> String {
-    let names: Vec<&str> = people.iter().map(Person::as_str).collect();
-    names.join(", ")
+    names(people).join(", ")
+}
+
+fn names(people: &[Person]) -> Vec<String> {
+    people.iter().map(ToString::to_string).collect()
 }
 
 fn below(parent: Option<&ProjectName>) -> String {
     parent.map_or_else(|| "a root".to_owned(), |parent| format!("below {parent}"))
 }
 
-fn limits(project: &Project) -> String {
+fn limits(project: &Project) -> Vec<String> {
     let Some(limits) = &project.children else {
-        return "anything".to_owned();
+        return vec!["anything".to_owned()];
     };
-    let list = |names: Vec<String>| {
-        if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names.join(", ")
-        }
+    let mut parts = Vec::new();
+    let mut only = |what: &str, names: Option<Vec<String>>| match names {
+        None => {}
+        Some(names) if names.is_empty() => parts.push(format!("no {what}")),
+        Some(names) => parts.extend(names.into_iter().map(|name| format!("{what} {name}"))),
     };
-    let patterns = |patterns: &Vec<Pattern>| list(patterns.iter().map(ToString::to_string).collect());
-    let mut words = Vec::new();
-    if let Some(accounts) = &limits.accounts {
-        words.push(format!("accounts {}", list(accounts.iter().cloned().collect())));
-    }
-    if let Some(sets) = &limits.permission_sets {
-        words.push(format!("permission sets {}", patterns(sets)));
-    }
-    if let Some(groups) = &limits.groups {
-        words.push(format!("groups {}", patterns(groups)));
-    }
+    let patterns = |patterns: &Vec<Pattern>| patterns.iter().map(ToString::to_string).collect();
+    only(
+        "account",
+        limits
+            .accounts
+            .as_ref()
+            .map(|accounts| accounts.iter().cloned().collect()),
+    );
+    only("permission set", limits.permission_sets.as_ref().map(patterns));
+    only("group", limits.groups.as_ref().map(patterns));
     if let Some(longest) = limits.longest_membership {
-        words.push(format!("memberships of at most {}", span(longest)));
+        parts.push(format!("memberships of at most {}", span(longest)));
     }
     let key = if limits.may_drop_member { "may" } else { "may not" };
-    words.push(format!("{key} drop the membership key"));
-    words.join("; ")
+    parts.push(format!("{key} drop the membership key"));
+    parts
 }
 
 fn entitlement(e: &Entitlement) -> String {
-    let mut words = format!("entitlement {} ({}", e.id.name, e.target);
+    format!("entitlement {} ({})", e.id.name, about_entitlement(e).join(", "))
+}
+
+fn about_entitlement(e: &Entitlement) -> Vec<String> {
+    let mut parts = vec![e.target.to_string()];
     if e.exclusive {
-        words += ", exclusive";
+        parts.push("exclusive".to_owned());
     }
     if 0 < e.min_holders {
-        words += &format!(", min_holders {}", e.min_holders);
+        parts.push(format!("min_holders {}", e.min_holders));
     }
-    if !e.delegate_to.is_empty() {
-        let whom = e.delegate_to.iter().map(|d| {
-            let until = d.until.map(|until| format!(" until {}", instant(until)));
-            format!("{} for {}{}", d.project, d.scope(), until.unwrap_or_default())
-        });
-        words += &format!(", delegated to {}", whom.collect::<Vec<_>>().join(" and "));
-    }
-    words + ")"
+    parts.extend(e.delegate_to.iter().map(|d| {
+        let until = d.until.map(|until| format!(" until {}", instant(until)));
+        format!(
+            "delegated to {} for {}{}",
+            d.project,
+            d.scope(),
+            until.unwrap_or_default()
+        )
+    }));
+    parts
 }
 
 fn member(m: &Member) -> String {
-    let mut words = format!("member {}", m.person);
+    let who = format!("member {}", m.person);
+    [vec![who], about_member(m)].concat().join(", ")
+}
+
+fn about_member(m: &Member) -> Vec<String> {
+    let mut parts = Vec::new();
     if let Some(by) = &m.added_by {
-        words += &format!(", added by {by}");
+        parts.push(format!("added by {by}"));
     }
     if let Some(since) = m.since {
-        words += &format!(", since {}", instant(since));
+        parts.push(format!("since {}", instant(since)));
     }
     if let Some(until) = m.until {
-        words += &format!(", until {}", instant(until));
+        parts.push(format!("until {}", instant(until)));
     }
     for (training, times) in &m.completed {
-        words += &format!(", completed {training}");
-        let dated = times.iter().map(|t| t.valid).filter(|valid| *valid != Interval::ALWAYS);
-        for valid in dated {
-            words += &format!(" from {} until {}", instant(valid.start()), instant(valid.end()));
+        parts.extend(times.iter().map(|time| {
+            let valid = time.valid;
+            if valid == Interval::ALWAYS {
+                format!("completed {training}")
+            } else {
+                let (start, end) = (instant(valid.start()), instant(valid.end()));
+                format!("completed {training} from {start} until {end}")
+            }
+        }));
+    }
+    parts
+}
+
+/// What a rule grants to whom, without its conditions.
+fn trigger(r: &Rule) -> String {
+    match &r.trigger {
+        Trigger::OnCall(on_call) => format!("{} for whoever is on call in {}", r.entitlement, on_call.schedule),
+        Trigger::Members { .. } => format!("{} for every member", r.entitlement),
+    }
+}
+
+/// The conditions of a rule, one by one.
+fn about_rule(r: &Rule) -> Vec<String> {
+    let mut parts = Vec::new();
+    match &r.trigger {
+        Trigger::OnCall(on_call) => {
+            let levels = on_call.levels.iter().flatten();
+            parts.extend(levels.map(|level| format!("at level {level}")));
+            if on_call.permanent {
+                parts.push("standing targets included".to_owned());
+            }
+            parts.push(if r.member { "members only" } else { "member or not" }.to_owned());
+        }
+        Trigger::Members { during: None } => parts.push("always".to_owned()),
+        Trigger::Members { during: Some(window) } => parts.push(format!("in the window {window}")),
+    }
+    parts.extend(r.trainings.iter().map(|training| format!("who completed {training}")));
+    for (what, margin) in [("lead", r.lead), ("linger", r.linger)] {
+        if !margin.is_zero() {
+            parts.push(format!("{what} {}", span(margin)));
         }
     }
-    words
+    if let Some(until) = r.until {
+        parts.push(format!("until {}", instant(until)));
+    }
+    parts
 }
 
 fn rule(r: &Rule) -> String {

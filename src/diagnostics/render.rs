@@ -6,9 +6,12 @@ use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use serde_json::json;
 
 use super::{Diagnostic, Severity, SourceFile};
+use crate::layout::NO_TERMINAL;
 
 pub(super) fn text(diagnostics: &[Diagnostic], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    // A longer line of a file is cut around what is wrong in it.
+    let renderer = renderer.term_width(NO_TERMINAL);
     let mut out = String::new();
     for (n, diagnostic) in diagnostics.iter().enumerate() {
         if n > 0 {

@@ -235,12 +235,16 @@ fn merge(causes: &[Arc<Cause>], period: Interval) -> Vec<Holding> {
     holdings
 }
 
-/// Whom the identity store keeps from an entitlement, and from when on that matters.
+/// Whom the identity store keeps from an entitlement, and from when on that matters. Whoever was not looked up is not
+/// doubted.
 fn doubts(holdings: &[Holding], people: &People) -> BTreeMap<(EntitlementId, Person), (Problem, Interval)> {
     let mut doubts = BTreeMap::new();
     let Some(people) = people else { return doubts };
     for holding in holdings {
-        if let Err(problem) = principal_of(people.get(&holding.person), &holding.entitlement, &holding.person) {
+        let Some(found @ Ok(_)) = people.get(&holding.person) else {
+            continue;
+        };
+        if let Err(problem) = principal_of(Some(found), &holding.entitlement, &holding.person) {
             doubts
                 .entry((holding.entitlement.clone(), holding.person.clone()))
                 .or_insert((*problem, holding.held));

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::commands::forecast::{only, text};
+use crate::commands::forecast::{About, text};
 use crate::model::{PrincipalId, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState};
 use crate::policy::{self, PolicyContext};
 
@@ -164,18 +164,10 @@ fn a_schedule_never_read_or_not_far_enough_is_not_taken_for_an_empty_one() {
 
 #[test]
 fn a_terminal_shows_bars_times_and_gaps() {
-    let text = text(&full(), &["pagerduty is \u{1b}[31mdown".to_owned()]);
+    let text = text(&full(), &["pagerduty is \u{1b}[31mdown".to_owned()], true);
     insta::assert_snapshot!(text, @r"
-    Forecast from 2026-03-02T00:00:00Z to 2026-03-09T00:00:00Z (7d), in UTC; a column is 3h
+    Forecast from 2026-03-02T00:00:00Z to 2026-03-09T00:00:00Z (7d), in UTC
       ! pagerduty is \u{1b}[31mdown
-
-                                           02      03      04      05      06      07      08
-    payments/prod-admin
-      alice@example.com                    ██████████·································▒█████████▒··
-      bob@example.com                      ················████████████████························
-        now                  to 2026-03-03T06:00:00Z  alice@example.com
-        2026-03-04T00:00:00Z to 2026-03-06T00:00:00Z  bob@example.com
-        2026-03-07T10:00:00Z to 2026-03-08T16:00:00Z  alice@example.com
 
     Gaps (5)
       from 2026-03-03T06:00:00Z to 2026-03-04T00:00:00Z (18h)
@@ -188,24 +180,37 @@ fn a_terminal_shows_bars_times_and_gaps() {
           nobody is on call in pagerduty/PABC123; whoever keeps the schedule can fill it, or an override can
       from 2026-03-08T17:00:00Z to 2026-03-08T18:00:00Z (1h)
           zoe\u{202e}@example.com is on duty for payments/prod-admin but is not a member of payments; an owner (mira@example.com) can add [[member]] to access.d/payments.toml
+
+    Due to be held; a column is 3h
+                                           02      03      04      05      06      07      08
+    payments/prod-admin
+      alice@example.com                    ██████████·································▒█████████▒··
+      bob@example.com                      ················████████████████························
+        now                  to 2026-03-03T06:00:00Z  alice@example.com
+        2026-03-04T00:00:00Z to 2026-03-06T00:00:00Z  bob@example.com
+        2026-03-07T10:00:00Z to 2026-03-08T16:00:00Z  alice@example.com
     ");
-    let drawn = text.lines().take_while(|line| !line.starts_with("Gaps"));
+    let drawn = text.lines().skip_while(|line| !line.starts_with("Due to be held"));
     assert!(drawn.into_iter().all(|line| line.chars().count() <= 100), "{text}");
 }
 
 #[test]
-fn one_person_or_entitlement_can_be_asked_about() {
-    let bob = only(full(), "Bob@example.com", &policy()).unwrap();
-    assert_eq!((bob.holdings.len(), bob.gaps.len()), (1, 1));
-    let all = full();
-    assert_eq!(only(full(), "payments/prod-admin", &policy()).unwrap(), all);
-    assert_eq!(only(full(), "payments", &policy()).unwrap(), all);
+fn of_everything_each_project_has_one_line() {
+    let text = text(&full(), &[], false);
     assert!(
-        only(full(), "payment", &policy())
-            .unwrap_err()
-            .to_string()
-            .contains("no project")
+        text.ends_with("also of an entitlement or a person)\n  payments  1 entitlement, 2 people, 3 turns\n"),
+        "{text}"
     );
+}
+
+#[test]
+fn one_person_or_entitlement_can_be_asked_about() {
+    let only = |about: &str| About::parse(about, &policy()).map(|about| about.only(full()));
+    let bob = only("Bob@example.com").unwrap();
+    assert_eq!((bob.holdings.len(), bob.gaps.len()), (1, 1));
+    assert_eq!(only("payments/prod-admin").unwrap(), full());
+    assert_eq!(only("payments").unwrap(), full());
+    insta::assert_snapshot!(only("payment").unwrap_err(), @r#""payment" is no project, no entitlement and no e-mail address; did you mean `payments`?"#);
 }
 
 #[test]

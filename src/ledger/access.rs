@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
 use super::redo::Entry;
@@ -20,6 +21,23 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn owned(&self) -> Result<BTreeMap<Key, Owned>, LedgerError> {
         owned_of(&self.pool, None).await
+    }
+
+    /// The user of each person who holds something through us; several where they differ from grant to grant.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn principals(&self) -> Result<Vec<(Person, PrincipalId)>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT person, principal FROM access WHERE revoked_at IS NULL ORDER BY person, principal",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let principal = |row: &SqliteRow| {
+            let person = parse(row.try_get::<String, _>(0)?, || "who holds access".to_owned())?;
+            Ok((person, PrincipalId(row.try_get::<&str, _>(1)?.into())))
+        };
+        rows.iter().map(principal).collect()
     }
 
     /// When who held what through us, as far as it lasted beyond `since`; without an end what still stands.

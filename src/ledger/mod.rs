@@ -31,7 +31,7 @@ pub use chain::{Finding, Head, PolicyInForce, PublishedHead, Verdict};
 pub use ended::EndedChange;
 pub use error::LedgerError;
 pub use export::{Export, ExportedCause, ExportedEvent, Stretch};
-pub use history::{AccessRow, Board, HeldSummary, HoldRow, Neighbours};
+pub use history::{AccessRow, Board, HeldSummary, HoldRow, Neighbours, RecordedCause};
 pub use intents::{OpenIntent, Outcome};
 pub use measured::{OnDuty, UnheldMark};
 pub use orders::{Approval, Bar};
@@ -39,7 +39,7 @@ pub use owned::{OwnedIndex, Touched};
 pub use restored::{Adopted, Gone, Outstanding, Restoration};
 pub use retention::Removed;
 pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};
-pub use tries::{FailedTry, LastTry};
+pub use tries::{FailedTry, LastTry, TryThen};
 pub use trouble::Trouble;
 
 /// An open ledger.

@@ -73,6 +73,13 @@ impl StoredSnapshots {
         wanted.iter().filter_map(newest).collect()
     }
 
+    /// When any schedule was last read completely.
+    #[must_use]
+    pub fn last_read(&self) -> Option<Timestamp> {
+        let newest = self.versions.values().filter_map(|versions| versions.last());
+        newest.map(|v| v.snapshot.read_at).max()
+    }
+
     /// The newest content of each of these schedules in which somebody is on call at or after `at`.
     #[must_use]
     pub fn last_with_turns(&self, wanted: &BTreeSet<ScheduleKey>, at: Timestamp) -> Snapshots {

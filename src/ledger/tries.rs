@@ -26,7 +26,55 @@ pub struct FailedTry {
     pub last: LastTry,
 }
 
+/// A change that had been asked for at an instant and was not in force then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TryThen {
+    /// What was asked for.
+    pub change: Change,
+    /// When.
+    pub asked_at: Timestamp,
+    /// AWS's request id, if its answer came.
+    pub reference: Option<String>,
+    /// When and why it had ended in vain; `None` where it had not ended.
+    pub ended: Option<(Timestamp, String)>,
+}
+
 impl Ledger {
+    /// The last try at each change that by `at` was not in force, of those that ended after `since` or never.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn tries_at(&self, at: Timestamp, since: Timestamp) -> Result<Vec<TryThen>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT i.id, i.change, i.created_at, i.reference, CASE WHEN i.completed_at <= ?1 THEN i.completed_at END, i.detail \
+             FROM intent i WHERE i.created_at <= ?1 AND (i.completed_at IS NULL OR i.completed_at >= ?2) \
+             AND (i.completed_at IS NULL OR ?1 < i.completed_at OR i.outcome <> 'succeeded') \
+             AND NOT EXISTS (SELECT 1 FROM intent j WHERE j.target = i.target AND j.principal = i.principal AND j.id > i.id \
+             AND j.created_at <= ?1) ORDER BY i.id",
+        )
+        .bind(at.as_millisecond())
+        .bind(since.as_millisecond())
+        .fetch_all(&self.pool)
+        .await?;
+        let mut tries = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let what = || format!("intent {id}");
+            let why: Option<String> = row.try_get(5)?;
+            let ended = row
+                .try_get::<Option<i64>, _>(4)?
+                .map(|ms| instant(ms, what))
+                .transpose()?;
+            tries.push(TryThen {
+                change: read_json(row.try_get(1)?, what)?,
+                asked_at: instant(row.try_get(2)?, what)?,
+                reference: row.try_get(3)?,
+                ended: ended.map(|end| (end, why.unwrap_or_else(|| "the record does not say why".to_owned()))),
+            });
+        }
+        Ok(tries)
+    }
+
     /// Changes since `since` whose last try is over and did not succeed, the oldest first. Whether anybody still wants
     /// them is not known here.
     ///

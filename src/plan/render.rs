@@ -1,6 +1,6 @@
 //! Shows a guarded plan as text and as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
@@ -14,7 +14,7 @@ use crate::layout::{group, list, wrap};
 use crate::model::{EntitlementId, ResolvedTarget};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
-use crate::survey::Survey;
+use crate::survey::{Survey, UNANSWERED};
 use crate::text::{cause, clean, former_cause, instant, span};
 
 /// How a schedule was read, for the head of a plan.
@@ -278,13 +278,58 @@ fn change_details(change: &Change, at: jiff::Timestamp) -> Vec<String> {
     details
 }
 
+/// More entitlements than this that wait for the same are counted and not listed.
+const FEW: usize = 3;
+
+/// What passes by itself when everything has been read once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wait {
+    Schedule,
+    Aws,
+}
+
+impl Wait {
+    fn of(problem: &Problem) -> Option<Self> {
+        match problem.kind {
+            ProblemKind::ScheduleUnread => Some(Self::Schedule),
+            ProblemKind::TargetUnresolved if problem.message.ends_with(UNANSWERED) => Some(Self::Aws),
+            _ => None,
+        }
+    }
+}
+
 /// Problems, one line each; those that say the same of several people become one, with the people below it.
 pub fn problem_lines<'a>(
     problems: impl Iterator<Item = &'a Problem>,
     kind: impl Fn(ProblemKind) -> String,
     width: Option<usize>,
 ) -> String {
-    let said = problems.map(|problem| {
+    let problems: Vec<&Problem> = problems.collect();
+    let mut out = String::new();
+    let mut told = BTreeSet::new();
+    for (wait, words) in [
+        (
+            Wait::Schedule,
+            "wait for schedules that have not been read completely yet",
+        ),
+        (Wait::Aws, "are still being looked up in AWS"),
+    ] {
+        let waiting = problems.iter().filter(|p| Wait::of(p) == Some(wait));
+        let entitlements: BTreeSet<_> = waiting.clone().map(|p| &p.entitlement).collect();
+        if let (Some(first), true) = (waiting.clone().next(), FEW < entitlements.len()) {
+            told.insert(wait);
+            let since = waiting.filter_map(|p| p.since).min();
+            let since = since.map_or_else(String::new, |since| format!(" (since {})", instant(since)));
+            out.push_str(&format!(
+                "  {}: {} entitlements {words}; nothing changes for them until then{since}\n",
+                kind(first.kind),
+                entitlements.len()
+            ));
+        }
+    }
+    let rest = problems.into_iter();
+    let rest = rest.filter(|p| Wait::of(p).is_none_or(|wait| !told.contains(&wait)));
+    let said = rest.map(|problem| {
         let person = problem.person.as_ref().map(|p| clean(p.as_str()));
         let text = clean(&problem.to_string());
         // A message that does not name its person stands for itself alone.
@@ -292,7 +337,6 @@ pub fn problem_lines<'a>(
         let key = (problem.kind, nameless.unwrap_or_else(|| text.clone()));
         (key, (person, text))
     });
-    let mut out = String::new();
     for ((of, nameless), each) in group(said) {
         let many: Vec<String> = each.iter().filter_map(|(person, _)| person.clone()).collect();
         if 1 < many.len() && many.len() == each.len() {

@@ -4,6 +4,7 @@ use std::{fs, io, path::Path, path::PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::training::Format;
 use crate::{
     diagnostics::{Diagnostic, Report},
     document,
@@ -23,14 +24,18 @@ pub(super) struct RawFile {
 pub(super) enum Kind {
     /// `.toml`: a project.
     Project,
-    /// `.csv`: completed trainings.
-    Trainings,
+    /// `.csv` or `.json`: completed trainings.
+    Trainings(Format),
 }
 
 impl Kind {
     pub(super) fn of(path: &Path) -> Option<Self> {
         let extension = path.extension()?;
-        let kinds = [("toml", Self::Project), ("csv", Self::Trainings)];
+        let kinds = [
+            ("toml", Self::Project),
+            ("csv", Self::Trainings(Format::Csv)),
+            ("json", Self::Trainings(Format::Json)),
+        ];
         let kind = kinds.into_iter().find(|(end, _)| extension.eq_ignore_ascii_case(end));
         kind.map(|(_, kind)| kind)
     }
@@ -39,7 +44,7 @@ impl Kind {
     fn most_bytes(self) -> u64 {
         match self {
             Self::Project => document::MAX_FILE_BYTES,
-            Self::Trainings => 16 << 20,
+            Self::Trainings(_) => 16 << 20,
         }
     }
 }
@@ -50,8 +55,8 @@ type Stamp = (u64, u64, u64, i128, i128);
 /// How often a directory that changes while it is read is read again.
 const ATTEMPTS: usize = 5;
 
-/// All policy files, sorted by name: every `*.toml` and `*.csv` directly in `dir`, whether file or symbolic link. Hidden names,
-/// such as editors' locks and Kubernetes' `..data`, are no policy files.
+/// All policy files, sorted by name: every `*.toml`, `*.csv` and `*.json` directly in `dir`, whether file or symbolic link.
+/// Hidden names, such as editors' locks and Kubernetes' `..data`, are no policy files.
 pub(super) fn read(dir: &Path) -> Result<Vec<RawFile>, Report> {
     for _ in 0..ATTEMPTS {
         let before = list(dir)?;

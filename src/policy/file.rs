@@ -151,7 +151,7 @@ pub struct MemberEntry {
     /// (2027-03-31T18:00:00+02:00). Without quotes.
     pub until: Option<At<Until>>,
     /// Trainings and other prerequisites that they have met, to be named in a rule's `requires`: each by its name, or as
-    /// a table that says when it counts. Those in lists (`*.csv` beside the policy files) count too.
+    /// a table that says when it counts. Lists beside the policy files (`*.csv`, `*.json`) count too.
     pub completed: Option<At<Vec<At<TextOr<CompletedTable>>>>>,
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use jiff::SignedDuration;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     model::{Origin, Target},
@@ -24,11 +24,17 @@ pub struct Limits {
     /// The only groups; `None` is any.
     pub groups: Option<Vec<Pattern>>,
     /// The longest time from a member's `since` to its `until`; `None` lets both be left out.
+    #[serde(rename = "longest_membership_seconds", serialize_with = "seconds")]
     pub longest_membership: Option<SignedDuration>,
     /// Whether an on-call rule may do without the membership key.
     pub may_drop_member: bool,
     /// Where `[project.children]` stands.
     pub origin: Origin,
+}
+
+/// As every other length of time is shown.
+fn seconds<S: Serializer>(length: &Option<SignedDuration>, serializer: S) -> Result<S::Ok, S::Error> {
+    length.map(|length| length.as_secs()).serialize(serializer)
 }
 
 /// A name, in which each `*` stands for any characters or none. Upper and lower case differ, as they do in AWS. A target

@@ -236,13 +236,14 @@ fn understand(
         .map_or_else(|| dir.to_string_lossy(), |name| name.to_string_lossy());
     let mut drafts = Vec::new();
     let mut trained = training::Completions::new();
+    let mut lists = Vec::new();
     let mut complete = true;
     for file in files {
         let path = file.path.display().to_string();
         match file.content.and_then(|bytes| document::decode(&path, bytes)) {
-            Ok(text) if file.kind == directory::Kind::Trainings => {
+            Ok(text) if let directory::Kind::Trainings(format) = file.kind => {
                 let origin = format!("{folder}/{}", file.name);
-                training::read(path, &text, &origin, &mut trained, &mut report);
+                lists.push(training::read(path, &text, format, &origin, &mut trained, &mut report));
             }
             Ok(text) => {
                 let source = Arc::new(SourceFile::new(path, &text, &[]));
@@ -255,7 +256,8 @@ fn understand(
             }
         }
     }
-    check::run(&drafts, &trained, complete, context, &mut report);
+    complete &= !check::take_out_duplicates(&mut drafts, &mut report);
+    check::run(&drafts, &lists, &trained, complete, context, &mut report);
     report.sort();
     if report.has_errors() {
         return Err(report);

@@ -67,8 +67,25 @@ pub fn parse_cron(pattern: &str) -> Result<Cron, String> {
     Cron::from_str(pattern).map_err(|error| {
         let text = error.to_string();
         let text = text.trim_end_matches('.');
-        text.split_once(": ").map_or(text, |(_, detail)| detail).to_owned()
+        let detail = text.split_once(": ").map_or(text, |(_, detail)| detail);
+        match wrong_field(&fields) {
+            Some((name, field)) => format!("the {name}, `{field}`, is not understood: {detail}"),
+            None => detail.to_owned(),
+        }
     })
+}
+
+/// Which field alone is wrong, in words, and what it says.
+fn wrong_field<'a>(fields: &[&'a str]) -> Option<(&'static str, &'a str)> {
+    let names = ["second", "minute", "hour", "day of month", "month", "day of week"];
+    let names = &names[names.len().checked_sub(fields.len())?..];
+    let is_wrong = |(place, field): &(usize, &&str)| {
+        let mut alone = vec!["*"; fields.len()];
+        alone[*place] = *field;
+        Cron::from_str(&alone.join(" ")).is_err()
+    };
+    let (place, field) = fields.iter().enumerate().find(is_wrong)?;
+    Some((names.get(place)?, field))
 }
 
 impl CronWindow {
@@ -384,5 +401,13 @@ mod tests {
             assert!(parse_cron(bad).is_err(), "{bad}");
         }
         assert!(parse_cron("30 0 9 * * MON-FRI").is_ok());
+        for (bad, field) in [
+            ("0 9 * * FUNDAY", "the day of week, `FUNDAY`, is not understood: "),
+            ("0 25 * * *", "the hour, `25`, is not understood: "),
+            ("0 0 9 * 13 *", "the month, `13`, is not understood: "),
+        ] {
+            let said = parse_cron(bad).unwrap_err();
+            assert!(said.starts_with(field), "{bad}: {said}");
+        }
     }
 }

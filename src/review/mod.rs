@@ -288,7 +288,7 @@ impl<'a> Seen<'a> {
             for problem in &timeline.problems {
                 let project = problem.rule.as_ref().and_then(|rule| rules.get(rule));
                 if let (Some(project), Some(person), Some(during)) = (project, &problem.person, problem.during) {
-                    seen.turn((project, person), during.end(), ahead);
+                    seen.turn((project, person), problem.last_ends.unwrap_or(during.end()), ahead);
                 }
             }
         }

@@ -10,11 +10,80 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::desired::Timeline;
 use crate::identity_center::{Read, Resolution, UserPin};
-use crate::model::{EntitlementId, Person, ResolvedTarget};
+use crate::ledger::{Ledger, LedgerError, StoredSnapshots};
+use crate::model::{EntitlementId, Person, PrincipalId, ResolvedTarget};
 use crate::policy::Policy;
 
 /// How long before somebody's turn their user is looked up, so that the hand-off itself needs no search.
 const LOOK_AHEAD: SignedDuration = SignedDuration::from_mins(15);
+
+/// How the problem of an entitlement ends whose lookup goes on beside the passes.
+pub(crate) const UNANSWERED: &str = "AWS has not answered yet";
+
+/// How recently a daemon must have been at work for what it knows to be taken over: as long as it believes a user that it
+/// found itself.
+const AT_WORK: SignedDuration = SignedDuration::from_hours(1);
+
+/// What the identity store says about people, or why that is not known.
+pub(crate) type People = BTreeMap<Person, Result<Resolution, String>>;
+
+/// Whose user is known without asking.
+pub type KnownPeople = BTreeMap<Person, PrincipalId>;
+
+/// The users of those who hold something through us, as a daemon that is at work knows them: for commands beside it that
+/// would otherwise ask AWS about everybody a second time. Whoever its last pass had a doubt about is not among them, nor
+/// whom the operator pins, because that may just have been edited.
+///
+/// # Errors
+/// [`LedgerError`].
+pub(crate) async fn known_people(
+    ledger: Option<&Ledger>,
+    stored: &StoredSnapshots,
+    config: &Config,
+    now: Timestamp,
+) -> Result<KnownPeople, LedgerError> {
+    let mut known = KnownPeople::new();
+    let Some(ledger) = ledger else { return Ok(known) };
+    let Some(board) = ledger.board().await? else {
+        return Ok(known);
+    };
+    let last_read = stored.last_read();
+    let at_work = last_read.is_some_and(|read| read.duration_until(now) <= AT_WORK);
+    if !at_work || board.unseen_since.is_some() {
+        return Ok(known);
+    }
+    let doubts = board.problems.iter().filter(|problem| problem.kind.is_about_the_user());
+    let mut doubtful: BTreeSet<Person> = doubts.flat_map(|problem| problem.person.clone()).collect();
+    let pinned = config.identities.iter().filter(|i| i.identity_center.is_some());
+    doubtful.extend(pinned.map(|i| i.person.clone()));
+    for (person, principal) in ledger.principals().await? {
+        match known.get(&person) {
+            Some(other) if *other != principal => drop(doubtful.insert(person)),
+            _ => drop(known.insert(person, principal)),
+        }
+    }
+    known.retain(|person, _| !doubtful.contains(person));
+    Ok(known)
+}
+
+/// Whom a lookup failed for, in words: a line for each reason.
+pub(crate) fn not_looked_up(people: &People) -> Vec<String> {
+    let mut by_reason: BTreeMap<&str, Vec<&Person>> = BTreeMap::new();
+    for (person, found) in people {
+        if let Err(why) = found {
+            by_reason.entry(why).or_default().push(person);
+        }
+    }
+    let words = |(why, who): (&str, Vec<&Person>)| match &who[..] {
+        [one] => format!("{one} could not be looked up in Identity Center: {why}"),
+        many => format!(
+            "{} people could not be looked up in Identity Center, {} among them: {why}",
+            many.len(),
+            many[0]
+        ),
+    };
+    by_reason.into_iter().map(words).collect()
+}
 
 /// Takes in what lookups find. When none has ended for `silence`, the rest goes on beside the pass, for a later one to
 /// find the answer remembered.
@@ -50,10 +119,7 @@ pub(crate) async fn resolve_targets(
     let mut lookups = JoinSet::new();
     for entitlement in policy.entitlements().filter(|entitlement| wanted(&entitlement.id)) {
         // A lookup that does not end leaves this: not knowing, which revokes nobody.
-        let unanswered = format!(
-            "{}: {}: AWS has not answered yet",
-            entitlement.origin, entitlement.target
-        );
+        let unanswered = format!("{}: {}: {UNANSWERED}", entitlement.origin, entitlement.target);
         targets.insert(entitlement.id.clone(), Err(unanswered));
         let (reader, id, target) = (Arc::clone(reader), entitlement.id.clone(), entitlement.target.clone());
         let origin = entitlement.origin.clone();
@@ -79,15 +145,22 @@ pub(super) fn people_of(timeline: &Timeline, foreseen: &Timeline, at: Timestamp)
         .collect()
 }
 
-/// Looks everybody up in the identity store, beside each other. Whoever is not known in time is missing in the answer.
+/// Looks everybody who is not `known` up in the identity store, beside each other. Whoever is not known in time is missing
+/// in the answer.
 pub(crate) async fn resolve_people(
     reader: &Arc<dyn Read>,
     config: &Config,
     people: BTreeSet<Person>,
+    known: &KnownPeople,
     silence: Option<Duration>,
-) -> BTreeMap<Person, Result<Resolution, String>> {
+) -> People {
+    let mut resolved = People::new();
     let mut lookups = JoinSet::new();
     for person in people {
+        if let Some(principal) = known.get(&person) {
+            resolved.insert(person, Ok(Resolution::Found(principal.clone())));
+            continue;
+        }
         let pin: Option<UserPin> = config
             .identities
             .iter()
@@ -99,7 +172,6 @@ pub(crate) async fn resolve_people(
             (person, found.map_err(|error| error.to_string()))
         });
     }
-    let mut resolved = BTreeMap::new();
     gather(lookups, silence, "a person", |(person, found)| {
         resolved.insert(person, found);
     })

@@ -27,8 +27,9 @@ mod unheld;
 
 pub(crate) use ground::past;
 use ground::{ground, standing_problems};
+pub use lookups::KnownPeople;
 use lookups::people_of;
-pub(crate) use lookups::{resolve_people, resolve_targets};
+pub(crate) use lookups::{UNANSWERED, known_people, not_looked_up, resolve_people, resolve_targets};
 use problems::{change_problems, clock_skew, source_problems, target_problems};
 pub(crate) use rest::News;
 pub use rest::Resting;
@@ -63,6 +64,8 @@ pub struct Record {
     pub failures: BTreeMap<Key, LastTry>,
     /// How long access has lasted, where a statement asks.
     pub past: Past,
+    /// Whom not to look up anew.
+    pub known_people: KnownPeople,
 }
 
 impl Record {
@@ -160,9 +163,9 @@ pub async fn survey(
         // Whoever holds an exclusive entitlement without us is known by name only if they are looked up.
         people.extend(config.limits.protected.iter().cloned());
     }
-    let mut known = resting.take_people();
-    known.extend(resolve_people(reader, config, people, live.silence()).await);
-    let people = known;
+    let looked_up = resolve_people(reader, config, people, &record.known_people, live.silence()).await;
+    let mut people = resting.take_people();
+    people.extend(looked_up);
     let managed: BTreeSet<ResolvedTarget> = targets
         .values()
         .flatten()

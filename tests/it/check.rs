@@ -98,7 +98,10 @@ fn run(dir: &Path, format: Format) -> (bool, String) {
     (ok, String::from_utf8(out).unwrap().replace(&root, ""))
 }
 
-const TEXT: Format = Format::Text { colour: false };
+const TEXT: Format = Format::Text {
+    colour: false,
+    width: None,
+};
 
 #[test]
 fn a_sound_installation_is_one_line_and_needs_no_secrets() {

@@ -194,6 +194,10 @@ async fn settle(state: &State, step: &Step, what: &str) -> (State, Vec<AccessRow
             // The writer that ends last moves the log into the file, so that the next log starts from nothing.
             let writer = Ledger::open(&site.path("ledger.db"), "test", Timestamp::now()).await;
             writer.unwrap().close().await;
+            let ledger = Ledger::open_read_only(&site.path("ledger.db"), "test").await.unwrap();
+            let verdict = ledger.check_chain(std::iter::empty()).await.unwrap();
+            assert!(verdict.intact, "{}, {what}: {verdict:?}", step.name);
+            ledger.close().await;
             let end = state.of(&site);
             assert!(end.wal.is_empty());
             return (end, rows);

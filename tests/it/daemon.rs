@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use dutybound::ledger::Ledger;
+use dutybound::model::Person;
 use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind, Status};
 use dutybound_sandbox::{Call, Fault, Service};
 use jiff::{SignedDuration, Timestamp};
@@ -717,4 +719,39 @@ async fn a_backup_beside_the_daemon_is_a_whole_ledger() {
     site.sandbox.clear_journal();
     site.run(&["apply"]).await.expect(0).says(&["1 unchanged"]);
     assert_eq!(site.written(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_retention_removes_disturbs_neither_hand_offs_nor_the_chain() {
+    let site = admin_site().await;
+    let old = Timestamp::now() - SignedDuration::from_hours(24 * 120);
+    let ledger = Ledger::open(&site.path("ledger.db"), "test", old).await.unwrap();
+    let alice = Person::parse(ALICE).unwrap();
+    for day in 1..4 {
+        let at = old + SignedDuration::from_hours(24 * day);
+        ledger.bar(Some(&alice), "long ago", "mira", at).await.unwrap();
+        ledger
+            .lift(Some(&alice), "mira", at + SignedDuration::from_hours(1))
+            .await
+            .unwrap();
+    }
+    ledger.close().await;
+    site.configure(|s| s.more.push_str("[audit]\nretention = \"90d\"\n"));
+    let daemon = site.ready_daemon().await;
+    daemon.until_says("removed what is older than the ledger keeps").await;
+    site.until_admin(ALICE, true).await;
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.until_admin(ALICE, false).await;
+    assert!(site.admin(BOB));
+    daemon.term().await;
+    site.run(&["audit", "verify"])
+        .await
+        .expect(0)
+        .says(&["what is older was removed by retention"]);
+    // A daemon that finds it so goes on from there.
+    let daemon = site.ready_daemon().await;
+    site.until_polled(READ).await;
+    daemon.term().await;
+    assert!(site.admin(BOB) && !site.admin(ALICE));
+    site.run(&["audit", "verify"]).await.expect(0);
 }

@@ -225,6 +225,8 @@ impl Site {
             .env_clear()
             .env("HOME", self.folder.path())
             .env("USER", "tester")
+            // Sentences stay whole, to be looked for by their words.
+            .env("COLUMNS", "10000")
             .env("AWS_ACCESS_KEY_ID", "AKIATEST")
             .env("AWS_SECRET_ACCESS_KEY", "secret")
             .env("AWS_EC2_METADATA_DISABLED", "true")

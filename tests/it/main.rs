@@ -29,6 +29,8 @@ mod restored;
 mod review;
 mod scenarios;
 mod seen;
+mod status;
 mod stream;
 mod training;
 mod tree;
+mod width;

@@ -87,6 +87,25 @@ async fn diff_never_writes_and_answers_with_its_exit_code() {
 }
 
 #[tokio::test]
+async fn what_is_granted_while_a_diff_looks_is_not_taken_for_somebody_elses() {
+    let site = Site::payments().await;
+    site.configure(|s| s.mode = "observe");
+    site.run(&["apply"]).await.expect(3);
+    site.configure(|_| {});
+    let reading = "ListAccountAssignments";
+    site.sandbox.fault(Fault::on(Service::Aws, reading).hold().times(1));
+    site.sandbox.clear_journal();
+    let apply_meanwhile = async {
+        let held = |view: dutybound_sandbox::View<'_>| view.journal.iter().any(|call| call.operation == reading);
+        site.until("the diff reads the live state", held).await;
+        site.run(&["apply"]).await.expect(0);
+        site.sandbox.clear_faults();
+    };
+    let (diff, ()) = tokio::join!(site.run(&["diff"]), apply_meanwhile);
+    diff.expect(0).says(&["2 unchanged"]);
+}
+
+#[tokio::test]
 async fn diff_at_a_later_hand_off_shows_who_comes_and_who_goes() {
     let site = Site::payments().await;
     site.run(&["apply"]).await.expect(0);

@@ -79,3 +79,20 @@ async fn what_cannot_be_looked_at_is_said() {
         "  ! there is no ledger",
     ]);
 }
+
+#[tokio::test]
+async fn the_last_of_many_turns_is_named_also_where_they_earned_nothing() {
+    let rule = ON_CALL.replace("\n[[rule]]", "\n[[rule]]\nrequires = [\"member\", \"drill\"]");
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{rule}")).await;
+    let last = from_now(-9 * DAY);
+    site.shifts(&[
+        ("PBOB002", from_now(-20 * DAY), from_now(-19 * DAY)),
+        ("PBOB002", from_now(-15 * DAY), from_now(-14 * DAY)),
+        ("PBOB002", from_now(-10 * DAY), last),
+        ("PALICE1", last, from_now(30 * DAY)),
+    ]);
+    site.run(&["review", "--days", "30"])
+        .await
+        .expect(0)
+        .says(&[&format!("bob@example.com: was last on call until {last} and")]);
+}

@@ -72,7 +72,7 @@ async fn a_failure_and_a_blind_daemon_are_seen_in_the_status() {
 
 /// On a terminal no line overruns; in a pipe a sentence stays one line, so that it is found by its words.
 #[tokio::test]
-async fn lines_are_broken_for_a_terminal_and_not_for_a_pipe() {
+async fn lines_are_as_long_as_columns_says() {
     let site = Site::payments().await;
     site.run(&["apply"]).await.expect(0);
     site.sandbox

@@ -1,5 +1,7 @@
 //! Trainings with dates: access ends when the training does, and a list that another system writes counts at once.
 
+use std::fs;
+
 use std::path::Path;
 
 use dutybound::desired::Timeline;
@@ -151,6 +153,22 @@ async fn a_list_gives_and_takes_like_any_edit_of_the_policy() {
         .await
         .expect(0)
         .says(&["[x] completed \"incident-training\" (access.d/trainings.csv:2, until 2099-01-02T00:00:00Z)"]);
+
+    // So does one in JSON, and a slip in either is named with its line.
+    fs::remove_file(site.path("access.d/trainings.csv")).unwrap();
+    site.policy(
+        "trainings.json",
+        "[\n  { \"email\": \"alice@example.com\", \"training\": \"incident-training\" },\n  \
+         { \"email\": \"alicia@example.com\", \"training\": \"incident-training\", \"until\": \"2099-01-01\" }\n]\n",
+    );
+    site.run(&["apply"]).await.expect(0);
+    assert!(site.admin(ALICE));
+    site.run(&["check"]).await.expect(0).says(&[
+        "alicia@example.com is a member of no project",
+        "access.d/trainings.json:3:3",
+        "did you mean `alice@example.com`?",
+    ]);
+    fs::remove_file(site.path("access.d/trainings.json")).unwrap();
 
     // Half a list changes nothing.
     site.policy("trainings.csv", "email,training,until\nali");

@@ -119,6 +119,9 @@ Hours are person-hours of what a project owns, as of NOW:
   held      unknown: there is no ledger yet
 "#;
     assert_eq!(text, expected, "{text}");
+    let all = site.run(&["tree", "--format", "json"]).await.expect(0).json();
+    let limits = &all["projects"][0]["children_limits"];
+    assert_eq!(limits["longest_membership_seconds"], 180 * 86_400, "{all:#}");
 
     // Memberships that have begun count: alice and bob by 168 h, and alice's windows by 14 h.
     let begun = |text: &str| {

@@ -42,6 +42,8 @@ SOUND = {
     'dutybound_api_calls_total{operation="GET /oncalls",outcome="denied",service="pagerduty"}': "2x%d" % MINUTES,
     'dutybound_api_calls_total{operation="ListInstances",outcome="denied",service="ssoadmin"}': "0x%d" % MINUTES,
     'dutybound_credential_expiry_timestamp_seconds{source="pagerduty"}': "99999999x%d" % MINUTES,
+    'dutybound_sink_lag_seconds{sink="siem"}': "20x%d" % MINUTES,
+    'dutybound_sink_lost_events_total{sink="siem"}': "3x%d" % MINUTES,
 }
 
 PD_DENIED = 'dutybound_api_calls_total{operation="GET /oncalls",outcome="denied",service="pagerduty"}'
@@ -49,6 +51,8 @@ AWS_DENIED = 'dutybound_api_calls_total{operation="ListInstances",outcome="denie
 READ = 'dutybound_source_last_success_timestamp_seconds{source="pagerduty"}'
 PASS = "dutybound_last_success_timestamp_seconds"
 UNCOVERED = f"dutybound_uncovered_people{{{ENTITLEMENT}}}"
+LAG = 'dutybound_sink_lag_seconds{sink="siem"}'
+LOST = 'dutybound_sink_lost_events_total{sink="siem"}'
 LATE = 'dutybound_overdue_changes{kind="grant"}'
 
 
@@ -99,6 +103,8 @@ CASES = {
     "DutyboundCredentialExpires": [
         {'dutybound_credential_expiry_timestamp_seconds{source="pagerduty"}': always(86400)}
     ],
+    "DutyboundSinkBehind": [{LAG: lately(2000, 15)}],
+    "DutyboundSinkLostEvents": [{LOST: f"3x80 7x{MINUTES - 80}"}],
     "DutyboundNothingReconciled": [{PASS: until(80)}, {PASS: None}, {PASS: always(0)}],
 }
 ALMOST = [
@@ -119,6 +125,8 @@ ALMOST = [
     {PD_DENIED: f"0x20 5x{MINUTES - 20}"},
     {'dutybound_credential_expiry_timestamp_seconds{source="pagerduty"}': always(15 * 86400 + 7200)},
     {PASS: until(100)},
+    {LAG: lately(2000, 8)},
+    {LAG: always(1700)},
 ]
 
 

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::accounting::Unheld;
 use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
-use crate::ledger::{AccessRow, HoldRow, Neighbours, PolicyInForce, Restoration};
+use crate::diagnostics::did_you_mean;
+use crate::identity_center::ChangeKind;
+use crate::ledger::{AccessRow, HoldRow, Neighbours, PolicyInForce, Restoration, TryThen};
 use crate::model::{Cause, EntitlementId, Interval, Person, ProjectName, ResolvedTarget, Target};
 use crate::policy::{Policy, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind};
-use crate::text::instant;
 
+mod delay;
 mod keys;
+mod overrides;
 mod render;
 
 /// What a question is about.
@@ -74,6 +78,9 @@ pub struct Explanation {
     /// Said where the record of that instant is lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record_lost: Option<String>,
+    /// Said of an instant before the record: since when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_begins: Option<Timestamp>,
     /// What the daemon followed at that instant, as far as it is on record.
     pub policy: Option<PolicyThen>,
     /// One answer for each entitlement and person, sorted.
@@ -122,10 +129,16 @@ pub struct Answer {
     pub context: Option<String>,
     /// The interval of access on record.
     pub access: Option<AccessRow>,
+    /// Since when no cause calls for it any more, where it stands all the same; the obstacles say why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlived: Option<Timestamp>,
     /// Where none is: the intervals on record before and after that instant.
     pub neighbours: Neighbours,
     /// What earns it at that instant.
     pub causes: Vec<Arc<Cause>>,
+    /// The overrides among what earns or earned it, each with who knows its author.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
     /// Every rule that could earn it, with the state of each key.
     pub rules: Vec<RuleState>,
     /// What keeps it from being in force or, where it is held, what keeps it from ending.
@@ -166,10 +179,16 @@ pub struct Sources<'a> {
     pub access: &'a [AccessRow],
     /// What guards held at that instant.
     pub holds: &'a [HoldRow],
+    /// What had been asked of AWS by that instant, where it is over, and was not in force.
+    pub tries: &'a [TryThen],
+    /// Duty without access at that instant.
+    pub unheld: &'a [Unheld],
     /// Problems that the last pass saw.
     pub problems: &'a [Problem],
     /// The times that the ledger turned out to be an older copy.
     pub restorations: &'a [Restoration],
+    /// Since when there is a record.
+    pub record_begins: Option<Timestamp>,
     /// The policy in force at that instant, by the record.
     pub policy_then: Option<(Timestamp, PolicyInForce)>,
     /// The time now.
@@ -243,7 +262,14 @@ impl<'a> Question<'a> {
             .values()
             .filter(|p| p.members.contains_key(person))
             .flat_map(|p| p.rules.iter().map(|r| &r.entitlement));
-        held.chain(due).chain(short).chain(member).cloned().collect()
+        let unheld = sources.unheld.iter().filter(|u| u.person == *person);
+        let unheld = unheld.filter(|u| delay::lasted_at(u, self.at)).map(|u| &u.entitlement);
+        held.chain(due)
+            .chain(short)
+            .chain(member)
+            .chain(unheld)
+            .cloned()
+            .collect()
     }
 
     /// Everybody who holds one of these at that instant, is due to, or is kept from it.
@@ -261,13 +287,34 @@ impl<'a> Question<'a> {
             let person = Person::parse(&hold.held.who).ok()?;
             Some((hold.held.entitlement.clone(), person))
         });
+        let unheld = sources.unheld.iter().filter(|u| delay::lasted_at(u, at));
+        let unheld = unheld.map(|u| (u.entitlement.clone(), u.person.clone()));
         self.concerned = held
             .chain(due)
+            .chain(unheld)
             .chain(short)
             .chain(kept)
             .filter(|(id, _)| entitlements.contains(id))
             .collect();
         self.entitlements = entitlements;
+    }
+
+    /// Whether the question names an entitlement that neither the policy nor the record of that instant has; then what
+    /// it may have meant.
+    #[must_use]
+    pub fn unknown_entitlement(&self) -> Option<String> {
+        let About::Entitlement(id) = &self.about else {
+            return None;
+        };
+        if self.sources.policy.entitlement(id).is_some() || !self.concerned.is_empty() {
+            return None;
+        }
+        let known: Vec<String> = self.sources.policy.entitlements().map(|e| e.id.to_string()).collect();
+        let hint = did_you_mean(&id.to_string(), known.iter().map(String::as_str));
+        Some(format!(
+            "neither the policy nor the record of that time has an entitlement {id}; {}",
+            hint.unwrap_or_else(|| "the policy files name those that there are".to_owned())
+        ))
     }
 
     /// The answer, given the record around that instant of everything concerned.
@@ -303,6 +350,7 @@ impl<'a> Question<'a> {
         Explanation {
             about: self.about.clone(),
             at: self.at,
+            record_begins: self.sources.record_begins.filter(|begins| self.at < *begins),
             record_lost: self.sources.restorations.iter().find_map(|r| r.lost_at(self.at)),
             policy,
             answers,
@@ -363,11 +411,13 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         })
         .collect();
     let holds = access.is_some();
-    let present = sources.now.duration_until(at).abs() < SignedDuration::from_mins(1);
+    // Of any time before, the record tells what was so then; the last pass tells what is so now.
+    let ahead = sources.now.duration_until(at);
+    let present = -SignedDuration::from_secs(1) < ahead && ahead < SignedDuration::from_mins(1);
     let mut obstacles = Vec::new();
     if entitlement.is_none() {
         obstacles.push(format!(
-            "the policy has no entitlement {id}; `dutybound check` lists what it has"
+            "the policy has no entitlement {id}; the policy files name those that there are"
         ));
     }
     if !holds {
@@ -401,18 +451,13 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
             .map(ToString::to_string)
             .collect();
         obstacles.extend(seen);
-        for hold in sources
-            .holds
-            .iter()
-            .filter(|h| h.held.entitlement == *id && h.held.who == person.as_str())
-        {
-            obstacles.push(format!(
-                "held by guard {} since {}: {}; released by {}",
-                hold.held.guard,
-                instant(hold.since),
-                hold.held.reason,
-                hold.held.release
-            ));
+        obstacles.extend(delay::held(sources, ChangeKind::Grant, person, id));
+        let without = delay::without_access(sources, person, id, at);
+        if !present {
+            obstacles.extend(without);
+            obstacles.extend(delay::tried(sources, ChangeKind::Grant, person, id));
+        } else if obstacles.is_empty() {
+            obstacles.extend(without);
         }
         if !causes.is_empty() && obstacles.is_empty() {
             obstacles.push(if sources.now < at {
@@ -438,10 +483,20 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         };
         about(p) && p.person.as_ref() == Some(person)
     };
-    if holds && present {
-        let pending = sources.problems.iter().filter(pending);
-        obstacles.extend(pending.map(ToString::to_string));
+    let pending = sources.problems.iter().filter(pending).filter(|_| holds && present);
+    let pending: Vec<String> = pending.map(ToString::to_string).collect();
+    let outlived = access.as_ref().filter(|_| causes.is_empty());
+    let outlived = outlived.and_then(|access| delay::outlived(sources, access, at));
+    match (&access, outlived) {
+        (Some(access), Some(since)) => {
+            obstacles.extend(delay::why_it_stands(
+                sources, timeline, access, since, at, present, pending,
+            ));
+        }
+        _ => obstacles.extend(pending),
     }
+    let recorded = access.iter().flat_map(|access| &access.causes);
+    let overrides = overrides::made(sources, causes.iter().chain(recorded.map(|r| &r.cause)));
     Answer {
         person: person.clone(),
         entitlement: id.clone(),
@@ -456,8 +511,10 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
             .collect(),
         context: project.and_then(|p| p.context.clone()),
         access,
+        outlived,
         neighbours: Neighbours::default(),
         causes,
+        overrides,
         rules,
         obstacles,
         next,

@@ -26,6 +26,13 @@ impl Explanation {
         if let Some(lost) = &self.record_lost {
             writeln!(out, "NOTE  {}", clean(lost))?;
         }
+        if let Some(begins) = self.record_begins {
+            writeln!(
+                out,
+                "NOTE  the record begins at {}; who held what before is not known here",
+                instant(begins)
+            )?;
+        }
         self.write_policy(out)?;
         if self.answers.is_empty() && self.nobody.is_empty() {
             let at = instant(self.at);
@@ -42,7 +49,12 @@ impl Explanation {
             };
         }
         for empty in &self.nobody {
-            writeln!(out, "Nobody holds {} at {}", empty.entitlement, instant(self.at))?;
+            let nobody = if self.record_begins.is_some() {
+                "Nobody is known to hold"
+            } else {
+                "Nobody holds"
+            };
+            writeln!(out, "{nobody} {} at {}", empty.entitlement, instant(self.at))?;
             if let Some(next) = &empty.next {
                 writeln!(
                     out,
@@ -54,7 +66,11 @@ impl Explanation {
             }
         }
         for answer in &self.answers {
-            let verb = if answer.holds { "holds" } else { "does not hold" };
+            let verb = match (answer.holds, self.record_begins) {
+                (true, _) => "holds",
+                (false, None) => "does not hold",
+                (false, Some(_)) => "is not known to hold",
+            };
             writeln!(
                 out,
                 "{} {verb} {} at {}",
@@ -107,10 +123,21 @@ impl Explanation {
                 {
                     writeln!(out, "  because   {}", cause(&recorded.cause))?;
                 }
+                if let Some(since) = answer.outlived {
+                    writeln!(
+                        out,
+                        "  outlived  what earned it: nothing calls for it since {} ({})",
+                        instant(since),
+                        span(since.duration_until(self.at))
+                    )?;
+                }
             } else {
                 for earned in &answer.causes {
                     writeln!(out, "  earned    {}", cause(earned))?;
                 }
+            }
+            for made in &answer.overrides {
+                writeln!(out, "  override  {}", clean(made))?;
             }
             write_neighbours(out, answer)?;
             for rule in &answer.rules {
@@ -125,7 +152,11 @@ impl Explanation {
                 }
             }
             for obstacle in &answer.obstacles {
-                let word = if answer.holds { "pending " } else { "obstacle" };
+                let word = match (answer.holds, answer.outlived) {
+                    (true, Some(_)) => "stands  ",
+                    (true, None) => "pending ",
+                    (false, _) => "obstacle",
+                };
                 writeln!(out, "  {word}  {}", clean(obstacle))?;
             }
             if let Some(next) = &answer.next {

@@ -2,7 +2,12 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{PolicyContext, Rule, file::RuleEntry, lower::Draft, training::Completions};
+use super::{
+    PolicyContext, Rule,
+    file::RuleEntry,
+    lower::Draft,
+    training::{Completions, List},
+};
 use crate::{
     diagnostics::{Diagnostic, Report},
     document::{At, Entry},
@@ -14,6 +19,7 @@ mod invariants;
 mod limits;
 mod people;
 mod rules;
+mod trainings;
 mod tree;
 mod windows;
 
@@ -21,7 +27,9 @@ mod windows;
 pub(super) struct World<'a> {
     drafts: &'a [Draft],
     context: &'a PolicyContext,
-    /// What lists say.
+    /// Lists of trainings.
+    lists: &'a [List],
+    /// What they say.
     trained: &'a Completions,
     by_name: HashMap<&'a str, &'a Draft>,
     /// Whether every file tells the name of its project. Otherwise an unknown name may be in one that does not.
@@ -32,7 +40,6 @@ pub(super) struct World<'a> {
 type Check = fn(&'static str, &World<'_>, &mut Report);
 
 const CHECKS: &[(&str, Check)] = &[
-    ("duplicate-project", tree::duplicate_project),
     ("unknown-parent", tree::unknown_parent),
     ("not-a-root", tree::not_a_root),
     ("parent-cycle", tree::parent_cycle),
@@ -53,6 +60,9 @@ const CHECKS: &[(&str, Check)] = &[
     ("unknown-source", rules::unknown_source),
     ("no-escalation-policies", rules::no_escalation_policies),
     ("unmet-training", rules::unmet_training),
+    ("said-twice", trainings::said_twice),
+    ("unknown-person", trainings::unknown_person),
+    ("unknown-training", trainings::unknown_training),
     ("duplicate-rule", rules::duplicate_rule),
     ("unknown-entitlement", invariants::unknown_entitlement),
     ("outside-subtree", invariants::outside_subtree),
@@ -68,6 +78,7 @@ const CHECKS: &[(&str, Check)] = &[
 /// Runs every check. `complete` says whether every file of the directory is among the drafts.
 pub(super) fn run(
     drafts: &[Draft],
+    lists: &[List],
     trained: &Completions,
     complete: bool,
     context: &PolicyContext,
@@ -80,6 +91,7 @@ pub(super) fn run(
     let world = World {
         drafts,
         context,
+        lists,
         trained,
         complete: complete && drafts.iter().all(|d| !d.name.0.is_empty() && !d.holes.broken()),
         by_name,
@@ -87,6 +99,28 @@ pub(super) fn run(
     for (code, check) in CHECKS {
         check(code, &world, report);
     }
+}
+
+/// Takes out every project whose name another one has already: what the checks would say of it may be about the other.
+/// Returns whether there was any.
+pub(super) fn take_out_duplicates(drafts: &mut Vec<Draft>, report: &mut Report) -> bool {
+    let mut first: HashMap<String, String> = HashMap::new();
+    let before = drafts.len();
+    drafts.retain(|draft| {
+        if draft.name.0.is_empty() {
+            return true;
+        }
+        let place = draft.place(&draft.name_span());
+        let Some(earlier) = first.get(&draft.name.0) else {
+            first.insert(draft.name.0.clone(), place);
+            return true;
+        };
+        let message = format!("the project `{}` is already defined at {earlier}", draft.name);
+        let hint = "rename one, or remove the file that should not be there";
+        report.push(draft.error("duplicate-project", &draft.name_span(), message).hint(hint));
+        false
+    });
+    drafts.len() < before
 }
 
 impl<'a> World<'a> {

@@ -2,8 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use jiff::Timestamp;
+
 use super::World;
-use crate::{diagnostics::Report, model::Person, policy::file::TextOr};
+use crate::{
+    diagnostics::Report,
+    model::Person,
+    policy::{Member, file::TextOr},
+};
 
 pub(super) fn duplicate_member(code: &'static str, world: &World<'_>, report: &mut Report) {
     for draft in world.drafts {
@@ -60,20 +66,19 @@ pub(super) fn ended(code: &'static str, world: &World<'_>, report: &mut Report) 
                 );
             }
         }
-        for value in draft
-            .file
-            .member
-            .iter()
-            .flat_map(|m| &m.value.completed)
-            .flat_map(|list| &list.value)
-        {
-            if let TextOr::Table(table) = &value.value
-                && let (Some(training), Some(at)) = (&table.training, &table.until)
-                && at.value.instant().is_ok_and(|until| until <= now)
-            {
-                let message = format!("the training `{}` has ended", training.value);
-                let warning = draft.warning(code, at.span(), message);
-                report.push(warning.hint("extend it once it is renewed, or remove it"));
+        for (entry, member) in draft.file.member.iter().zip(&draft.members) {
+            for value in entry.value.completed.iter().flat_map(|list| &list.value) {
+                if let TextOr::Table(table) = &value.value
+                    && let (Some(training), Some(at)) = (&table.training, &table.until)
+                    && at.value.instant().is_ok_and(|until| until <= now)
+                    && !member
+                        .as_ref()
+                        .is_some_and(|member| still_counts(world, member, &training.value, now))
+                {
+                    let message = format!("the training `{}` has ended", training.value);
+                    let warning = draft.warning(code, at.span(), message);
+                    report.push(warning.hint("extend it once it is renewed, or remove it"));
+                }
             }
         }
         for (entry, rule) in draft.rules() {
@@ -89,4 +94,11 @@ pub(super) fn ended(code: &'static str, world: &World<'_>, report: &mut Report) 
             }
         }
     }
+}
+
+/// Whether the member completed the training anew: by another entry or by a list, now or in time to come.
+fn still_counts(world: &World<'_>, member: &Member, training: &str, now: Timestamp) -> bool {
+    let listed = world.trained.get(&member.person).and_then(|all| all.get(training));
+    let all = member.completed.get(training).into_iter().chain(listed).flatten();
+    all.into_iter().any(|completion| now < completion.valid.end())
 }

@@ -12,21 +12,6 @@ use crate::{
     model::{EntitlementId, Target},
 };
 
-pub(super) fn duplicate_project(code: &'static str, world: &World<'_>, report: &mut Report) {
-    for draft in world.drafts.iter().filter(|d| !d.name.0.is_empty()) {
-        let first = world.by_name[draft.name.0.as_str()];
-        if !std::ptr::eq(first, draft) {
-            let message = format!(
-                "the project `{}` is already defined at {}",
-                draft.name,
-                first.place(&first.name_span())
-            );
-            let hint = "rename one, or remove the file that should not be there";
-            report.push(draft.error(code, &draft.name_span(), message).hint(hint));
-        }
-    }
-}
-
 fn unknown_project(
     code: &'static str,
     world: &World<'_>,

@@ -62,13 +62,19 @@ fn a_list_is_read_whole_or_not_at_all() {
             vec![
                 "trainings.csv:2:1: bad-training: \"a\" is not an e-mail address",
                 "trainings.csv:4:1: bad-training: this is not the name of a training",
-                "trainings.csv:5:1: bad-training: this is no date; write one such as 2027-03-31",
-                "trainings.csv:6:1: bad-training: a date with a time needs an offset",
+                "trainings.csv:5:1: bad-training: `until` is \"soon\": this is no date | write one such as 2027-03-31",
+                "trainings.csv:6:1: bad-training: `until` is \"2027-01-01T10:00:00\": a date with a time needs an offset",
             ],
         ),
         (
             "email,training,since,until\na@example.com,pci,2027-01-01,2026-01-01\n",
-            vec!["trainings.csv:2:1: bad-training: this training ends before it begins"],
+            vec!["trainings.csv:2:1: bad-training: this training ends before it begins | exchange"],
+        ),
+        (
+            "email,training,until\na@example.com,pci,2026-02-30\n",
+            vec![
+                "trainings.csv:2:1: bad-training: `until` is \"2026-02-30\", and there is no such day | write a day of",
+            ],
         ),
     ] {
         let errors: Vec<String> = with_list(list)
@@ -126,6 +132,117 @@ fn what_nobody_has_or_what_has_ended_is_pointed_out() {
         let lines = completed(text);
         assert!(lines.iter().any(|line| line.contains(expected)), "{text}\n{lines:#?}");
     }
+}
+
+const ANN: &str = "[project]\nname = 'p'\nowners = ['o@example.com']\n[[entitlement]]\nname = 'e'\ngroup = 'g'\n\
+    [[rule]]\nentitlement = 'e'\non_call = 'pagerduty/P1'\nrequires = ['incident-drill']\n\
+    [[member]]\nemail = 'annabel@example.com'\n[[member]]\nemail = 'robert@example.com'\n";
+
+fn said_of_list(name: &str, list: &str) -> Vec<String> {
+    let said = said(&[("p.toml", ANN), (name, list)]);
+    said.into_iter().filter(|line| line.starts_with(name)).collect()
+}
+
+#[test]
+fn slips_in_a_list_are_named_with_their_line() {
+    let list = "email,training\nannabel@example.com,incident-drill\nrobert@example.com,incident-dril\n\
+                anabel@example.com,incident-drill\nzoe@example.com,incident-drill\nrobert@example.com,first-aid\n\
+                annabel@example.com,incident-drill\n";
+    assert_eq!(
+        said_of_list("t.csv", list),
+        [
+            "t.csv:3:1: warning unknown-training: nothing requires a training `incident-dril` | did you mean `incident-drill`?",
+            "t.csv:4:1: warning unknown-person: anabel@example.com is a member of no project | did you mean `annabel@example.com`?",
+            "t.csv:7:1: warning said-twice: line 2 says the same of annabel@example.com | remove one of the two",
+        ]
+    );
+    // Everybody's list is mostly about others; one about members is not.
+    let ours = "email,training\nannabel@example.com,incident-drill\nrobert@example.com,incident-drill\n\
+                zoe@example.com,incident-drill\n";
+    assert_eq!(
+        said_of_list("t.csv", ours),
+        [
+            "t.csv:4:1: warning unknown-person: zoe@example.com is a member of no project | correct the address, or add [[member]] where they belong"
+        ]
+    );
+}
+
+#[test]
+fn a_list_in_json_is_as_good_as_one_in_csv() {
+    let list = r#"[
+  { "email": "annabel@example.com", "training": "incident-drill", "until": "2099-01-01", "by": { "id": 5 } },
+  { "email": "robert@example.com",
+    "training": "incident-drill", "since": null }
+]"#;
+    let (policy, warnings) = load_all(&[("p.toml", ANN), ("t.json", list)]).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let members = &policy.projects[&ProjectName("p".into())].members;
+    let completed = |who: &str| {
+        let completion = &members[&Person::parse(who).unwrap()].completed["incident-drill"][0];
+        format!("{} {}", completion.origin, completion.valid)
+    };
+    assert_eq!(
+        completed("annabel@example.com"),
+        "access.d/t.json:2 [-009999-01-02T01:59:59Z, 2099-01-02T00:00:00Z)"
+    );
+    assert!(completed("robert@example.com").starts_with("access.d/t.json:3 "));
+
+    let wrong = "[\n {\"email\": \"x\", \"training\": \"pci\"},\n {\"email\": 5},\n {\"email\": \"robert@example.com\"},\n \
+                 {\"email\": \"robert@example.com\", \"training\": \"incident-drill\", \"since\": \"2026-02-30\"},\n 7\n]";
+    let lines = said_of_list("t.json", wrong);
+    for (line, expected) in lines.iter().zip([
+        "t.json:2:2: bad-training: \"x\" is not an e-mail address: it needs one @ with something on both sides | write the address",
+        "t.json:3:2: bad-training: invalid type: integer `5`, expected a string | a list is an array of objects",
+        "t.json:4:2: bad-training: this is not the name of a training | write the name",
+        "t.json:5:2: bad-training: `since` is \"2026-02-30\", and there is no such day | write a day",
+        "t.json:6:2: bad-training: invalid type: integer `7`, expected struct Said | a list is",
+    ]) {
+        assert!(line.contains(expected), "{line}\n{expected}");
+    }
+    assert_eq!(lines.len(), 5, "{lines:#?}");
+    for (list, expected) in [
+        ("[]", "the list names nobody"),
+        (
+            "[ { \"email\": \"robert@exam",
+            "the list ends in the middle | another system may still be writing it",
+        ),
+        ("", "the list ends in the middle"),
+        ("{}", "invalid type: map, expected a sequence | a list is an array"),
+        ("[{},]", "trailing comma"),
+    ] {
+        let lines = said_of_list("t.json", list);
+        assert!(lines.len() == 1 && lines[0].contains(expected), "{list}\n{lines:#?}");
+    }
+}
+
+#[test]
+fn a_training_that_was_renewed_is_not_said_to_have_ended() {
+    let old = "completed = [{ training = 'pci', until = 2026-05-30 }";
+    let ended = |text: &str, list: Option<&str>| {
+        let policy = format!("{P}{text}\n");
+        let mut files = vec![("p.toml", policy.as_str())];
+        files.extend(list.map(|list| ("t.csv", list)));
+        said(&files).iter().filter(|line| line.contains("ended")).count()
+    };
+    assert_eq!(ended(&format!("{old}]"), None), 1);
+    assert_eq!(
+        ended(&format!("{old}, {{ training = 'pci', since = 2026-05-31 }}]"), None),
+        0
+    );
+    let list = "email,training,until\na@example.com,pci,2099-01-01\n";
+    assert_eq!(ended(&format!("{old}]"), Some(list)), 0);
+}
+
+#[test]
+fn a_project_that_is_defined_twice_says_nothing_else() {
+    let first = format!("{P}completed = ['pci']\n");
+    let said = said(&[("p.toml", &first), ("q.toml", P)]);
+    assert_eq!(
+        said,
+        [
+            "q.toml:2:8: duplicate-project: the project `p` is already defined at access.d/p.toml:2:8 | rename one, or remove the file that should not be there"
+        ]
+    );
 }
 
 proptest::proptest! {
