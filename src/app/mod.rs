@@ -1,6 +1,6 @@
 //! Puts the parts together for each command: the only place that builds clients, writers and the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -231,5 +231,6 @@ async fn reconciler(
         applier,
         live: LiveCache::default(),
         planned_since: BTreeMap::new(),
+        awaits_restart: BTreeSet::new(),
     })
 }

@@ -15,6 +15,7 @@ use url::Url;
 use super::{
     Audit, Config, Http, Identity, IdentityCenterConfig, Limits, Provider, Timing,
     file::{AuditTable, ConfigFile, HttpTable, IdentityCenterTable, IdentityEntry, LimitsTable, TimingTable},
+    restart,
 };
 use crate::{
     diagnostics::did_you_mean,
@@ -86,7 +87,12 @@ impl Checking<'_> {
         file.invariant.iter().map(state).collect()
     }
 
-    pub(super) fn config(&mut self, file: &ConfigFile, invariants: Vec<Written>) -> Option<Config> {
+    pub(super) fn config(
+        &mut self,
+        file: &ConfigFile,
+        invariants: Vec<Written>,
+        written: restart::Written,
+    ) -> Option<Config> {
         let root = 0..0;
         let mode = self
             .found
@@ -158,6 +164,7 @@ impl Checking<'_> {
             audit,
             sinks,
             notify,
+            written,
         })
     }
 

@@ -1,6 +1,6 @@
 //! One life of the process: the daemon's own parts in virtual time, until the end of the run or until it is killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -116,6 +116,7 @@ impl Run {
             applier: Some(Arc::clone(&applier)),
             live: LiveCache::default(),
             planned_since: BTreeMap::new(),
+            awaits_restart: BTreeSet::new(),
         });
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;
