@@ -20,6 +20,7 @@ use crate::model::{Person, ProjectName};
 use crate::text::clean;
 
 mod about;
+pub(crate) mod columns;
 pub(crate) mod filters;
 mod fresh;
 mod hours;

@@ -11,7 +11,7 @@ use super::words::{HandOff, Held, Hours, Item, When, attention, hand_offs, held,
 use crate::forecast::page::{Chart, Day as Midnight, GapLine, chart, days, gap_line};
 use crate::forecast::{Forecast, Holding};
 use crate::model::EntitlementId;
-use crate::text::{clean, hours as in_hours};
+use crate::text::{clean, grouped};
 
 /// More rows than these are for the pages of projects.
 const HELD: usize = 200;
@@ -71,8 +71,8 @@ pub(super) fn overview(now: &Now, four_weeks: Option<&FourWeeks>) -> Overview {
         Project {
             name: name.0.clone(),
             now: standing.get(name).copied().unwrap_or_default(),
-            held: in_hours(total.held),
-            standing: in_hours(total.standing),
+            held: grouped(total.held),
+            standing: grouped(total.standing),
             share: share(&total),
         }
     };
@@ -126,7 +126,8 @@ fn schedule(s: &crate::commands::status::ScheduleStatus, now: &Now) -> Schedule 
 /// The moment to which a page is true, to the second.
 pub(super) fn as_of(now: &Now) -> When {
     let mut shown = when(now.status.at, now.status.at);
-    shown.shown = crate::text::instant(now.status.at);
+    let at = now.status.at.to_zoned(jiff::tz::TimeZone::UTC);
+    shown.shown = at.strftime("%a %-d %b %H:%M:%S").to_string();
     shown.away = String::new();
     shown
 }
