@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use super::columns::{Bar, Chart, chart};
 use super::hours::{Day, FourWeeks};
 use super::now::Now;
-use crate::forecast::Forecast;
+use crate::forecast::{Forecast, Holding};
 use crate::ledger::AccessRow;
 use crate::model::{EntitlementId, Interval, Person};
 use crate::problem::Problem;
@@ -108,8 +108,12 @@ fn sentence(word: &str) -> String {
         .map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
+/// Nobody reads more at once.
+const ITEMS: usize = 100;
+pub(super) const GAPS: usize = 50;
+
 /// Everything to look at, the gravest first: what hides the rest, what is not in force, what is held back, what fails.
-pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> Vec<Item> {
+pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> First<Item> {
     let (status, at) = (&now.status, now.status.at);
     let plain = |what: &str, message: String, since: Option<Timestamp>| Item {
         what: what.to_owned(),
@@ -186,7 +190,7 @@ pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> Vec<Item> {
             items.push(item);
         }
     }
-    items
+    First::of(items, ITEMS)
 }
 
 fn stands_in(schedule: &crate::commands::status::ScheduleStatus, at: Timestamp) -> String {
@@ -201,6 +205,49 @@ fn stands_in(schedule: &crate::commands::status::ScheduleStatus, at: Timestamp) 
     }
 }
 
+/// The first rows of a list, and how many there are.
+pub(super) struct First<T> {
+    pub(super) rows: Vec<T>,
+    pub(super) all: usize,
+}
+
+impl<T> First<T> {
+    /// No more than `most` of them.
+    pub(super) fn of(rows: impl IntoIterator<Item = T>, most: usize) -> Self {
+        let mut rows = rows.into_iter();
+        let shown: Vec<T> = rows.by_ref().take(most).collect();
+        Self {
+            all: shown.len() + rows.count(),
+            rows: shown,
+        }
+    }
+
+    /// With each of the rows made into something else.
+    pub(super) fn map<U>(self, make: impl FnMut(T) -> U) -> First<U> {
+        First {
+            rows: self.rows.into_iter().map(make).collect(),
+            all: self.all,
+        }
+    }
+
+    /// How many are not shown.
+    pub(super) fn more(&self) -> usize {
+        self.all - self.rows.len()
+    }
+}
+
+/// What is due at an instant, by what and whose it is.
+pub(super) type Due<'a> = BTreeMap<(&'a EntitlementId, &'a Person), &'a Holding>;
+
+/// What is due at `at`; of several at once the first.
+pub(super) fn due(ahead: &Forecast, at: Timestamp) -> Due<'_> {
+    let mut due = Due::new();
+    for holding in ahead.holdings.iter().filter(|h| h.held.contains(at)) {
+        due.entry((&holding.entitlement, &holding.person)).or_insert(holding);
+    }
+    due
+}
+
 /// One grant that stands.
 pub(super) struct Held {
     pub(super) entitlement: Name,
@@ -211,7 +258,7 @@ pub(super) struct Held {
 }
 
 /// A grant in words. It ends when its last cause does, or, where turns follow on each other, the last of them.
-pub(super) fn held(row: &AccessRow, ahead: &Forecast, at: Timestamp) -> Held {
+pub(super) fn held(row: &AccessRow, due: &Due<'_>, at: Timestamp) -> Held {
     let open: Vec<_> = row
         .causes
         .iter()
@@ -219,10 +266,7 @@ pub(super) fn held(row: &AccessRow, ahead: &Forecast, at: Timestamp) -> Held {
         .map(|c| &c.cause)
         .collect();
     let recorded = open.iter().max_by_key(|c| c.held.end());
-    let due = ahead
-        .holdings
-        .iter()
-        .find(|h| h.entitlement == row.entitlement && h.person == row.person && h.held.contains(at));
+    let due = due.get(&(&row.entitlement, &row.person));
     let (end, known) = match (due, recorded) {
         (Some(due), Some(cause)) if due.held.end() < cause.held.end() && !due.end_known => {
             (cause.held.end(), cause.end_known)
