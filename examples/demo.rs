@@ -216,6 +216,7 @@ In another terminal, from this folder:
   cargo run -- --config {config} explain alice@example.com
   cargo run -- --config {config} explain erin@example.com
   curl http://{metrics}/metrics
+The same in a browser, with the coming week and the access hours: http://{metrics}/
 Edit {policy}, for example add erin as a member of data; see what it would do:
   AWS_ACCESS_KEY_ID=demo AWS_SECRET_ACCESS_KEY=demo cargo run -- --config {config} diff
 The daemon takes up a good edit by itself within seconds, and refuses a bad one.

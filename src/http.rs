@@ -227,7 +227,15 @@ async fn metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response 
         .filter_map(|value| value.to_str().ok());
     let accept = accept.collect::<Vec<_>>().join(",");
     let now = site.clock.now();
-    match site.metrics.negotiate(&accept, &site.ledger, &policy, now).await {
+    // Ten thousand entitlements are more than a hundred thousand samples: written away from the daemon's work.
+    let runtime = tokio::runtime::Handle::current();
+    let written = tokio::task::spawn_blocking(move || {
+        runtime.block_on(site.metrics.negotiate(&accept, &site.ledger, &policy, now))
+    });
+    let written = written
+        .await
+        .unwrap_or_else(|error| Err(prometheus::Error::Msg(error.to_string())));
+    match written {
         Ok((kind, text)) => ([(header::CONTENT_TYPE, kind), (header::VARY, "Accept")], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics could not be encoded");

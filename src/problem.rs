@@ -69,6 +69,8 @@ pub enum ProblemKind {
     GrantOverdue,
     /// Access that stands breaks a statement of an owner or the operator.
     InvariantBroken,
+    /// An edit of the configuration is not in force before the daemon starts anew.
+    RestartNeeded,
     /// Somebody came on duty out of the blue, for example by an override of his own just before its start.
     SurprisingDuty,
     /// Nobody in the identity store is this person.
@@ -171,6 +173,7 @@ impl ProblemKind {
             Self::RevokeOverdue => "revoke_overdue",
             Self::GrantOverdue => "grant_overdue",
             Self::InvariantBroken => "invariant_broken",
+            Self::RestartNeeded => "restart_needed",
             Self::SurprisingDuty => "surprising_duty",
             Self::PersonUnknown => "person_unknown",
             Self::PersonDisabled => "person_disabled",
@@ -191,7 +194,7 @@ impl ProblemKind {
     }
 
     /// Every kind, for metrics that start at zero.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::AwsUnavailable,
         Self::LedgerRestored,
         Self::TargetUnresolved,
@@ -204,6 +207,7 @@ impl ProblemKind {
         Self::RevokeOverdue,
         Self::GrantOverdue,
         Self::InvariantBroken,
+        Self::RestartNeeded,
         Self::SurprisingDuty,
         Self::PersonUnknown,
         Self::PersonDisabled,

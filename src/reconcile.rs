@@ -1,6 +1,6 @@
 //! One pass of everything: settle, survey, apply, record. Decides nothing itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -47,6 +47,8 @@ pub struct Reconciler {
     pub owned: OwnedIndex,
     /// What passes need not look at.
     pub resting: Resting,
+    /// Keys of the configuration of which an edit waits for the next start.
+    pub awaits_restart: BTreeSet<String>,
 }
 
 /// Why a pass did not come to a plan.
@@ -152,6 +154,7 @@ impl Reconciler {
         )
         .await?;
         survey.problems.extend(restored);
+        survey.problems.extend(restart_needed(&self.awaits_restart));
         survey.problems = collapse(std::mem::take(&mut survey.problems));
         let before = std::mem::take(&mut self.planned_since);
         for key in survey.plan.changes.iter().map(Change::key) {
@@ -399,6 +402,17 @@ impl Reconciler {
     fn in_flight(&self) -> BTreeMap<Key, ChangeKind> {
         self.applier.as_ref().map(|a| a.in_flight()).unwrap_or_default()
     }
+}
+
+fn restart_needed(keys: &BTreeSet<String>) -> Option<Problem> {
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    (!keys.is_empty()).then(|| {
+        let message = format!(
+            "the configuration was edited, and the edit of {} is not in force before the daemon is restarted",
+            keys.join(", ")
+        );
+        Problem::new(ProblemKind::RestartNeeded, message)
+    })
 }
 
 /// How an open change stands.

@@ -100,6 +100,36 @@ pub fn hours(time: SignedDuration) -> String {
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
+/// Hours with two decimals, and commas between thousands, for tables that people read.
+#[must_use]
+pub fn grouped(time: SignedDuration) -> String {
+    let plain = hours(time);
+    let (whole, decimals) = plain.split_once('.').unwrap_or((&plain, "00"));
+    format!("{}.{decimals}", thousands(whole))
+}
+
+/// Hours for a glance: three digits at least, commas between thousands.
+#[must_use]
+pub fn figure(time: SignedDuration) -> String {
+    let (hour, ten, hundred) = (time.as_millis() / 36_000, 1_000, 10_000);
+    match hour {
+        hundredths if hundredths < ten => hours(time),
+        hundredths if hundredths < hundred => format!("{:.1}", time.as_secs_f64() / 3600.0),
+        _ => thousands(&format!("{:.0}", time.as_secs_f64() / 3600.0)),
+    }
+}
+
+fn thousands(digits: &str) -> String {
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (n, digit) in digits.chars().enumerate() {
+        if 0 < n && (digits.len() - n).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// Why, until when and by which line of which file, in one line.
 #[must_use]
 pub fn cause(cause: &Cause) -> String {

@@ -1,10 +1,11 @@
 //! `audit`: opens the record for reading and nothing else.
 
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, IsTerminal as _};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use super::progress::{Telling, telling};
 use super::{load_config, print_json, say, system_clock};
 use crate::cli::{self, Format, exit};
 use crate::commands::audit::{self, export::Exporter};
@@ -26,7 +27,7 @@ async fn verify(path: &Path, args: &cli::Verify) -> anyhow::Result<u8> {
     }
     let file = args.ledger.as_ref().unwrap_or(&config.ledger);
     let ledger = Ledger::open_read_only(file, &config.owner_id).await?;
-    let verdict = ledger.check_chain(heads.into_iter()).await?;
+    let verdict = telling("checking the record", ledger.check_chain(heads.into_iter())).await?;
     match args.format {
         Format::Text => say(audit::text(&verdict))?,
         Format::Json => print_json(&verdict)?,
@@ -44,6 +45,8 @@ async fn export(path: &Path, args: &cli::Export) -> anyhow::Result<u8> {
     };
     let name = ledger.head().await?.and_then(|head| head.ledger).unwrap_or_default();
     let mut out = Exporter::begin(args.format, BufWriter::new(io::stdout()), &name)?;
+    // On a terminal the events themselves are what is seen.
+    let _told = (!io::stdout().is_terminal()).then(|| Telling::begin("exporting events"));
     while let Some(event) = events.next().await? {
         match out.write(&event) {
             // Whoever reads has seen enough.

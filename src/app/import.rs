@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use super::progress::{Telling, telling};
 use super::write::operator;
 use super::{
     build_sources, context, load_config, load_policy, open_if_there, print, print_json, reconciler, say,
@@ -44,7 +45,8 @@ pub(super) async fn import(path: &Path, args: &cli::Import) -> anyhow::Result<u8
     let client = Client::connect(&config.identity_center, ApiCalls::new()?, clock).await;
     let reader = client.reader();
     let inventory = client.inventory();
-    let found = Box::pin(import::read(&reader, &inventory, &config, policy.as_ref(), &request)).await?;
+    let reading = Box::pin(import::read(&reader, &inventory, &config, policy.as_ref(), &request));
+    let found = telling("reading live access", reading).await?;
     let known = policy.iter().flat_map(|policy| policy.projects.keys());
     let imported = import::draft(&found, &owner, known.map(|name| name.0.to_string()));
     for note in &imported.notes {
@@ -269,7 +271,8 @@ pub(super) async fn adopt(path: &Path, args: &cli::Adopt) -> anyhow::Result<u8> 
             .reader();
         let ledger = open_if_there(&config).await?;
         let now = clock.now();
-        let (survey, _) = diff::look(&config, &policy, &sources, &reader, ledger.as_ref(), now, None).await?;
+        let reading = diff::look(&config, &policy, &sources, &reader, ledger.as_ref(), now, None);
+        let (survey, _) = telling("reading schedules and live access", reading).await?;
         refuse_mistakes(&survey, &selected)?;
         return show(&adopt::propose(&survey, &policy, &selected, &by), false, args);
     };
@@ -286,8 +289,10 @@ pub(super) async fn adopt(path: &Path, args: &cli::Adopt) -> anyhow::Result<u8> 
         ..config.clone()
     };
     let mut reconciler = reconciler(&observing, calls, &clock, ledger.clone()).await?;
+    let told = Telling::begin("reading schedules and live access");
     apply::read_schedules(&reconciler, &config, &policy, &sources, clock.now()).await?;
     let look = reconciler.look(&config, &policy, None).await?;
+    drop(told);
     refuse_mistakes(&look.survey, &selected)?;
     let proposal = adopt::propose(&look.survey, &policy, &selected, &by);
     if proposal.digest != *digest {

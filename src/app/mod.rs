@@ -1,6 +1,6 @@
 //! Puts the parts together for each command: the only place that builds clients, writers and the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -245,5 +245,6 @@ async fn reconciler(
         planned_since: BTreeMap::new(),
         owned: OwnedIndex::default(),
         resting: Resting::default(),
+        awaits_restart: BTreeSet::new(),
     })
 }

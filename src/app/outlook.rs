@@ -52,7 +52,8 @@ pub(super) async fn comparison(path: &Path, base: &str, args: &cli::Diff) -> any
         None => StoredSnapshots::default(),
     };
     let period = days_from(now, args.days).context("the period ends beyond all time")?;
-    let (comparison, notes) = base::look(&config, &before, &after, sources.as_ref(), stored, period).await;
+    let reading = base::look(&config, &before, &after, sources.as_ref(), stored, period);
+    let (comparison, notes) = telling("reading schedules", reading).await;
     for note in &notes {
         tracing::warn!(detail = %clean(note), "the comparison is not complete");
     }
@@ -122,7 +123,8 @@ pub(super) async fn backtest(path: &Path, args: &cli::Backtest) -> anyhow::Resul
         .transpose()?;
     let sources = build_sources(&config, &ApiCalls::new()?, &clock)?;
     let policies: Vec<&Policy> = other.iter().chain([&in_force]).collect();
-    let (snapshots, notes) = past::read(&policies, &sources, period, now).await;
+    let reading = past::read(&policies, &sources, period, now);
+    let (snapshots, notes) = telling("reading past schedules", reading).await;
     let of = |policy| past::backtest(&config, policy, &snapshots, period);
     let (tested, against) = match &other {
         Some(other) => (of(other), Some(of(&in_force))),
@@ -150,7 +152,8 @@ pub(super) async fn review(path: &Path, args: &cli::Review) -> anyhow::Result<u8
         .await
         .reader();
     let ledger = open_if_there(&config).await?;
-    let (mut found, notes) = looked_at::look(&config, &policy, &sources, &reader, ledger.as_ref(), period).await?;
+    let reading = looked_at::look(&config, &policy, &sources, &reader, ledger.as_ref(), period);
+    let (mut found, notes) = telling("reading schedules, people, live access and the record", reading).await?;
     if let Some(owner) = &owner {
         found = found.of_owner(owner);
     }

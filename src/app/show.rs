@@ -8,12 +8,11 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
 
-use super::progress::telling;
+use super::progress::{Telling, telling};
 use super::{
     build_sources, load_config, load_policy, open_if_there, outlook, print, print_bytes, print_json, say, system_clock,
     warn_of_older_copy, watch, width,
 };
-use crate::accounting::{LONGEST_SESSION, Record};
 use crate::cli::{self, DiffFormat, Format, exit};
 use crate::clock::Clock;
 use crate::commands::{
@@ -240,33 +239,17 @@ pub(super) async fn report(path: &Path, args: &cli::Report) -> anyhow::Result<u8
     let config = load_config(path, Secrets::Skip)?;
     let policy = load_policy(&config, now)?;
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
-    let period = period_of(args, now)?;
     warn_of_older_copy(&ledger, &config).await?;
-    let with_tails = period.widen(LONGEST_SESSION, SignedDuration::ZERO);
-    let rows = ledger.access_in(with_tails).await?;
-    let unheld = ledger.unheld_in(period).await?;
-    let sessions = ledger.sessions().await?;
-    let restorations = ledger.restorations().await?;
-    let snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
     let request = hours::Request {
-        period,
+        period: period_of(args, now)?,
         now,
         group_by: args.by,
         format: args.format,
         zone: args.zone.clone(),
     };
-    let record = Record {
-        rows: &rows,
-        unheld: &unheld,
-        sessions: &sessions,
-    };
-    let baseline = hours::Baseline {
-        policy: &policy,
-        snapshots: &snapshots,
-        identities: &config.identities,
-    };
-    let mut out = Vec::new();
-    hours::report(record, &restorations, Some(baseline), &request, &mut out)?;
+    let told = Telling::begin("adding up the record");
+    let out = hours::read(&ledger, &policy, &config.identities, &request).await?;
+    drop(told);
     print_bytes(&out)
 }
 

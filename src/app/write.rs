@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use super::progress::{Telling, telling};
 use super::{
     build_sources, context, load_config, load_policy, print, print_json, reconciler, say, system_clock, width,
 };
@@ -56,8 +57,10 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
     let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
     let approve = args.approve.as_deref().map(|digest| (digest, by.as_str()));
     let mut view = None;
+    let told = Telling::begin("reading schedules and live access");
     let pass = apply::run(&mut reconciler, &config, &policy, &sources, approve, |look, stored| {
         let shown = diff::view(&look.survey, &config, &policy, stored);
+        told.now("waiting for AWS to confirm the changes");
         if args.format == Format::Text {
             // A broken pipe must not keep access from being granted.
             drop(print(shown.text(&policy, width())));
@@ -65,6 +68,7 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
         view = Some(shown);
     })
     .await;
+    drop(told);
     if let Err(ApplyError::Mistakes(mistakes)) = &pass
         && 1 < mistakes.len()
     {
@@ -137,12 +141,17 @@ pub(super) async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Resul
             .map(|(policy, _)| policy)
             .ok();
         let mut reconciler = reconciler(&config, ApiCalls::new()?, &clock, ledger.clone()).await?;
-        let applied = revoke::carry_out(&mut reconciler, &config, policy.as_ref()).await?;
+        let revoking = revoke::carry_out(&mut reconciler, &config, policy.as_ref());
+        let applied = telling("waiting for AWS to confirm the revokes", revoking).await?;
         say(applied.iter().map(|a| apply::line(a) + "\n").collect::<String>())?;
         revoke::left(&ledger, person.as_ref()).await?
     } else {
         say("The daemon carries it out ...\n")?;
-        revoke::watch(&ledger, &clock, person.as_ref()).await?
+        telling(
+            "waiting for the daemon",
+            revoke::watch(&ledger, &clock, person.as_ref()),
+        )
+        .await?
     };
     if 0 < left {
         bail!("{left} grants still stand; `dutybound status` shows why, and every further pass tries again");
@@ -155,8 +164,7 @@ pub(super) async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Resul
 pub(super) async fn backup(path: &Path, to: &Path) -> anyhow::Result<u8> {
     let config = load_config(path, Secrets::Skip)?;
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
-    ledger
-        .backup(to, system_clock().now())
+    telling("copying the ledger", ledger.backup(to, system_clock().now()))
         .await
         .with_context(|| format!("cannot write the copy {}", to.display()))?;
     say(format!(

@@ -23,7 +23,7 @@ pub enum ApplyError {
     Pass(#[from] PassError),
     /// The approved plan is not today's.
     #[error(
-        "the plan is now {now}, not {approved}; nothing was written. Pass at `dutybound diff` again and approve what it shows"
+        "the plan is now {now}, not {approved}; nothing was written. Look at `dutybound diff` again and approve what it shows"
     )]
     Moved {
         /// Today's digest.

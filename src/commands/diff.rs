@@ -104,7 +104,18 @@ pub async fn look(
         // Read anew with the record: the one must not be older than the other.
         let (when, live) = (When::Then(at.unwrap_or(now)), &mut LiveCache::default());
         let resting = &mut Resting::default();
-        let look = survey(reader, live, resting, &config, policy, &stored, &record, when, usize::MAX, None);
+        let look = survey(
+            reader,
+            live,
+            resting,
+            &config,
+            policy,
+            &stored,
+            &record,
+            when,
+            usize::MAX,
+            None,
+        );
         let survey = look.await?;
         looks += 1;
         // What a daemon granted while this looked would pass for somebody else's.

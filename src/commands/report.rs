@@ -7,19 +7,24 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::accounting::{Ending, Kind, Measure, Outlasted, Part, Record, Sums, endings, measure, outlasted, standing};
+use crate::accounting::{
+    Ending, Kind, Measure, Outlasted, Part, Record, Sessions, Sums, Unheld, endings, measure, outlasted, standing,
+};
 use crate::config::Identity;
 use crate::desired::Snapshots;
-use crate::ledger::{AccessRow, Restoration};
+use crate::ledger::{AccessRow, LedgerError, PolicyInForce, Restoration};
 use crate::model::{EntitlementId, Interval, Person};
 use crate::policy::Policy;
 
 mod csv;
+mod notes;
 mod page;
 mod period;
+mod read;
 mod text;
 
 pub use period::{Calendar, Last};
+pub use read::read;
 
 /// What one line of the report is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -104,23 +109,61 @@ impl Baseline<'_> {
     }
 }
 
-/// Writes the report. `record` is what the ledger says about the period; `restorations` tell which parts of the record are
-/// lost.
+/// What the ledger says about a period.
+#[derive(Debug)]
+pub struct OnRecord {
+    /// Access that overlaps the period, or the time before it in which role sessions may have begun.
+    pub rows: Vec<AccessRow>,
+    /// Duty without access.
+    pub unheld: Vec<Unheld>,
+    /// How long role sessions live.
+    pub sessions: Sessions,
+    /// Every time that the ledger turned out to be an older copy.
+    pub restorations: Vec<Restoration>,
+    /// Since when there is a record.
+    pub begins: Timestamp,
+    /// The policies that were in force, each with since when, the oldest first.
+    pub policies: Vec<(Timestamp, PolicyInForce)>,
+}
+
+impl OnRecord {
+    fn measured(&self) -> Record<'_> {
+        Record {
+            rows: &self.rows,
+            unheld: &self.unheld,
+            sessions: &self.sessions,
+        }
+    }
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// It cannot be written down.
+    #[error("the report cannot be written")]
+    Write(#[from] io::Error),
+}
+
+/// Writes the report.
 ///
 /// # Errors
 /// When `out` cannot be written.
 pub fn report(
-    record: Record<'_>,
-    restorations: &[Restoration],
+    on_record: &OnRecord,
     baseline: Option<Baseline<'_>>,
     request: &Request,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let touches =
         |r: &&Restoration| r.is_gap() && r.lost_from < request.period.end() && request.period.start() < r.found_at;
-    let lost = restorations.iter().filter(touches).map(Restoration::loss).collect();
-    let sight = Sight::new(record, baseline, request);
-    let report = Report::new(&sight, request.group_by, lost);
+    let restorations = on_record.restorations.iter();
+    let lost = restorations.filter(touches).map(Restoration::loss).collect();
+    let sight = Sight::new(on_record, baseline, request);
+    let notes = notes::notes(on_record, baseline, request.period, sight.counted);
+    let report = Report::new(&sight, request.group_by, lost, notes);
     match request.format {
         Format::Text => text::write(&report, &request.zone, out),
         Format::Json => {
@@ -139,7 +182,7 @@ pub fn report(
 /// Everything that the figures are made of.
 struct Sight<'a> {
     period: Interval,
-    /// The part of the period that is past.
+    /// The part of the period that is past and on record.
     counted: Option<Interval>,
     record: Record<'a>,
     baseline: Option<Baseline<'a>>,
@@ -149,9 +192,9 @@ struct Sight<'a> {
 }
 
 impl<'a> Sight<'a> {
-    fn new(record: Record<'a>, baseline: Option<Baseline<'a>>, request: &Request) -> Self {
-        let (period, now) = (request.period, request.now);
-        let counted = Interval::new(period.start(), period.end().min(now));
+    fn new(on_record: &'a OnRecord, baseline: Option<Baseline<'a>>, request: &Request) -> Self {
+        let (period, now, record) = (request.period, request.now, on_record.measured());
+        let counted = Interval::new(period.start().max(on_record.begins), period.end().min(now));
         Self {
             period,
             counted,
@@ -196,11 +239,16 @@ impl<'a> Sight<'a> {
 #[derive(Serialize)]
 struct Report {
     period: Interval,
+    /// Nothing before this instant is on record.
+    counted_from: Timestamp,
     counted_to: Timestamp,
     group_by: GroupBy,
     /// Which parts of the record are lost, so that the figures may be too small.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     record_lost: Vec<String>,
+    /// What else to know about the figures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     rows: Vec<Line>,
     total: Line,
     /// Where a role session may have outlasted the time between two turns of one person.
@@ -253,7 +301,7 @@ struct Seconds {
 }
 
 impl Report {
-    fn new(sight: &Sight<'_>, group_by: GroupBy, record_lost: Vec<String>) -> Self {
+    fn new(sight: &Sight<'_>, group_by: GroupBy, record_lost: Vec<String>, notes: Vec<String>) -> Self {
         let rows: Vec<&AccessRow> = sight.record.rows.iter().collect();
         let mut ends = endings(&rows, sight.record.sessions);
         let past = |ending: &Ending| sight.period.contains(ending.revoked_at) && ending.revoked_at <= sight.now;
@@ -262,9 +310,11 @@ impl Report {
         ends.sort_by(|a, b| (a.revoked_at, &a.entitlement, &a.person).cmp(&(b.revoked_at, &b.entitlement, &b.person)));
         Self {
             period: sight.period,
+            counted_from: sight.counted.map_or(sight.period.start(), |c| c.start()),
             counted_to: sight.counted.map_or(sight.period.start(), |c| c.end()),
             group_by,
             record_lost,
+            notes,
             rows: sight.lines(group_by),
             total: sight.total(),
             outlasted,

@@ -15,6 +15,7 @@ use url::Url;
 use super::{
     Audit, Config, Http, Identity, IdentityCenterConfig, Limits, Provider, Timing,
     file::{AuditTable, ConfigFile, HttpTable, IdentityCenterTable, IdentityEntry, LimitsTable, TimingTable},
+    restart,
 };
 use crate::{
     diagnostics::did_you_mean,
@@ -91,7 +92,12 @@ impl Checking<'_> {
         file.invariant.iter().map(state).collect()
     }
 
-    pub(super) fn config(&mut self, file: &ConfigFile, invariants: Vec<Written>) -> Option<Config> {
+    pub(super) fn config(
+        &mut self,
+        file: &ConfigFile,
+        invariants: Vec<Written>,
+        written: restart::Written,
+    ) -> Option<Config> {
         let root = 0..0;
         let mode = self
             .found
@@ -163,6 +169,7 @@ impl Checking<'_> {
             audit,
             sinks,
             notify,
+            written,
         })
     }
 

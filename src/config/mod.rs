@@ -25,6 +25,7 @@ mod check;
 pub mod file;
 mod mask;
 pub mod notify;
+pub mod restart;
 mod sink;
 mod source;
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// Who is told what.
     pub notify: notify::Notify,
+    /// What the file says, to tell what an edit touches. Secrets do not stand in it.
+    pub written: restart::Written,
 }
 
 /// The HTTP listener.
@@ -348,7 +351,7 @@ pub fn inspect_bytes(path: &Path, bytes: Vec<u8>, env: &dyn Env, secrets: Secret
         .file_name()
         .map_or_else(|| name.clone(), |file| file.to_string_lossy().into_owned());
     let invariants = checking.invariants(&parsed.value, &origin);
-    let config = checking.config(&parsed.value, invariants.clone());
+    let config = checking.config(&parsed.value, invariants.clone(), restart::Written::new(&text));
     report.sort();
     let understood = !parsed.holes.broken();
     let config = config.filter(|_| !report.has_errors());

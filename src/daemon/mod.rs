@@ -374,17 +374,30 @@ impl Daemon {
 
     /// Everything of the configuration that can change without a restart.
     fn reload_config(&mut self, new: Config) {
+        let mut waits = self.config.written.needing_restart(&new.written);
         let mode = match (self.config.mode, new.mode) {
             (Mode::Observe, Mode::Observe) => Mode::Observe,
             (Mode::Observe, _) | (_, Mode::Observe) => {
-                tracing::warn!("switching to or from mode observe needs a restart");
+                waits.insert("mode (to or from observe)".to_owned());
                 self.config.mode
             }
             (_, mode) => mode,
         };
-        tracing::info!(
-            "limits, timing, identities, audit and mode are reloaded; sources, identity_center, ledger, http, sinks and notify need a restart"
-        );
+        tracing::info!("limits, timing, identities, statements, audit and mode are reloaded");
+        if waits != self.reconciler.awaits_restart {
+            let keys: Vec<&str> = waits.iter().map(String::as_str).collect();
+            let keys = clean(&keys.join(", "));
+            if keys.is_empty() {
+                tracing::info!("no edit of the configuration waits for a restart any more");
+            } else {
+                tracing::warn!(
+                    keys,
+                    "an edit of the configuration is not in force before the daemon is restarted"
+                );
+            }
+            self.reconciler.awaits_restart = waits;
+        }
+        self.metrics.mode(mode);
         self.config = Config {
             mode,
             identities: new.identities,

@@ -56,13 +56,14 @@ pub struct Metrics {
     changes: IntCounterVec,
     change_delay: HistogramVec,
     version: String,
-    mode: Mode,
     state: Mutex<State>,
     access: tokio::sync::Mutex<AccessTime>,
 }
 
 #[derive(Default)]
 struct State {
+    /// What may be written to AWS.
+    mode: Option<Mode>,
     last_attempt: Option<Timestamp>,
     last_success: Option<Timestamp>,
     pass: Option<Seen>,
@@ -156,8 +157,10 @@ impl Metrics {
             changes,
             change_delay,
             version: version.to_owned(),
-            mode,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                mode: Some(mode),
+                ..State::default()
+            }),
             access: tokio::sync::Mutex::default(),
         })
     }
@@ -281,6 +284,11 @@ impl Metrics {
         });
     }
 
+    /// What may be written to AWS from now on.
+    pub fn mode(&self, mode: Mode) {
+        self.state().mode = Some(mode);
+    }
+
     /// The configuration was read, at the start or again.
     pub fn config_loaded(&self, ok: bool) {
         self.state().config_ok = Some(ok);
@@ -377,6 +385,7 @@ impl Metrics {
     }
 
     fn state_families(&self, page: &mut Page, policy: &Policy) -> Result<(), Error> {
+        let state = self.state();
         page.gauges(
             "dutybound_build_info",
             "Always 1; the label says which version runs.",
@@ -387,9 +396,8 @@ impl Metrics {
             "dutybound_mode",
             "1 for the mode in force: what may be written to AWS.",
             &["mode"],
-            MODES.map(|mode| ([mode.as_str()], flag(mode == self.mode))),
+            MODES.map(|mode| ([mode.as_str()], flag(state.mode == Some(mode)))),
         )?;
-        let state = self.state();
         let or_zero = |t: Option<Timestamp>| t.map_or(0.0, unix);
         page.gauge(
             "dutybound_last_attempt_timestamp_seconds",

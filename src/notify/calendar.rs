@@ -11,7 +11,6 @@ use jiff::{SignedDuration, Timestamp};
 use super::Notifier;
 use super::message::{Content, Found, Kind, Message, key};
 use super::outbox::{Batch, Outbox};
-use crate::accounting::{LONGEST_SESSION, Record};
 use crate::commands::{report as hours, review as looked_at};
 use crate::config::notify::{Job, JobKind};
 use crate::model::{Interval, Person};
@@ -197,12 +196,6 @@ impl Notifier {
         now: Timestamp,
     ) -> anyhow::Result<Vec<u8>> {
         let policy = Arc::clone(&self.in_use.borrow().policy);
-        let with_tails = period.widen(LONGEST_SESSION, SignedDuration::ZERO);
-        let rows = self.ledger.access_in(with_tails).await?;
-        let unheld = self.ledger.unheld_in(period).await?;
-        let sessions = self.ledger.sessions().await?;
-        let restorations = self.ledger.restorations().await?;
-        let snapshots = self.ledger.load_snapshots().await?.newest(&policy.schedules());
         let request = hours::Request {
             period,
             now,
@@ -210,19 +203,7 @@ impl Notifier {
             format,
             zone,
         };
-        let record = Record {
-            rows: &rows,
-            unheld: &unheld,
-            sessions: &sessions,
-        };
-        let baseline = hours::Baseline {
-            policy: &policy,
-            snapshots: &snapshots,
-            identities: &self.config.identities,
-        };
-        let mut out = Vec::new();
-        hours::report(record, &restorations, Some(baseline), &request, &mut out)?;
-        Ok(out)
+        Ok(hours::read(&self.ledger, &policy, &self.config.identities, &request).await?)
     }
 }
 

@@ -6,7 +6,9 @@ use super::filters;
 use super::hours::FourWeeks;
 use super::now::Now;
 use super::overview::{as_of, charts};
-use super::words::{Concerns, HandOff, Held, Hours, Item, When, attention, hand_offs, held, hours_of};
+use super::words::{
+    Concerns, First, GAPS, HandOff, Held, Hours, Item, When, attention, due, hand_offs, held, hours_of,
+};
 use crate::forecast::page::{Chart, Day as Midnight, GapLine, days, gap_line};
 use crate::forecast::{Gap, Holding};
 use crate::model::{EntitlementId, Person, ProjectName};
@@ -15,6 +17,7 @@ use crate::text::{clean, instant};
 
 /// More rows than these nobody reads; the commands show them all.
 const HELD: usize = 500;
+const MEMBERS: usize = 500;
 const NEXT: usize = 30;
 
 #[derive(Template)]
@@ -24,16 +27,15 @@ pub(super) struct About {
     kind: &'static str,
     at: When,
     facts: Vec<Fact>,
-    attention: Vec<Item>,
-    gaps: Vec<GapLine>,
-    held: Vec<Held>,
-    more_held: usize,
+    attention: First<Item>,
+    gaps: First<GapLine>,
+    held: First<Held>,
     next: Vec<HandOff>,
     charts: Vec<Chart>,
     days: Vec<Midnight>,
     more_charts: usize,
     hours: Option<Hours>,
-    members: Vec<MemberRow>,
+    members: First<MemberRow>,
     members_title: &'static str,
     of_person: bool,
 }
@@ -105,11 +107,7 @@ pub(super) fn project(now: &Now, four_weeks: Option<&FourWeeks>, name: &ProjectN
     about.gaps = gaps(now, &|gap| gap.entitlements.iter().any(|id| id.project == *name));
     about.facts = facts;
     about.hours = line;
-    about.members = project
-        .members
-        .values()
-        .map(|m| member_row(m.person.as_str(), m))
-        .collect();
+    about.members = First::of(project.members.values(), MEMBERS).map(|m| member_row(m.person.as_str(), m));
     Some(about)
 }
 
@@ -125,14 +123,13 @@ pub(super) fn person(now: &Now, four_weeks: Option<&FourWeeks>, person: &Person)
         .collect();
     let mut about = about(now, person.as_str(), "Person", &concerns);
     about.gaps = gaps(now, &|gap| gap.person.as_ref() == Some(person));
-    about.members = projects
-        .filter_map(|p| Some(member_row(&p.name.0, p.members.get(person)?)))
-        .collect();
-    let is_known = !(about.members.is_empty()
+    let memberships = projects.filter_map(|p| Some(member_row(&p.name.0, p.members.get(person)?)));
+    about.members = First::of(memberships, MEMBERS);
+    let is_known = !(about.members.rows.is_empty()
         && owned.is_empty()
-        && about.held.is_empty()
+        && about.held.rows.is_empty()
         && about.charts.is_empty()
-        && about.gaps.is_empty()
+        && about.gaps.rows.is_empty()
         && line.is_none());
     if !owned.is_empty() {
         about.facts.push(Fact {
@@ -148,20 +145,20 @@ pub(super) fn person(now: &Now, four_weeks: Option<&FourWeeks>, person: &Person)
     is_known.then_some(about)
 }
 
-fn gaps(now: &Now, wanted: &dyn Fn(&Gap) -> bool) -> Vec<GapLine> {
-    now.ahead.gaps.iter().filter(|gap| wanted(gap)).map(gap_line).collect()
+fn gaps(now: &Now, wanted: &dyn Fn(&Gap) -> bool) -> First<GapLine> {
+    First::of(now.ahead.gaps.iter().filter(|gap| wanted(gap)), GAPS).map(gap_line)
 }
 
 /// What both kinds of page have.
 fn about(now: &Now, name: &str, kind: &'static str, concerns: Concerns<'_>) -> About {
     let at = now.status.at;
     let wanted = |h: &Holding| concerns(Some(&h.entitlement), Some(h.person.as_str()));
-    let mine: Vec<_> = now
+    let due = due(&now.ahead, at);
+    let mine = now
         .status
         .access
         .iter()
-        .filter(|row| concerns(Some(&row.entitlement), Some(row.person.as_str())))
-        .collect();
+        .filter(|row| concerns(Some(&row.entitlement), Some(row.person.as_str())));
     let (charts, more_charts) = charts(&now.ahead, &wanted);
     let (_, next) = hand_offs(&now.ahead, at, NEXT, concerns);
     About {
@@ -170,15 +167,14 @@ fn about(now: &Now, name: &str, kind: &'static str, concerns: Concerns<'_>) -> A
         at: as_of(now),
         facts: Vec::new(),
         attention: attention(now, concerns),
-        gaps: Vec::new(),
-        held: mine.iter().take(HELD).map(|row| held(row, &now.ahead, at)).collect(),
-        more_held: mine.len().saturating_sub(HELD),
+        gaps: First::of([], GAPS),
+        held: First::of(mine, HELD).map(|row| held(row, &due, at)),
         next,
         charts,
         days: days(now.ahead.period),
         more_charts,
         hours: None,
-        members: Vec::new(),
+        members: First::of([], MEMBERS),
         members_title: "Members",
         of_person: false,
     }

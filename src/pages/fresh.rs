@@ -5,17 +5,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
+/// How much longer a value lasts than it took, so that no more than a fifth of the time goes into working it out.
+const REST: i32 = 4;
+
+/// A value with from when it is and until when it counts as fresh.
+#[derive(Debug)]
+pub(super) struct Kept<T> {
+    from: Timestamp,
+    until: Timestamp,
+    value: Arc<T>,
+}
+
 /// The last value, when it was asked for, and who works out the next one.
 #[derive(Debug)]
 pub(super) struct Fresh<T> {
-    kept: watch::Sender<Option<(Timestamp, Arc<T>)>>,
+    kept: watch::Sender<Option<Kept<T>>>,
     lasts: SignedDuration,
     /// The instant for which somebody is at work.
     at_work: Mutex<Option<Timestamp>>,
 }
 
 impl<T> Fresh<T> {
-    /// Nothing yet; values count as fresh for so long.
+    /// Nothing yet; values count as fresh for so long, or longer if they are costly.
     pub(super) fn for_as_long_as(lasts: SignedDuration) -> Self {
         Self {
             kept: watch::Sender::new(None),
@@ -27,14 +38,19 @@ impl<T> Fresh<T> {
     /// The kept value, if it is fresh at `now`.
     pub(super) fn current(&self, now: Timestamp) -> Option<Arc<T>> {
         let kept = self.kept.borrow();
-        let (at, value) = kept.as_ref()?;
-        let age = at.duration_until(now);
-        (SignedDuration::ZERO <= age && age < self.lasts).then(|| Arc::clone(value))
+        let kept = kept.as_ref()?;
+        (kept.from <= now && now < kept.until).then(|| Arc::clone(&kept.value))
     }
 
     /// The kept value, fresh or not, and from when it is.
     pub(super) fn last(&self) -> Option<(Timestamp, Arc<T>)> {
-        self.kept.borrow().clone()
+        let kept = self.kept.borrow();
+        kept.as_ref().map(|kept| (kept.from, Arc::clone(&kept.value)))
+    }
+
+    /// Whether somebody works out the next value, so that no failure is known of.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Takes the work upon the caller, unless somebody has it already.
@@ -51,7 +67,7 @@ impl<T> Fresh<T> {
     }
 
     /// Ends when the work under way does, well or not.
-    pub(super) fn next(&self) -> watch::Receiver<Option<(Timestamp, Arc<T>)>> {
+    pub(super) fn next(&self) -> watch::Receiver<Option<Kept<T>>> {
         self.kept.subscribe()
     }
 }
@@ -64,10 +80,15 @@ pub(super) struct Work<T> {
 }
 
 impl<T> Work<T> {
-    /// Hands the value to everybody who waits.
-    pub(super) fn done(self, value: T) {
-        let value = Some((self.at, Arc::new(value)));
-        self.of.kept.send_replace(value);
+    /// Hands the value to everybody who waits; it was worked out by `now`.
+    pub(super) fn done(self, value: T, now: Timestamp) {
+        let lasts = self.of.lasts.max(self.at.duration_until(now).saturating_mul(REST));
+        let value = Kept {
+            from: self.at,
+            until: now.saturating_add(lasts).unwrap_or(Timestamp::MAX),
+            value: Arc::new(value),
+        };
+        self.of.kept.send_replace(Some(value));
     }
 }
 
@@ -91,11 +112,22 @@ mod tests {
         assert!(fresh.begin(t(0)).is_none());
         drop(work);
         assert!(fresh.current(t(0)).is_none());
-        fresh.begin(t(1)).unwrap().done("a");
+        fresh.begin(t(1)).unwrap().done("a", t(1));
         assert_eq!(fresh.current(t(60)).as_deref(), Some(&"a"));
         assert!(fresh.current(t(61)).is_none() && fresh.last().is_some());
         // A clock that was set back must not keep a value for ever.
         assert!(fresh.current(t(0)).is_none());
         assert!(fresh.begin(t(61)).is_some());
+    }
+
+    #[test]
+    fn what_is_costly_lasts_longer_and_stays_to_be_seen_while_the_next_is_worked_out() {
+        let fresh = Arc::new(Fresh::for_as_long_as(SignedDuration::from_secs(2)));
+        fresh.begin(t(0)).unwrap().done("costly", t(10));
+        assert_eq!(fresh.current(t(49)).as_deref(), Some(&"costly"));
+        assert!(fresh.current(t(50)).is_none() && !fresh.is_at_work());
+        let work = fresh.begin(t(50));
+        assert!(work.is_some() && fresh.is_at_work());
+        assert_eq!(fresh.last().map(|(from, value)| (from, *value)), Some((t(0), "costly")));
     }
 }

@@ -14,12 +14,14 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 
 use crate::chain;
+use crate::clock::Clock;
 use crate::http::Site;
 use crate::ledger::LedgerError;
 use crate::model::{Person, ProjectName};
 use crate::text::clean;
 
 mod about;
+pub(crate) mod columns;
 pub(crate) mod filters;
 mod fresh;
 mod hours;
@@ -35,8 +37,12 @@ use now::Now;
 const NOW_LASTS: SignedDuration = SignedDuration::from_secs(2);
 /// The same for access hours, which are costly to add up.
 const HOURS_LAST: SignedDuration = SignedDuration::from_secs(60);
-/// How long a page waits for what stands now.
+/// How long a page waits for what stands now where nothing older can be shown.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The same where something older can be shown instead, with from when it is.
+const PATIENCE_FOR_NEWER: Duration = Duration::from_secs(2);
+/// Nothing older than this is shown in place of what stands now.
+const OLDEST: SignedDuration = SignedDuration::from_mins(15);
 /// How long a page waits for access hours; then it shows older ones, or none.
 const PATIENCE_FOR_HOURS: Duration = Duration::from_secs(2);
 
@@ -81,35 +87,50 @@ async fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
 
 async fn status(State(pages): State<Arc<Pages>>) -> Response {
     let Some(now) = pages.now().await else {
-        return unreadable();
+        return pages.unreadable();
     };
-    page(&overview::overview(&now, pages.hours().await.as_deref()))
+    let hours = pages.hours().await;
+    drawn(move || page(&overview::overview(&now, hours.as_deref()))).await
 }
 
 async fn project(State(pages): State<Arc<Pages>>, Path(name): Path<String>) -> Response {
     let Some(now) = pages.now().await else {
-        return unreadable();
+        return pages.unreadable();
     };
     let hours = pages.hours().await;
-    match about::project(&now, hours.as_deref(), &ProjectName(name.into())) {
-        Some(view) => page(&view),
-        None => missing("There is no such project in the policy in force"),
-    }
+    drawn(
+        move || match about::project(&now, hours.as_deref(), &ProjectName(name.into())) {
+            Some(view) => page(&view),
+            None => missing("There is no such project in the policy in force"),
+        },
+    )
+    .await
 }
 
 async fn person(State(pages): State<Arc<Pages>>, Path(email): Path<String>) -> Response {
     let Some(now) = pages.now().await else {
-        return unreadable();
+        return pages.unreadable();
     };
     let hours = pages.hours().await;
-    let view = Person::parse(&email)
-        .ok()
-        .and_then(|person| about::person(&now, hours.as_deref(), &person));
-    match view {
-        Some(view) => page(&view),
-        None => missing(
-            "Nobody of this address is in the policy, on a schedule ahead, or in the record of the last four weeks",
-        ),
+    drawn(move || {
+        let view = Person::parse(&email)
+            .ok()
+            .and_then(|person| about::person(&now, hours.as_deref(), &person));
+        match view {
+            Some(view) => page(&view),
+            None => missing(
+                "Nobody of this address is in the policy, on a schedule ahead, or in the record of the last four weeks",
+            ),
+        }
+    })
+    .await
+}
+
+/// Draws away from the daemon's work: of a large organisation a page takes a while.
+async fn drawn(draw: impl FnOnce() -> Response + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(draw).await {
+        Ok(response) => response,
+        Err(error) => unwritten(&error),
     }
 }
 
@@ -119,12 +140,37 @@ impl Pages {
         let pages = Arc::clone(self);
         let read = async move |at| now::read(&pages.site, at).await;
         let at = self.site.clock.now();
-        latest(&self.now, at, PATIENCE, read).await;
+        let older = |fresh: &Fresh<Now>| {
+            let (from, now) = fresh.last()?;
+            (from.duration_until(at) <= OLDEST).then_some((from, now))
+        };
+        let patience = match older(&self.now) {
+            Some(_) => PATIENCE_FOR_NEWER,
+            None => PATIENCE,
+        };
+        latest(&self.now, &self.site.clock, patience, read).await;
         self.now.current(self.site.clock.now()).or_else(|| {
-            // It took longer than it lasts; what was asked for after this request began is still an answer to it.
-            let (from, now) = self.now.last()?;
-            (at <= from).then_some(now)
+            // What was asked for after this request began is an answer to it; what is older, while a newer one is on its way.
+            let (from, now) = older(&self.now)?;
+            (at <= from || self.now.is_at_work()).then_some(now)
         })
+    }
+
+    /// Says that what stands now cannot be shown: not yet, or because of a failure.
+    fn unreadable(&self) -> Response {
+        let (title, text) = if self.now.is_at_work() {
+            (
+                "Still being read",
+                "The record is large, and what stands now is not put together yet. Look again in a moment.",
+            )
+        } else {
+            (
+                "The record cannot be read",
+                "What stands now is not known to this page; the log says why. The daemon goes on as far as it can: \
+                 /healthz and the metrics tell.",
+            )
+        };
+        (StatusCode::SERVICE_UNAVAILABLE, page(&Plain { title, text })).into_response()
     }
 
     /// Access hours, as new as could be had in a moment. `None` where none were ever added up.
@@ -135,26 +181,27 @@ impl Pages {
             let mut past = pages.past.lock().await;
             hours::read(&pages.site.ledger, &in_use, &mut past, at).await
         };
-        latest(&self.hours, self.site.clock.now(), PATIENCE_FOR_HOURS, read).await;
+        latest(&self.hours, &self.site.clock, PATIENCE_FOR_HOURS, read).await;
         self.hours.last().map(|(_, hours)| hours)
     }
 }
 
 /// Waits until `fresh` holds a fresh value, a read of it failed, or patience is over. The read runs on a thread of its own,
 /// away from the daemon's work, and goes on when nobody waits any more.
-async fn latest<T, R>(fresh: &Arc<Fresh<T>>, at: Timestamp, patience: Duration, read: R)
+async fn latest<T, R>(fresh: &Arc<Fresh<T>>, clock: &Arc<dyn Clock>, patience: Duration, read: R)
 where
     T: Send + Sync + 'static,
     R: AsyncFnOnce(Timestamp) -> Result<T, LedgerError> + Send + 'static,
 {
+    let at = clock.now();
     let mut next = fresh.next();
     if fresh.current(at).is_some() {
         return;
     }
     if let Some(work) = fresh.begin(at) {
-        let runtime = tokio::runtime::Handle::current();
+        let (runtime, clock) = (tokio::runtime::Handle::current(), Arc::clone(clock));
         tokio::task::spawn_blocking(move || match runtime.block_on(read(at)) {
-            Ok(value) => work.done(value),
+            Ok(value) => work.done(value, clock.now()),
             Err(error) => tracing::warn!(error = %clean(&chain(&error)), "a page could not read the record"),
         });
     }
@@ -165,15 +212,14 @@ where
 fn page(view: &impl Template) -> Response {
     match view.render() {
         Ok(text) => Html(text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "a page could not be written");
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the page could not be written; see the log\n",
-            )
-                .into_response()
-        }
+        Err(error) => unwritten(&error),
     }
+}
+
+fn unwritten(error: &dyn std::error::Error) -> Response {
+    tracing::error!(%error, "a page could not be written");
+    let text = "the page could not be written; see the log\n";
+    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
 }
 
 #[derive(Template)]
@@ -186,13 +232,6 @@ struct Plain {
 fn missing(text: &'static str) -> Response {
     let title = "Not found";
     (StatusCode::NOT_FOUND, page(&Plain { title, text })).into_response()
-}
-
-fn unreadable() -> Response {
-    let title = "The record cannot be read";
-    let text = "What stands now is not known to this page; the log says why. The daemon goes on as far as it can: \
-                /healthz and the metrics tell.";
-    (StatusCode::SERVICE_UNAVAILABLE, page(&Plain { title, text })).into_response()
 }
 
 #[cfg(test)]

@@ -7,38 +7,41 @@ use askama::Template;
 use super::filters;
 use super::hours::{Day, FourWeeks};
 use super::now::Now;
-use super::words::{HandOff, Held, Hours, Item, When, attention, hand_offs, held, hours_of, share, sum, when};
+use super::words::{
+    First, GAPS, HandOff, Held, Hours, Item, When, attention, due, hand_offs, held, hours_of, share, sum, when,
+};
 use crate::forecast::page::{Chart, Day as Midnight, GapLine, chart, days, gap_line};
 use crate::forecast::{Forecast, Holding};
 use crate::model::EntitlementId;
-use crate::text::{clean, hours as in_hours};
+use crate::text::{clean, grouped};
 
 /// More rows than these are for the pages of projects.
 const HELD: usize = 200;
 const NEXT: usize = 12;
 const CHARTS: usize = 20;
+const PROJECTS: usize = 200;
+const SCHEDULES: usize = 200;
 
 #[derive(Template)]
 #[template(path = "status.html", config = "src/pages/askama.toml")]
 pub(super) struct Overview {
     at: When,
     mode: String,
-    attention: Vec<Item>,
-    gaps: Vec<GapLine>,
+    attention: First<Item>,
+    gaps: First<GapLine>,
     share: String,
     count: usize,
     holders: usize,
     next_away: String,
     next_at: Option<When>,
-    held: Vec<Held>,
-    more_held: usize,
+    held: First<Held>,
     next: Vec<HandOff>,
     charts: Vec<Chart>,
     days: Vec<Midnight>,
     more_charts: usize,
     hours: Option<Hours>,
-    projects: Vec<Project>,
-    schedules: Vec<Schedule>,
+    projects: First<Project>,
+    schedules: First<Schedule>,
 }
 
 struct Project {
@@ -71,11 +74,21 @@ pub(super) fn overview(now: &Now, four_weeks: Option<&FourWeeks>) -> Overview {
         Project {
             name: name.0.to_string(),
             now: standing.get(name).copied().unwrap_or_default(),
-            held: in_hours(total.held),
-            standing: in_hours(total.standing),
+            held: grouped(total.held),
+            standing: grouped(total.standing),
             share: share(&total),
         }
     };
+    // Where not all fit, those in which the most stands, and schedules that fail, come first.
+    let mut names: Vec<_> = now.policy.projects.keys().collect();
+    if PROJECTS < names.len() {
+        names.sort_by_key(|name| std::cmp::Reverse(standing.get(name).copied().unwrap_or_default()));
+    }
+    let mut schedules: Vec<_> = status.schedules.iter().collect();
+    if SCHEDULES < schedules.len() {
+        schedules.sort_by_key(|s| s.failure.is_none());
+    }
+    let due = due(&now.ahead, at);
     let hours = four_weeks.and_then(|weeks| hours_of(weeks, &weeks.total));
     Overview {
         at: as_of(now),
@@ -84,7 +97,7 @@ pub(super) fn overview(now: &Now, four_weeks: Option<&FourWeeks>) -> Overview {
             .as_ref()
             .map_or_else(|| "not known yet".to_owned(), |b| b.mode.clone()),
         attention: attention(now, &all),
-        gaps: now.ahead.gaps.iter().map(gap_line).collect(),
+        gaps: First::of(now.ahead.gaps.iter().map(gap_line), GAPS),
         share: hours.as_ref().map_or_else(|| "-".to_owned(), |h| h.share.clone()),
         count: status.access.len(),
         holders: holders.len(),
@@ -93,20 +106,14 @@ pub(super) fn overview(now: &Now, four_weeks: Option<&FourWeeks>) -> Overview {
             away: String::new(),
             ..when(t, at)
         }),
-        held: status
-            .access
-            .iter()
-            .take(HELD)
-            .map(|row| held(row, &now.ahead, at))
-            .collect(),
-        more_held: status.access.len().saturating_sub(HELD),
+        held: First::of(status.access.iter(), HELD).map(|row| held(row, &due, at)),
         next,
         charts,
         days: days(now.ahead.period),
         more_charts,
         hours,
-        projects: now.policy.projects.keys().map(project).collect(),
-        schedules: status.schedules.iter().map(|s| schedule(s, now)).collect(),
+        projects: First::of(names, PROJECTS).map(project),
+        schedules: First::of(schedules, SCHEDULES).map(|s| schedule(s, now)),
     }
 }
 
@@ -126,7 +133,8 @@ fn schedule(s: &crate::commands::status::ScheduleStatus, now: &Now) -> Schedule 
 /// The moment to which a page is true, to the second.
 pub(super) fn as_of(now: &Now) -> When {
     let mut shown = when(now.status.at, now.status.at);
-    shown.shown = crate::text::instant(now.status.at);
+    let at = now.status.at.to_zoned(jiff::tz::TimeZone::UTC);
+    shown.shown = at.strftime("%a %-d %b %H:%M:%S").to_string();
     shown.away = String::new();
     shown
 }

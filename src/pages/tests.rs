@@ -144,3 +144,31 @@ fn days_add_up_to_what_the_report_says_of_the_whole() {
     let names: BTreeSet<_> = weeks.people.keys().map(|p| p.as_str()).collect();
     assert_eq!(names, ["alice@example.com"].into());
 }
+
+#[test]
+fn a_page_shows_the_first_rows_and_says_how_many_more_there_are() {
+    let rows = (0..5_000).map(|n| held_by(&format!("person{n}@example.com"))).collect();
+    let problem = |n: usize| Problem::new(ProblemKind::NoEmail, format!("number {n}"));
+    let now = now_with(rows, (0..3_000).map(problem).collect());
+    let page = overview::overview(&now, None).render().unwrap();
+    for part in [
+        "Held now (5000)",
+        "And 4800 more; each project's page shows its own.",
+        "To look at (3000)",
+        "And 2900 more; <code>dutybound status</code> shows all.",
+    ] {
+        assert!(
+            page.contains(part),
+            "{part} is missing in a page of {} bytes",
+            page.len()
+        );
+    }
+    assert!(page.len() < 300_000, "{} bytes", page.len());
+    let project = about::project(&now, None, &crate::model::ProjectName("payments".to_owned().into()));
+    let project = project.unwrap().render().unwrap();
+    assert!(
+        project.contains("And 4500 more") && project.len() < 500_000,
+        "{} bytes",
+        project.len()
+    );
+}

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+use super::columns::{Bar, Chart, chart};
 use super::hours::{Day, FourWeeks};
 use super::now::Now;
-use crate::forecast::Forecast;
+use crate::forecast::{Forecast, Holding};
 use crate::ledger::AccessRow;
 use crate::model::{EntitlementId, Interval, Person};
 use crate::problem::Problem;
-use crate::text::{basis, clean, hours, instant, span};
+use crate::text::{basis, clean, figure, grouped, instant, span};
 
 /// An instant: exactly for machines and those who point at it, in short, and how far away it is.
 pub(super) struct When {
@@ -107,8 +108,12 @@ fn sentence(word: &str) -> String {
         .map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
+/// Nobody reads more at once.
+const ITEMS: usize = 100;
+pub(super) const GAPS: usize = 50;
+
 /// Everything to look at, the gravest first: what hides the rest, what is not in force, what is held back, what fails.
-pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> Vec<Item> {
+pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> First<Item> {
     let (status, at) = (&now.status, now.status.at);
     let plain = |what: &str, message: String, since: Option<Timestamp>| Item {
         what: what.to_owned(),
@@ -185,7 +190,7 @@ pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> Vec<Item> {
             items.push(item);
         }
     }
-    items
+    First::of(items, ITEMS)
 }
 
 fn stands_in(schedule: &crate::commands::status::ScheduleStatus, at: Timestamp) -> String {
@@ -200,6 +205,49 @@ fn stands_in(schedule: &crate::commands::status::ScheduleStatus, at: Timestamp) 
     }
 }
 
+/// The first rows of a list, and how many there are.
+pub(super) struct First<T> {
+    pub(super) rows: Vec<T>,
+    pub(super) all: usize,
+}
+
+impl<T> First<T> {
+    /// No more than `most` of them.
+    pub(super) fn of(rows: impl IntoIterator<Item = T>, most: usize) -> Self {
+        let mut rows = rows.into_iter();
+        let shown: Vec<T> = rows.by_ref().take(most).collect();
+        Self {
+            all: shown.len() + rows.count(),
+            rows: shown,
+        }
+    }
+
+    /// With each of the rows made into something else.
+    pub(super) fn map<U>(self, make: impl FnMut(T) -> U) -> First<U> {
+        First {
+            rows: self.rows.into_iter().map(make).collect(),
+            all: self.all,
+        }
+    }
+
+    /// How many are not shown.
+    pub(super) fn more(&self) -> usize {
+        self.all - self.rows.len()
+    }
+}
+
+/// What is due at an instant, by what and whose it is.
+pub(super) type Due<'a> = BTreeMap<(&'a EntitlementId, &'a Person), &'a Holding>;
+
+/// What is due at `at`; of several at once the first.
+pub(super) fn due(ahead: &Forecast, at: Timestamp) -> Due<'_> {
+    let mut due = Due::new();
+    for holding in ahead.holdings.iter().filter(|h| h.held.contains(at)) {
+        due.entry((&holding.entitlement, &holding.person)).or_insert(holding);
+    }
+    due
+}
+
 /// One grant that stands.
 pub(super) struct Held {
     pub(super) entitlement: Name,
@@ -210,7 +258,7 @@ pub(super) struct Held {
 }
 
 /// A grant in words. It ends when its last cause does, or, where turns follow on each other, the last of them.
-pub(super) fn held(row: &AccessRow, ahead: &Forecast, at: Timestamp) -> Held {
+pub(super) fn held(row: &AccessRow, due: &Due<'_>, at: Timestamp) -> Held {
     let open: Vec<_> = row
         .causes
         .iter()
@@ -218,10 +266,7 @@ pub(super) fn held(row: &AccessRow, ahead: &Forecast, at: Timestamp) -> Held {
         .map(|c| &c.cause)
         .collect();
     let recorded = open.iter().max_by_key(|c| c.held.end());
-    let due = ahead
-        .holdings
-        .iter()
-        .find(|h| h.entitlement == row.entitlement && h.person == row.person && h.held.contains(at));
+    let due = due.get(&(&row.entitlement, &row.person));
     let (end, known) = match (due, recorded) {
         (Some(due), Some(cause)) if due.held.end() < cause.held.end() && !due.end_known => {
             (cause.held.end(), cause.end_known)
@@ -293,24 +338,6 @@ pub(super) fn hand_offs(
     (first, rows.collect())
 }
 
-/// Where a rectangle of the chart stands, in CSS pixels.
-pub(super) struct Block {
-    pub(super) y: String,
-    pub(super) height: String,
-}
-
-/// One day of the chart; horizontal places are percents.
-pub(super) struct Column {
-    pub(super) x: String,
-    pub(super) end: String,
-    pub(super) standing: Block,
-    pub(super) duty: Block,
-    pub(super) over: Block,
-    pub(super) baseline: i64,
-    pub(super) label: String,
-    pub(super) title: String,
-}
-
 /// One day of the table.
 pub(super) struct DayRow {
     pub(super) name: String,
@@ -336,17 +363,17 @@ pub(super) struct Hours {
     pub(super) overhang: String,
     pub(super) uncovered: String,
     pub(super) tail: String,
-    pub(super) highest: String,
-    pub(super) width: String,
-    pub(super) columns: Vec<Column>,
+    pub(super) chart: Chart,
     pub(super) days: Vec<DayRow>,
+    pub(super) between: String,
     pub(super) from: String,
     pub(super) to: String,
 }
 
-/// The chart's floor and how high it can grow.
-const FLOOR: f64 = 188.0;
-const TALLEST: f64 = 168.0;
+/// A moment with its day and minute, for people.
+fn day_of(t: Timestamp) -> String {
+    t.to_zoned(TimeZone::UTC).strftime("%-d %b %Y %H:%M").to_string()
+}
 
 /// Of standing access, for people.
 pub(super) fn share(total: &Day) -> String {
@@ -372,32 +399,16 @@ pub(super) fn sum(line: &[Day]) -> Day {
 pub(super) fn hours_of(four_weeks: &FourWeeks, line: &[Day]) -> Option<Hours> {
     let (first, last) = (four_weeks.days.first()?, four_weeks.days.last()?);
     let total = sum(line);
-    let tallest = |d: &Day| d.standing.max(d.held).max(d.duty());
-    let highest = line.iter().map(tallest).max()?;
-    let scale = |time: SignedDuration| TALLEST * time.as_secs_f64() / highest.as_secs_f64().max(1.0);
-    let block = |base: f64, height: f64| Block {
-        y: format!("{:.1}", FLOOR - base - height),
-        height: format!("{height:.1}"),
-    };
-    let step = 100.0 / 28.0;
-    let mut columns = Vec::new();
+    let mut bars = Vec::new();
     let mut rows = Vec::new();
-    for (n, (day, span)) in line.iter().zip(&four_weeks.days).enumerate() {
-        let x = step * f64::from(u32::try_from(n).unwrap_or(0));
+    for (day, span) in line.iter().zip(&four_weeks.days) {
         let row = day_row(day, span);
-        columns.push(Column {
-            x: format!("{x:.3}"),
-            end: format!("{:.3}", x + step * 0.8),
-            standing: block(0.0, scale(day.standing)),
-            duty: block(0.0, scale(day.on_duty)),
-            over: block(scale(day.on_duty), scale(day.overhang())),
-            #[expect(clippy::cast_possible_truncation, reason = "pixels of a chart that is 210 high")]
-            baseline: (FLOOR - scale(day.duty())).round() as i64,
-            label: if n % 7 == 0 {
-                span.start().to_zoned(TimeZone::UTC).strftime("%b %-d").to_string()
-            } else {
-                String::new()
-            },
+        bars.push(Bar {
+            on_duty: day.on_duty,
+            overhang: day.overhang(),
+            duty: day.duty(),
+            standing: day.standing,
+            label: span.start().to_zoned(TimeZone::UTC).strftime("%-d %b").to_string(),
             title: format!(
                 "{}: {} h held, {} h duty, {} h standing",
                 row.name, row.held, row.duty, row.standing
@@ -408,19 +419,22 @@ pub(super) fn hours_of(four_weeks: &FourWeeks, line: &[Day]) -> Option<Hours> {
     Some(Hours {
         notes: four_weeks.lost.iter().map(|note| clean(note)).collect(),
         share: share(&total),
-        held: hours(total.held),
+        held: figure(total.held),
         held_seconds: whole(total.held),
-        standing: hours(total.standing),
+        standing: figure(total.standing),
         standing_seconds: whole(total.standing),
-        on_duty: hours(total.on_duty),
-        duty: hours(total.duty()),
-        overhang: hours(total.overhang()),
-        uncovered: hours(total.uncovered),
-        tail: hours(total.tail),
-        highest: hours(highest),
-        width: format!("{:.3}", step * 0.8),
-        columns,
+        on_duty: figure(total.on_duty),
+        duty: figure(total.duty()),
+        overhang: figure(total.overhang()),
+        uncovered: figure(total.uncovered),
+        tail: figure(total.tail),
+        chart: chart(bars),
         days: rows,
+        between: format!(
+            "{} to {}",
+            day_of(first.start().max(four_weeks.begins)),
+            day_of(last.end())
+        ),
         from: instant(first.start().max(four_weeks.begins)),
         to: instant(last.end()),
     })
@@ -434,12 +448,12 @@ fn whole(time: SignedDuration) -> i64 {
 fn day_row(day: &Day, span: &Interval) -> DayRow {
     DayRow {
         name: span.start().to_zoned(TimeZone::UTC).strftime("%a %-d %b").to_string(),
-        held: hours(day.held),
-        on_duty: hours(day.on_duty),
-        overhang: hours(day.overhang()),
-        uncovered: hours(day.uncovered),
-        duty: hours(day.duty()),
-        standing: hours(day.standing),
-        tail: hours(day.tail),
+        held: grouped(day.held),
+        on_duty: grouped(day.on_duty),
+        overhang: grouped(day.overhang()),
+        uncovered: grouped(day.uncovered),
+        duty: grouped(day.duty()),
+        standing: grouped(day.standing),
+        tail: grouped(day.tail),
     }
 }

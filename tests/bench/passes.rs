@@ -5,7 +5,7 @@
 mod rig;
 
 use std::alloc::System;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +125,7 @@ async fn organisation(size: usize) {
         planned_since: BTreeMap::new(),
         owned: OwnedIndex::default(),
         resting: Resting::default(),
+        awaits_restart: BTreeSet::new(),
     };
     // The guards' limits are for surprises; the first snapshot of all counts as foreseen.
     let first = reconciler.look(&config, &policy, None).await.unwrap();

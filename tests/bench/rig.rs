@@ -123,6 +123,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         },
         sinks: Vec::new(),
         notify: Notify::default(),
+        written: Default::default(),
     }
 }
 

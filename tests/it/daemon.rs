@@ -229,6 +229,39 @@ async fn sighup_reloads_mode_and_limits() {
 }
 
 #[tokio::test]
+async fn an_edit_that_waits_for_a_restart_is_told_until_it_is_taken_back_and_the_mode_in_force_is_shown() {
+    let site = admin_site().await;
+    let daemon = site.ready_daemon().await;
+    assert_eq!(daemon.metric("dutybound_mode{mode=\"sync\"}").await, Some(1.0));
+    site.configure(|s| {
+        s.mode = "grant-only";
+        s.more += "[notify]\nzone = \"Europe/Berlin\"\n";
+    });
+    daemon.signal("-HUP");
+    daemon
+        .until_says("an edit of the configuration is not in force before the daemon is restarted")
+        .await;
+    assert!(daemon.log().contains("[notify]"), "{}", daemon.log());
+    let waits = "dutybound_problems{kind=\"restart_needed\"}";
+    eventually("the metrics tell it", async || daemon.metric(waits).await == Some(1.0)).await;
+    assert_eq!(daemon.metric("dutybound_mode{mode=\"sync\"}").await, Some(0.0));
+    assert_eq!(daemon.metric("dutybound_mode{mode=\"grant-only\"}").await, Some(1.0));
+    let status = site.run(&["status"]).await.expect(0);
+    status.says(&[
+        "restart_needed",
+        "the edit of [notify] is not in force before the daemon is restarted",
+    ]);
+
+    site.configure(|_| {});
+    daemon.signal("-HUP");
+    eventually("nothing waits any more", async || {
+        daemon.metric(waits).await == Some(0.0)
+    })
+    .await;
+    daemon.term().await;
+}
+
+#[tokio::test]
 async fn a_kill_between_the_call_and_its_answer_is_settled_by_the_next_start() {
     let site = admin_site().await;
     site.sandbox

@@ -33,7 +33,7 @@ async fn a_newcomer_sees_a_hand_off_and_what_to_type_next() {
     let bob = line(&["+ grant", "AdministratorAccess", "bob@example.com"]);
     let end = line(&["- revoke", "AdministratorAccess", "alice@example.com"]);
     assert!(alice < bob && bob < end, "{said}");
-    for command in ["status", "explain", "diff", "/metrics"] {
+    for command in ["status", "explain", "diff", "/metrics", "browser"] {
         assert!(line(&[command]) < alice, "{said}");
     }
 }

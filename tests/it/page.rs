@@ -76,3 +76,83 @@ async fn watching_is_for_terminals() {
         .expect(1)
         .says(&["does not go with --format json"]);
 }
+
+/// A scripted history that is over: what the simulated AWS did, the record's report, the counters and the page are one.
+#[tokio::test]
+async fn report_metrics_page_and_what_aws_did_agree_to_the_second() {
+    let readers_on_call =
+        "\n[[rule]]\nentitlement = \"prod-readers\"\non_call     = \"pagerduty/PABC123\"\nlinger      = \"2s\"\n";
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{readers_on_call}")).await;
+    site.shifts(&[
+        ("PALICE1", from_now(-60), from_now(8)),
+        ("PBOB002", from_now(8), from_now(14)),
+    ]);
+    let daemon = site.ready_daemon().await;
+    site.until("both had it in turn", |view| {
+        let ended = |name: &str| {
+            view.journal
+                .iter()
+                .filter(|c| c.operation == name && c.status.is_some())
+                .count()
+        };
+        ended("CreateGroupMembership") == 2 && ended("DeleteGroupMembership") == 2
+    })
+    .await;
+    eventually("the record has both revokes", async || {
+        site.intervals()
+            .await
+            .iter()
+            .filter(|row| row.revoked_at.is_some())
+            .count()
+            == 2
+    })
+    .await;
+
+    // What AWS did: everybody is added once and removed once, so the times of the calls add up to the time held.
+    let calls = site.writes();
+    let at = |name: &str| -> i64 {
+        let calls = calls.iter().filter(|call| call.operation == name);
+        calls.map(|call| call.at.as_millisecond()).sum()
+    };
+    let done = (at("DeleteGroupMembership") - at("CreateGroupMembership")) as f64 / 1000.0;
+    assert!(10.0 < done, "two turns of {done} s");
+
+    eventually("the page has the hours", async || {
+        daemon.get("/").await.unwrap().1.contains("of standing access was held")
+    })
+    .await;
+    let page = daemon.get("/").await.unwrap().1;
+    let after = |words: &str| -> f64 { between(&page, words, "value=\"", "\"").parse().unwrap() };
+    let held = after("of standing access was held");
+    let standing = after(" of <data");
+    let (from, to) = (
+        between(&page, "<caption>Access hours from", " ", " to"),
+        between(&page, "<caption>Access hours from", " to ", "<"),
+    );
+    let report = site
+        .run(&["report", "--from", from, "--to", to, "--format", "json"])
+        .await;
+    let total = &report.expect(0).json()["total"];
+    let reported = |key: &str| total[key].as_f64().unwrap();
+    let mut counted = 0.0;
+    for basis in ["on_call", "window", "membership", "overhang"] {
+        let sample = format!(
+            "dutybound_access_seconds_total{{basis=\"{basis}\",entitlement=\"prod-readers\",project=\"payments\"}}"
+        );
+        counted += daemon.metric(&sample).await.unwrap();
+    }
+    let figures = format!("AWS {done}, report {total}, metrics {counted}, page {held} of {standing}");
+    // AWS's answer and its record lie a moment apart, and the report shows whole seconds.
+    assert!((counted - done).abs() <= 1.0, "{figures}");
+    assert!((reported("held_seconds") - counted).abs() <= 1.0, "{figures}");
+    assert!((held - reported("held_seconds")).abs() <= 1.0, "{figures}");
+    assert!((standing - reported("standing_seconds")).abs() <= 2.0, "{figures}");
+    let overhang = daemon
+        .metric("dutybound_access_seconds_total{basis=\"overhang\",entitlement=\"prod-readers\",project=\"payments\"}")
+        .await
+        .unwrap();
+    assert!(
+        (reported("overhang_seconds") - overhang).abs() <= 1.0 && 3.0 <= overhang,
+        "{figures}"
+    );
+}

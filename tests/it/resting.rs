@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "benches use the rest")]
 mod rig;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,7 @@ impl Site {
             planned_since: BTreeMap::new(),
             owned: OwnedIndex::default(),
             resting: Resting::default(),
+            awaits_restart: BTreeSet::new(),
         };
         let mut site = Self {
             _dir: dir,

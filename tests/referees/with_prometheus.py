@@ -59,7 +59,12 @@ TIMING = '\n[timing]\npoll = "1s"\naudit = "3s"\nnotice = "1s"\n'
 # What waits for minutes in the rules waits for seconds here; each must be there to be cut. Not the last alert, which fires
 # when the daemon is not there: a scrape that a busy machine misses is no finding.
 CUT = {
-    "alerts.rules.yml": [(r"for: \w+(?=[\s\S]*- alert:)", "for: 2s"), (r"> 900\b", "> 8"), (r"> 3600\b", "> 4")],
+    "alerts.rules.yml": [
+        (r"for: \w+(?=[\s\S]*- alert:)", "for: 2s"),
+        (r"> 900\b", "> 8"),
+        (r"> 3600\b", "> 4"),
+        (r"\[(10|30)m\]", "[10s]"),
+    ],
     "recording.rules.yml": [(r"interval: 5m", "interval: 1s"), (r"\[5m\]", "[10s]")],
 }
 
@@ -152,9 +157,10 @@ class History:
     def policy(self, name, text):
         (self.ours.policy / name).write_text(text)
 
-    def turns(self, coming):
-        """Alice, bob and alice were on call; then who is given, with the seconds from the beginning at which they end."""
-        ends = [("PALICE1", -6 * HOUR), ("PBOB002", -3 * HOUR), *coming, ("PALICE1", 60 * 24 * HOUR)]
+    def turns(self, coming, days=60):
+        """Alice, bob and alice were on call; then who is given, with the seconds from the beginning at which they end; then
+        alice for so many days."""
+        ends = [("PALICE1", -6 * HOUR), ("PBOB002", -3 * HOUR), *coming, ("PALICE1", days * 24 * HOUR)]
         starts = [-12 * HOUR, *(end for _, end in ends)]
 
         def change(world):
@@ -345,8 +351,8 @@ def alone(history, prometheus, alert, break_it, mend_it):
     need(fired == {alert}, f"with one thing broken {sorted(fired)} fired and not only {alert}")
 
 
-def break_things(history, prometheus):
-    """Four of the alerts with the real daemon; all of them, by their real times, are with_rules.py's."""
+def break_things(history, prometheus, coming):
+    """Six of the alerts with the real daemon; all of them, by their real times, are with_rules.py's."""
     control, pause = history.sandbox.control, history.stage.dir / "pause"
     # A restart that takes longer than the cut times is one more thing that fires.
     until("a sound world, in which nothing fires,", lambda: not prometheus.firing(6))
@@ -358,6 +364,23 @@ def break_things(history, prometheus):
         "DutyboundSourceStale",
         lambda: control("POST", "/faults", down),
         lambda: control("DELETE", "/faults"),
+    )
+
+    refused = {"service": "pagerduty", "operation": "*", "effect": {"status": {"status": 401}}}
+    alone(
+        history,
+        prometheus,
+        "DutyboundCredentialRefused",
+        lambda: control("POST", "/faults", refused),
+        lambda: control("DELETE", "/faults"),
+    )
+
+    alone(
+        history,
+        prometheus,
+        "DutyboundGapAhead",
+        lambda: history.turns(coming, days=2),
+        lambda: history.turns(coming),
     )
 
     broken = PAYMENTS.replace("prod-readers", "prod-writers", 1)
@@ -415,7 +438,8 @@ def referee(stage: Stage):
     )
 
     now = time.time() - history.began
-    history.turns([("PALICE1", now + 10), ("PBOB002", now + 26)])
+    coming = [("PALICE1", now + 10), ("PBOB002", now + 26)]
+    history.turns(coming)
     confirmed = 'sum(dutybound_changes_total{kind="revoke",outcome="confirmed"})'
     until("the first hand-off", lambda: (prometheus.number(confirmed) or 0) >= 1)
     agree(history, prometheus)
@@ -425,7 +449,7 @@ def referee(stage: Stage):
         "the second hand-off",
         lambda: (prometheus.number(confirmed) or 0) >= 1 and time.time() - history.began > now + 29,
     )
-    break_things(history, prometheus)
+    break_things(history, prometheus, coming)
     sums = agree(history, prometheus)
     nothing = sorted(" ".join(filter(None, key)) for key, value in sums.items() if value == 0)
     need(not nothing, f"nothing was counted as {nothing}, so that comparing it says nothing")
@@ -448,7 +472,7 @@ def referee(stage: Stage):
         for key, word in (("access", "of access"), ("session_tail", "of tail"))
     )
     return (
-        f"agrees with report and ledger on {held}, over a restart; {asked} queries of panels give data; 4 alerts fire alone; "
+        f"agrees with report and ledger on {held}, over a restart; {asked} queries of panels give data; 6 alerts fire alone; "
         f"prometheus_client reads {families} families"
     )
 

@@ -1,6 +1,6 @@
 //! One life of the process: the daemon's own parts in virtual time, until the end of the run or until it is killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -119,6 +119,7 @@ impl Run {
             planned_since: BTreeMap::new(),
             owned: OwnedIndex::default(),
             resting: Resting::default(),
+            awaits_restart: BTreeSet::new(),
         });
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;

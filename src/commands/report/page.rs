@@ -1,24 +1,17 @@
 //! The report as one HTML page that needs no other file and no script.
 
 use askama::Template;
-use jiff::SignedDuration;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use super::period::{Unit, parts};
-use super::text::{local, whys};
+use super::text::whys;
 use super::{GroupBy, Line, Report, Request, Sight, percent};
-use crate::accounting::{Kind, Part, measure};
+use crate::accounting::{Kind, Part, length, measure, standing_spans};
 use crate::model::Interval;
-use crate::text::{clean, hours, instant};
+use crate::pages::columns::{Bar, Chart, chart};
+use crate::text::{clean, figure, grouped, hours, instant};
 
-/// The charts' own units.
-const WIDTH: i64 = 1000;
-const LEFT: i64 = 56;
-const TOP: i64 = 10;
-const BOTTOM: i64 = 210;
-const ROW: i64 = 34;
-/// The least distance of two labels that do not touch.
-const LABEL: i64 = 64;
 /// How many bars a ranking has.
 const RANKED: usize = 12;
 
@@ -27,10 +20,17 @@ const RANKED: usize = 12;
 struct Page {
     from: String,
     to: String,
-    in_zone: Option<(String, String)>,
+    from_shown: String,
+    to_shown: String,
+    zone: String,
     notes: Vec<String>,
     share: String,
-    total: Row,
+    held: String,
+    standing: String,
+    on_duty: String,
+    overhang: String,
+    uncovered: String,
+    tail: String,
     lead: String,
     linger: String,
     late: String,
@@ -44,38 +44,18 @@ struct Page {
     unknown_tails: u32,
     warnings: Vec<String>,
     every: &'static str,
-    ticks: Vec<Tick>,
-    columns: Vec<Column>,
+    chart: Chart,
+    parts: Vec<Row>,
     projects: Vec<Row>,
     ranked: Vec<Ranked>,
-    ranked_height: i64,
     tables: Vec<Rows>,
 }
 
-struct Tick {
-    y: i64,
-    label: String,
-}
-
-/// One day, week or month of the first chart.
-struct Column {
-    x: i64,
-    width: i64,
-    duty_y: i64,
-    duty_height: i64,
-    over_y: i64,
-    over_height: i64,
-    label: String,
-    title: String,
-}
-
-/// One bar of the ranking.
+/// One bar of the ranking; widths are percents.
 struct Ranked {
-    y: i64,
     name: String,
-    duty_width: i64,
-    over_x: i64,
-    over_width: i64,
+    duty_width: String,
+    over_width: String,
     text: String,
 }
 
@@ -100,12 +80,12 @@ impl From<&Line> for Row {
         let held = &line.sums.held;
         Self {
             name: clean(line.name()),
-            held: hours(held.held()),
-            on_duty: hours(held.duty()),
-            overhang: hours(held.overhang()),
-            uncovered: hours(line.sums.uncovered()),
-            tail: hours(line.sums.tail),
-            standing: line.standing.map_or_else(|| "-".to_owned(), hours),
+            held: grouped(held.held()),
+            on_duty: grouped(held.duty()),
+            overhang: grouped(held.overhang()),
+            uncovered: grouped(line.sums.uncovered()),
+            tail: grouped(line.sums.tail),
+            standing: line.standing.map_or_else(|| "-".to_owned(), grouped),
             share: percent(line.share),
         }
     }
@@ -116,8 +96,9 @@ pub(super) fn page(sight: &Sight<'_>, report: &Report, request: &Request) -> Res
     let total = &report.total;
     let held = &total.sums.held;
     let zone = &request.zone;
-    let (from, to) = (report.period.start(), report.counted_to);
-    let (every, ticks, columns) = columns(sight, zone);
+    let (from, to) = (report.counted_from, report.counted_to);
+    let shown = |t: Timestamp| t.to_zoned(zone.clone()).strftime("%-d %b %Y %H:%M").to_string();
+    let (every, parts) = by_time(sight, zone);
     let mut entitlements = sight.lines(GroupBy::Entitlement);
     let rows_of = |what, lines: &[Line]| Rows {
         what,
@@ -128,36 +109,56 @@ pub(super) fn page(sight: &Sight<'_>, report: &Report, request: &Request) -> Res
         rows_of("Person", &sight.lines(GroupBy::Person)),
     ];
     entitlements.sort_by_key(|line| std::cmp::Reverse(line.sums.held.held()));
-    let covered = total.sums.duty().as_secs_f64();
-    let ranked = ranked(&entitlements);
     let page = Page {
         from: instant(from),
         to: instant(to),
-        in_zone: (*zone != TimeZone::UTC).then(|| (local(from, zone), local(to, zone))),
-        notes: report.record_lost.iter().map(|note| clean(note)).collect(),
+        from_shown: shown(from),
+        to_shown: shown(to),
+        zone: zone.iana_name().unwrap_or("local time").to_owned(),
+        notes: report
+            .record_lost
+            .iter()
+            .chain(&report.notes)
+            .map(|note| clean(note))
+            .collect(),
         share: percent(total.share),
-        total: Row::from(total),
-        lead: hours(held.part(Part::Lead)),
-        linger: hours(held.part(Part::Linger)),
-        late: hours(held.part(Part::Late)),
-        on_call: hours(held.of(Kind::OnCall, Part::Duty)),
-        window: hours(held.of(Kind::Window, Part::Duty)),
-        membership: hours(held.of(Kind::Membership, Part::Duty)),
-        duty: hours(total.sums.duty()),
-        coverage: percent((0.0 < covered).then(|| held.duty().as_secs_f64() / covered)),
+        held: figure(held.held()),
+        standing: total.standing.map_or_else(|| "-".to_owned(), figure),
+        on_duty: figure(held.duty()),
+        overhang: figure(held.overhang()),
+        uncovered: figure(total.sums.uncovered()),
+        tail: figure(total.sums.tail),
+        lead: figure(held.part(Part::Lead)),
+        linger: figure(held.part(Part::Linger)),
+        late: figure(held.part(Part::Late)),
+        on_call: figure(held.of(Kind::OnCall, Part::Duty)),
+        window: figure(held.of(Kind::Window, Part::Duty)),
+        membership: figure(held.of(Kind::Membership, Part::Duty)),
+        duty: figure(total.sums.duty()),
+        coverage: coverage(held.duty(), total.sums.duty()),
         whys: whys(total),
         revokes: total.sums.revokes,
         unknown_tails: total.sums.revokes_without_tail,
         warnings: report.outlasted.iter().map(warning).collect(),
         every,
-        ticks,
-        columns,
+        parts: parts.iter().map(|(line, _)| Row::from(line)).collect(),
+        chart: chart(parts.into_iter().map(|(_, bar)| bar).collect()),
         projects: sight.lines(GroupBy::Project).iter().map(Row::from).collect(),
-        ranked_height: i64::try_from(ranked.len()).unwrap_or(0) * ROW,
-        ranked,
+        ranked: ranked(&entitlements),
         tables,
     };
     page.render()
+}
+
+/// How much of duty had its access. What is not whole is not shown as whole.
+pub(super) fn coverage(covered: SignedDuration, duty: SignedDuration) -> String {
+    if duty.is_zero() {
+        return "-".to_owned();
+    }
+    match percent(Some(covered.as_secs_f64() / duty.as_secs_f64())) {
+        whole if whole == "100.0 %" && covered < duty => "99.9 %".to_owned(),
+        shown => shown,
+    }
 }
 
 fn warning(o: &crate::accounting::Outlasted) -> String {
@@ -171,92 +172,61 @@ fn warning(o: &crate::accounting::Outlasted) -> String {
     )
 }
 
-/// Held time day by day, week by week or month by month.
-fn columns(sight: &Sight<'_>, zone: &TimeZone) -> (&'static str, Vec<Tick>, Vec<Column>) {
+/// The figures day by day, week by week or month by month, as a line of a table and as a column of the chart.
+fn by_time(sight: &Sight<'_>, zone: &TimeZone) -> (&'static str, Vec<(Line, Bar)>) {
     let Some((unit, parts)) = sight.counted.and_then(|counted| parts(counted, zone).ok()) else {
-        return ("day", Vec::new(), Vec::new());
+        return ("day", Vec::new());
     };
     let every = match unit {
         Unit::Day => "day",
         Unit::Week => "week",
         Unit::Month => "month",
     };
-    let sums: Vec<_> = parts
-        .iter()
-        .map(|part| measure(sight.record, *part, sight.now).total())
-        .collect();
-    let highest = sums
-        .iter()
-        .map(|sums| sums.held.held().as_secs())
-        .max()
-        .unwrap_or(0)
-        .max(1);
-    let scale = |time: SignedDuration| (BOTTOM - TOP) * time.as_secs() / highest;
-    let ticks = [0, 1, 2].map(|half| Tick {
-        y: BOTTOM - (BOTTOM - TOP) * half / 2,
-        label: format!("{} h", hours(SignedDuration::from_secs(highest * half / 2))),
+    let spans = sight.baseline.zip(sight.counted).map(|(b, counted)| {
+        let spans = standing_spans(b.policy, b.snapshots, b.identities, counted);
+        spans.into_values().collect::<Vec<_>>()
     });
-    let step = (WIDTH - LEFT) / i64::try_from(parts.len()).unwrap_or(1).max(1);
-    let mut labelled = i64::MIN / 2;
-    let columns = parts
-        .iter()
-        .zip(&sums)
-        .zip(0..)
-        .map(|((part, sums), n): ((&Interval, _), i64)| {
-            let x = LEFT + n * step;
-            let (duty, over) = (sums.held.duty(), sums.held.overhang());
-            let (duty_height, over_height) = (scale(duty), scale(over));
-            let day = part.start().to_zoned(zone.clone());
-            let room = LABEL <= x - labelled;
-            if room {
-                labelled = x;
-            }
-            Column {
-                x,
-                width: (step - 2).max(1),
-                duty_y: BOTTOM - duty_height,
-                duty_height,
-                over_y: BOTTOM - duty_height - over_height,
-                over_height,
-                label: if room {
-                    day.strftime("%b %-d").to_string()
-                } else {
-                    String::new()
-                },
-                title: format!(
-                    "{} from {}: {} h on duty, {} h overhang, {} h uncovered",
-                    every,
-                    day.strftime("%Y-%m-%d"),
-                    hours(duty),
-                    hours(over),
-                    hours(sums.uncovered())
-                ),
-            }
+    let of_part = |part: &Interval| {
+        let sums = measure(sight.record, *part, sight.now).total();
+        let standing = spans.as_ref().map(|all| {
+            let within = |spans: &Vec<Interval>| length(spans.iter().flat_map(|span| span.intersect(part)).collect());
+            all.iter()
+                .fold(SignedDuration::ZERO, |sum, spans| sum.saturating_add(within(spans)))
         });
-    let columns = columns.collect();
-    (every, ticks.into(), columns)
+        let day = part.start().to_zoned(zone.clone());
+        let bar = Bar {
+            on_duty: sums.held.duty(),
+            overhang: sums.held.overhang(),
+            duty: sums.duty(),
+            standing: standing.unwrap_or_default(),
+            label: day.strftime("%-d %b").to_string(),
+            title: format!(
+                "{every} from {}: {} h on duty, {} h overhang, {} h uncovered",
+                day.strftime("%Y-%m-%d"),
+                hours(sums.held.duty()),
+                hours(sums.held.overhang()),
+                hours(sums.uncovered())
+            ),
+        };
+        let name = day.strftime("%a %-d %b %Y").to_string();
+        (Line::new(Some(&name), &sums, standing), bar)
+    };
+    (every, parts.iter().map(of_part).collect())
 }
 
 /// The entitlements that were held longest.
 fn ranked(lines: &[Line]) -> Vec<Ranked> {
-    let highest = lines
-        .iter()
-        .map(|line| line.sums.held.held().as_secs())
-        .max()
-        .unwrap_or(0)
-        .max(1);
-    let scale = |time: SignedDuration| WIDTH * time.as_secs() / highest;
+    let longest = lines.iter().map(|line| line.sums.held.held().as_secs_f64());
+    let longest = longest.fold(1.0, f64::max);
+    let width = |time: SignedDuration| format!("{:.2}", 100.0 * time.as_secs_f64() / longest);
     let held = lines.iter().filter(|line| !line.sums.held.held().is_zero());
-    let bars = held.take(RANKED).zip(0..).map(|(line, n)| {
+    let bars = held.take(RANKED).map(|line| {
         let held = &line.sums.held;
-        let duty_width = scale(held.duty());
         Ranked {
-            y: n * ROW,
             name: clean(line.name()),
-            duty_width,
-            over_x: duty_width,
-            over_width: scale(held.overhang()),
-            text: format!("{} h, {}", hours(held.held()), percent(line.share)),
+            duty_width: width(held.duty()),
+            over_width: width(held.overhang()),
+            text: format!("{} h, {}", figure(held.held()), percent(line.share)),
         }
     });
     bars.collect()

@@ -25,6 +25,17 @@ fn assigned(mut row: AccessRow) -> AccessRow {
 }
 
 fn written(rows: &[AccessRow], with_policy: bool, period: Interval, group_by: GroupBy, format: Format) -> String {
+    written_of(rows, with_policy, period, group_by, format, |_| {})
+}
+
+fn written_of(
+    rows: &[AccessRow],
+    with_policy: bool,
+    period: Interval,
+    group_by: GroupBy,
+    format: Format,
+    change: impl FnOnce(&mut OnRecord),
+) -> String {
     let policy = policy(vec![on_call_rule(true, None, 9)]);
     let snapshots = snapshots();
     let baseline = with_policy.then_some(Baseline {
@@ -50,13 +61,17 @@ fn written(rows: &[AccessRow], with_policy: bool, period: Interval, group_by: Gr
         ended_at: None,
         held: Vec::new(),
     }];
-    let record = Record {
-        rows,
-        unheld: if rows.is_empty() { &[] } else { &unheld },
-        sessions: &sessions,
+    let mut on_record = OnRecord {
+        rows: rows.to_vec(),
+        unheld: if rows.is_empty() { Vec::new() } else { unheld.into() },
+        sessions,
+        restorations: Vec::new(),
+        begins: Timestamp::MIN,
+        policies: Vec::new(),
     };
+    change(&mut on_record);
     let mut out = Vec::new();
-    report(record, &[], baseline, &request, &mut out).unwrap();
+    report(&on_record, baseline, &request, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -229,5 +244,97 @@ fn hours_are_rounded_half_up_to_hundredths() {
         (604_800, "168.00"),
     ] {
         assert_eq!(hours(SignedDuration::from_secs(seconds)), shown);
+    }
+}
+
+#[test]
+fn standing_access_begins_where_the_record_does_and_the_report_says_so() {
+    let young = |on_record: &mut OnRecord| on_record.begins = t(3600);
+    let json = written_of(&rows(), true, span(0, 36_000), GroupBy::Person, Format::Json, young);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["counted_from"], "2027-01-15T09:00:00Z");
+    assert_eq!(
+        json["rows"][0]["standing_seconds"], 3600,
+        "alice, from the beginning to now"
+    );
+    let note = json["notes"][0].as_str().unwrap();
+    assert!(note.starts_with("the record begins at 2027-01-15T09:00:00Z"), "{note}");
+    for format in [Format::Text, Format::Html] {
+        let text = written_of(&rows(), true, span(0, 36_000), GroupBy::Person, format, young);
+        assert!(text.contains("the record begins at 2027-01-15T09:00:00Z"), "{text}");
+    }
+}
+
+#[test]
+fn another_policy_in_the_period_is_told_with_until_when() {
+    let in_force = |since: i64, revision: &str| {
+        let policy = PolicyInForce {
+            revision: revision.to_owned(),
+            mode: "sync".to_owned(),
+            commit: None,
+        };
+        (t(since), policy)
+    };
+    let present = policy(vec![on_call_rule(true, None, 9)]).revision;
+    let note = |policies: Vec<(Timestamp, PolicyInForce)>, period: Interval| {
+        let text = written_of(&rows(), true, period, GroupBy::Person, Format::Json, |on_record| {
+            on_record.policies = policies;
+        });
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        json["notes"][0].as_str().map(str::to_owned)
+    };
+    assert_eq!(note(vec![in_force(-50, &present)], span(0, 36_000)), None);
+    let changed = || vec![in_force(-50, "older"), in_force(600, &present)];
+    let told = note(changed(), span(0, 36_000)).unwrap();
+    assert!(
+        told.contains("until 2027-01-15T08:10:00Z") && told.contains("today's policy would give"),
+        "{told}"
+    );
+    assert_eq!(
+        note(changed(), span(600, 36_000)),
+        None,
+        "what was before the period does not matter"
+    );
+    let newer = vec![in_force(-50, &present), in_force(600, "edited since")];
+    assert!(
+        note(newer, span(0, 36_000))
+            .unwrap()
+            .contains("in all of the period or at its end")
+    );
+}
+
+#[test]
+fn the_chart_of_the_page_has_a_table_that_adds_up_and_shows_nothing_as_whole_that_is_not() {
+    let day = 86_400;
+    let page = written(&rows(), true, span(-day, 10 * day), GroupBy::Project, Format::Html);
+    let part = |from: &str| {
+        let row = page.split_once(&format!("<th scope=\"row\">{from}</th>")).unwrap().1;
+        row.split_once("</td>").unwrap().0.replace("<td>", "")
+    };
+    // Everything was held on the fifteenth; the day before and the days to come have nothing.
+    assert_eq!(
+        (part("Thu 14 Jan 2027"), part("Fri 15 Jan 2027")),
+        ("0.00".into(), "1.67".into())
+    );
+    assert!(!page.contains("16 Jan 2027"), "{page}");
+    let nearly = page::coverage(SignedDuration::from_secs(359_999), SignedDuration::from_secs(360_000));
+    assert_eq!(nearly, "99.9 %");
+    let whole = SignedDuration::from_secs(360_000);
+    assert_eq!(page::coverage(whole, whole), "100.0 %");
+}
+
+#[test]
+fn figures_for_a_glance_have_three_digits_and_commas() {
+    use crate::text::{figure, grouped};
+    for (seconds, glance, exact) in [
+        (0, "0.00", "0.00"),
+        (2160, "0.60", "0.60"),
+        (45_720, "12.7", "12.70"),
+        (3_599_999, "1,000", "1,000.00"),
+        (360_000, "100", "100.00"),
+        (44_447_724, "12,347", "12,346.59"),
+    ] {
+        let time = SignedDuration::from_secs(seconds);
+        assert_eq!((figure(time), grouped(time)), (glance.to_owned(), exact.to_owned()));
     }
 }

@@ -21,8 +21,12 @@ pub(super) fn write(report: &Report, zone: &TimeZone, out: &mut dyn Write) -> io
     if *zone != TimeZone::UTC {
         writeln!(out, "             that is {} to {}", local(from, zone), local(to, zone))?;
     }
-    for lost in &report.record_lost {
-        writeln!(out, "NOTE  {}", printable(lost))?;
+    for note in report.record_lost.iter().chain(&report.notes) {
+        writeln!(
+            out,
+            "{}",
+            wrap(&format!("NOTE  {}", printable(note)), Some(usize::from(WIDTH)))
+        )?;
     }
     writeln!(out)?;
     let mut summary = summary(&report.total);
@@ -61,7 +65,7 @@ fn summary(total: &Line) -> String {
         n => format!("; not known of {n} of them"),
     };
     format!(
-        "{:>9}  of standing access, which would have been {of_standing}\n\
+        "{:>9}  of standing access, which would have been {of_standing} under today's policy\n\
          {:>7} h  held: {} on duty, {} overhang (lead {}, linger {}, late {})\n\
          {:>7} h  on duty: {} of it without access{}\n\
          {:>7} h  more, at the most, in role sessions that outlived {} revokes{unknown}\n",

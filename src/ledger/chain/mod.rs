@@ -20,6 +20,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
 use super::{Ledger, LedgerError, instant, read_json};
+use crate::model::Interval;
 
 mod check;
 pub(super) mod pages;
@@ -392,6 +393,29 @@ impl Ledger {
         let what = || "the policy in force".to_owned();
         row.map(|row| Ok((instant(row.try_get(0)?, what)?, read_json(row.try_get(1)?, what)?)))
             .transpose()
+    }
+
+    /// Which policies passes followed in `range`, each with since when, the oldest first. The first one may have been in
+    /// force before the range began.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn policies_in(&self, range: Interval) -> Result<Vec<(Timestamp, PolicyInForce)>, LedgerError> {
+        let mut policies: Vec<_> = self.policy_at(range.start()).await?.into_iter().collect();
+        if !self.has_chain().await? {
+            return Ok(policies);
+        }
+        let rows =
+            sqlx::query("SELECT at, body FROM event WHERE kind = 'policy_in_force' AND ? < at AND at < ? ORDER BY seq")
+                .bind(range.start().as_millisecond())
+                .bind(range.end().as_millisecond())
+                .fetch_all(&self.pool)
+                .await?;
+        let what = || "the policy in force".to_owned();
+        for row in rows {
+            policies.push((instant(row.try_get(0)?, what)?, read_json(row.try_get(1)?, what)?));
+        }
+        Ok(policies)
     }
 
     /// The end of the chain; `None` where the ledger has none yet. This is what is published.

@@ -274,6 +274,7 @@ fn concerns_the_operator(kind: ProblemKind) -> bool {
             | ProblemKind::ChangeFailed
             | ProblemKind::RevokeOverdue
             | ProblemKind::GrantOverdue
+            | ProblemKind::RestartNeeded
             | ProblemKind::PersonUnresolved
     )
 }

@@ -111,8 +111,8 @@ pub(super) fn take_out_duplicates(drafts: &mut Vec<Draft>, report: &mut Report) 
             return true;
         }
         let place = draft.place(&draft.name_span());
-        let Some(earlier) = first.get(&draft.name.0) else {
-            first.insert(draft.name.0.clone(), place);
+        let Some(earlier) = first.get(draft.name.0.as_str()) else {
+            first.insert(draft.name.0.to_string(), place);
             return true;
         };
         let message = format!("the project `{}` is already defined at {earlier}", draft.name);
