@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::commands;
 use crate::config::{self, Config, Mode};
 use crate::diagnostics::{Diagnostic, Report};
-use crate::identity_center::{Client, Slots};
+use crate::identity_center::Client;
 use crate::ledger::{Ledger, LedgerError};
 use crate::live::LiveCache;
 use crate::policy::{self, Policy, PolicyContext};
@@ -213,7 +213,7 @@ async fn reconciler(
             Arc::clone(&reader),
             client.writer(),
             ledger.clone(),
-            Slots::new(config.identity_center.assignments_in_flight),
+            config.identity_center.assignments_in_flight,
             config.identity_center.operation_timeout,
             config.pause_file.clone(),
         )

@@ -1,78 +1,36 @@
-//! Carries out one change: waits for its turn, writes the intent, calls AWS, follows the operation, writes the outcome.
+//! Carries out one change whose turn has come: writes the intent, calls AWS, follows the operation, writes the outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tokio::sync::{SemaphorePermit, watch};
 
+use super::queue::Queued;
 use super::{Applier, End};
-use crate::guard::Step;
-use crate::identity_center::{AwsError, Operation, Progress, SlotGuard, Started};
+use crate::identity_center::{AwsError, Operation, Progress, Started};
 use crate::ledger::{LedgerError, Outcome};
-use crate::model::ResolvedTarget;
 use crate::plan::Change;
-use crate::text::{instant, span};
+use crate::text::span;
 
 /// How long to wait before asking AWS again how an operation stands: it takes seconds as a rule, minutes at times.
 const POLL_SECONDS: [u64; 6] = [1, 1, 2, 3, 5, 5];
 
-/// What a change occupies while it runs.
-enum Place<'a> {
-    Assignment(#[expect(dead_code, reason = "held until the change ends")] SlotGuard),
-    Group(#[expect(dead_code, reason = "held until the change ends")] SemaphorePermit<'a>),
-}
-
 impl Applier {
-    pub(super) async fn step(
-        &self,
-        step: Step,
-        waits: Vec<watch::Receiver<Option<bool>>>,
-        revision: &str,
-        ticket: u64,
-    ) -> End {
-        if let Some(reason) = self.wait_for_grants(&step, waits).await {
-            return End::Deferred(reason);
-        }
-        let change = &step.change;
-        let _place = match &change.target {
-            ResolvedTarget::Assignment { account, .. } => Place::Assignment(self.slots.acquire(account).await),
-            ResolvedTarget::Group { .. } => match self.group_changes.acquire().await {
-                Ok(permit) => Place::Group(permit),
-                Err(_) => return End::Superseded,
-            },
+    pub(super) async fn carry_out(self: Arc<Self>, queued: Queued) {
+        let change = &queued.step.change;
+        let unfinished = Unfinished {
+            applier: Arc::clone(&self),
+            change: change.clone(),
+            ended: false,
         };
-        if !self.begin(&step, ticket) {
-            return End::Superseded;
-        }
-        match self.carry_out(change, revision).await {
+        let end = match self.write(change, &queued.revision).await {
             Ok(end) => end,
             Err(error) => End::Unsettled(format!("the ledger could not be written: {}", crate::chain(&error))),
-        }
+        };
+        unfinished.end(end);
     }
 
-    /// Make before break. Returns why the revoke must stay for now, if it must.
-    async fn wait_for_grants(&self, step: &Step, waits: Vec<watch::Receiver<Option<bool>>>) -> Option<String> {
-        for mut confirmation in waits {
-            let left = self.clock.now().duration_until(step.patience_ends);
-            let patience = Duration::try_from(left.max(SignedDuration::ZERO)).unwrap_or_default();
-            let confirmed = tokio::select! {
-                biased;
-                ended = confirmation.wait_for(Option::is_some) => ended.is_ok_and(|c| *c == Some(true)),
-                () = self.clock.sleep(patience) => return None,
-                () = self.stop.cancelled() => return Some("the daemon is stopping".to_owned()),
-            };
-            if !confirmed && self.clock.now() < step.patience_ends {
-                return Some(format!(
-                    "the incoming grant was not confirmed; the access stays until it is, or until {} at most",
-                    instant(step.patience_ends)
-                ));
-            }
-        }
-        None
-    }
-
-    async fn carry_out(&self, change: &Change, revision: &str) -> Result<End, LedgerError> {
+    async fn write(&self, change: &Change, revision: &str) -> Result<End, LedgerError> {
         let intent = self.ledger.open_intent(change, revision, self.clock.now()).await?;
         let started = self.writer.start(change.kind, &change.target, &change.principal).await;
         match started {
@@ -151,24 +109,16 @@ impl Applier {
     }
 }
 
-/// A step that has been started. If it breaks off, the change counts as unsettled and not as in flight for ever.
-pub(super) struct Unfinished {
-    pub(super) applier: Arc<Applier>,
-    pub(super) change: Change,
-    pub(super) confirmed: Option<watch::Sender<Option<bool>>>,
-    pub(super) ended: bool,
+/// A step that has begun. If it breaks off, the change counts as unsettled and not as in flight for ever.
+struct Unfinished {
+    applier: Arc<Applier>,
+    change: Change,
+    ended: bool,
 }
 
 impl Unfinished {
-    pub(super) fn end(mut self, end: End) {
-        self.settle(end);
-    }
-
-    fn settle(&mut self, end: End) {
+    fn end(mut self, end: End) {
         self.ended = true;
-        if let Some(sender) = self.confirmed.take() {
-            sender.send_replace(Some(end == End::Confirmed));
-        }
         self.applier.finish(self.change.clone(), end);
     }
 }
@@ -176,7 +126,8 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.ended {
-            self.settle(End::Unsettled("it broke off".to_owned()));
+            self.applier
+                .finish(self.change.clone(), End::Unsettled("it broke off".to_owned()));
         }
     }
 }

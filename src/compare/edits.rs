@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::model::{Interval, Origin, Person, ProjectName};
-use crate::policy::{Entitlement, Member, Pattern, Policy, Project, Rule, Trigger};
+use crate::policy::{DEFAULT_PRIORITY, Entitlement, Member, Pattern, Policy, Project, Rule, Trigger};
 use crate::text::{instant, span};
 
 /// One difference.
@@ -178,6 +178,9 @@ fn entitlement(e: &Entitlement) -> String {
     }
     if 0 < e.min_holders {
         words += &format!(", min_holders {}", e.min_holders);
+    }
+    if e.priority != DEFAULT_PRIORITY {
+        words += &format!(", priority {}", e.priority);
     }
     if !e.delegate_to.is_empty() {
         let whom = e.delegate_to.iter().map(|d| {
