@@ -221,6 +221,7 @@ async fn reconciler(
     if let Some(applier) = &applier {
         let since = clock.now().checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN);
         applier.recall(ledger.failed_tries(since).await?);
+        applier.recall_durations(ledger.operations_seen(commands::diff::SEEN).await?);
     }
     let snapshots = ledger.load_snapshots().await?;
     Ok(Reconciler {

@@ -54,9 +54,10 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
     let sources = build_sources(&config, &calls, &clock)?;
     let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
     let approve = args.approve.as_deref().map(|digest| (digest, by.as_str()));
+    let operation = diff::operation_seen(&reconciler.ledger).await?;
     let mut view = None;
     let pass = apply::run(&mut reconciler, &config, &policy, &sources, approve, |look, stored| {
-        let shown = diff::view(&look.survey, &config, &policy, stored);
+        let shown = diff::view(&look.survey, &config, &policy, stored, operation);
         if args.format == Format::Text {
             // A broken pipe must not keep access from being granted.
             drop(print(shown.text(&policy, width())));

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
+use super::durations::FirstLook;
 use super::queue::Queued;
 use super::{Applier, End};
-use crate::identity_center::{AwsError, Operation, Progress, Started};
+use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Started};
 use crate::ledger::{LedgerError, Outcome};
 use crate::plan::Change;
 use crate::text::span;
 
-/// How long to wait before asking AWS again how an operation stands: it takes seconds as a rule, minutes at times.
-const POLL_SECONDS: [u64; 6] = [1, 1, 2, 3, 5, 5];
+/// How long after the end of `operation_timeout` AWS is asked once more.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 impl Applier {
     pub(super) async fn carry_out(self: Arc<Self>, queued: Queued) {
@@ -44,7 +45,7 @@ impl Applier {
                 self.ledger
                     .note_reference(intent, &operation.request_id, self.clock.now())
                     .await?;
-                match self.follow(&operation).await {
+                match self.follow(change.kind, &operation).await {
                     Ok(end @ End::Unsettled(_)) => Ok(end),
                     Ok(end) => self.complete(intent, change, end).await,
                     Err(error) => Ok(End::Unsettled(error.to_string())),
@@ -69,14 +70,13 @@ impl Applier {
     }
 
     /// Asks until AWS has decided, or for as long as `operation_timeout` allows.
-    async fn follow(&self, operation: &Operation) -> Result<End, AwsError> {
+    async fn follow(&self, kind: ChangeKind, operation: &Operation) -> Result<End, AwsError> {
         let began = self.clock.now();
         let unsettled = |why: String| Ok(End::Unsettled(format!("{why} (request id {})", operation.request_id)));
-        let mut waits = POLL_SECONDS
-            .iter()
-            .chain(std::iter::repeat(&POLL_SECONDS[POLL_SECONDS.len() - 1]));
+        let mut under_way = None;
+        let first = self.first_look(kind);
+        let mut wait = first.after;
         loop {
-            let wait = Duration::from_secs(*waits.next().unwrap_or(&5));
             tokio::select! {
                 biased;
                 () = self.clock.sleep(wait) => {}
@@ -86,14 +86,18 @@ impl Applier {
             }
             let failed = match self.reader.operation(operation).await {
                 Ok(Progress::InProgress) => None,
-                Ok(Progress::Succeeded) => return Ok(End::Confirmed),
+                Ok(Progress::Succeeded) => {
+                    let took = self.since(began);
+                    self.state().durations.saw(kind, first, under_way, took);
+                    return Ok(End::Confirmed);
+                }
                 Ok(Progress::Failed(reason)) => return Ok(End::Failed(reason)),
                 Ok(Progress::Forgotten) => {
                     return unsettled("AWS knows nothing of the operation that it began".to_owned());
                 }
                 Err(error) => Some(error),
             };
-            let waited = Duration::try_from(began.duration_until(self.clock.now())).unwrap_or_default();
+            let waited = self.since(began);
             if self.operation_timeout < waited {
                 let limit = span(SignedDuration::try_from(self.operation_timeout).unwrap_or(SignedDuration::MAX));
                 return failed.map_or_else(
@@ -105,7 +109,25 @@ impl Applier {
                     Err,
                 );
             }
+            if failed.is_none() {
+                under_way = Some(waited);
+            }
+            let state = self.state();
+            wait = state.durations.next_look(kind, waited, state.queue.is_contended());
+            // The last question comes just after the time is over.
+            wait = wait.min(self.operation_timeout.saturating_sub(waited) + LAST_LOOK);
         }
+    }
+
+    fn first_look(&self, kind: ChangeKind) -> FirstLook {
+        let mut state = self.state();
+        let contended = state.queue.is_contended();
+        let first = state.durations.first_look(kind, contended);
+        first.at_most(self.operation_timeout + LAST_LOOK)
+    }
+
+    fn since(&self, began: Timestamp) -> Duration {
+        Duration::try_from(began.duration_until(self.clock.now())).unwrap_or_default()
     }
 }
 

@@ -19,10 +19,12 @@ use crate::identity_center::{ChangeKind, Read, Write};
 use crate::ledger::{FailedTry, LastTry, Ledger};
 use crate::model::EntitlementId;
 use crate::plan::{Change, Key};
+use durations::Durations;
 use queue::{Lane, Queue};
 
 mod carry_out;
 mod dispatch;
+mod durations;
 mod end;
 mod queue;
 
@@ -62,6 +64,7 @@ struct State {
     places: BTreeMap<Lane, usize>,
     /// When a pass was last called for by the end of a step.
     called_at: Option<Timestamp>,
+    durations: Durations,
     failures: BTreeMap<Key, Failure>,
     results: Vec<Applied>,
 }
@@ -248,6 +251,20 @@ impl Applier {
             };
             state.failures.insert(change.key(), failure);
         }
+    }
+
+    /// Takes over from the record what assignment operations took, the latest first.
+    pub fn recall_durations(&self, seen: Vec<(ChangeKind, SignedDuration)>) {
+        let mut state = self.state();
+        for (kind, took) in seen.into_iter().rev() {
+            state.durations.recall(kind, took);
+        }
+    }
+
+    /// What an assignment operation takes, as seen lately; `None` while none was seen.
+    #[must_use]
+    pub fn operation_takes(&self) -> Option<SignedDuration> {
+        self.state().durations.mean()
     }
 
     /// The first instant at which a change that failed may be tried again.

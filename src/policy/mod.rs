@@ -19,6 +19,7 @@ use crate::{
     },
 };
 
+pub mod bundles;
 mod check;
 mod delegation;
 mod directory;
