@@ -16,10 +16,13 @@ use crate::text::instant;
 /// the operations of accounts waiting at it.
 const GROUP_CHANGES: usize = 6;
 
+/// When the first revoke stops to wait for its grants, and the sleep until then.
+type Alarm = (Timestamp, Pin<Box<dyn Future<Output = ()> + Send>>);
+
 impl Applier {
     /// Runs until [`Applier::stop`].
     pub(super) async fn dispatch(self: Arc<Self>) {
-        let mut alarm: Option<(Timestamp, Pin<Box<dyn Future<Output = ()> + Send>>)> = None;
+        let mut alarm: Option<Alarm> = None;
         loop {
             let patience_ends = self.begin_what_can();
             if alarm.as_ref().map(|(at, _)| *at) != patience_ends {

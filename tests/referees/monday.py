@@ -100,7 +100,7 @@ def used(pid):
 
 def by_dutybound(stage, count, takes):
     # Time for the first reads and for what is to be granted before.
-    at = int(time.time()) + 40 + int(count * max(takes, 1) / 10 * 1.3) + count // 8
+    at = int(time.time()) + 120 + int(count * max(takes, 1) / 10 * 1.3) + count // 8
     world, targets = organisation(count, takes, at, granted=False)
     sandbox = start_sandbox(stage, "sandbox-dutybound", world)
     folder = stage.dir / "dutybound"
