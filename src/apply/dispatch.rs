@@ -87,38 +87,37 @@ impl Applier {
     /// Takes in how a step has ended, and what that means for the revokes behind it.
     pub(super) fn finish(&self, change: Change, end: End) {
         let now = self.clock.now();
-        let stay = {
-            let mut state = self.state();
-            let grant = (change.kind == ChangeKind::Grant).then(|| change.key());
-            grant.map_or_else(Vec::new, |key| {
-                state.queue.grant_ended(&key, end == End::Confirmed, now)
-            })
+        end::say(&change, &end);
+        // All of it at once: who waits until everything has ended must not find the revokes neither queued nor ended.
+        let mut state = self.state();
+        let stay = match change.kind {
+            ChangeKind::Grant => state.queue.grant_ended(&change.key(), end == End::Confirmed, now),
+            ChangeKind::Revoke => Vec::new(),
         };
-        self.note(change, end, now);
+        let begun = end != End::Superseded;
+        let mut call = false;
+        if begun {
+            state.note(change, end.clone(), now);
+            call = state.is_pass_due(&end, now);
+        }
+        let later = begun || !stay.is_empty();
         for step in stay {
-            let why = format!(
+            let deferred = End::Deferred(format!(
                 "the incoming grant was not confirmed; the access stays until it is, or until {} at most",
                 instant(step.patience_ends)
-            );
-            self.note(step.change, End::Deferred(why), now);
+            ));
+            end::say(&step.change, &deferred);
+            state.note(step.change, deferred.clone(), now);
+            call |= state.is_pass_due(&deferred, now);
         }
-        self.wake.notify_one();
-    }
-
-    fn note(&self, change: Change, end: End, now: Timestamp) {
-        end::say(&change, &end);
-        let mut state = self.state();
-        if end != End::Superseded {
-            state.note(change, end.clone(), now);
-        }
-        let call = end != End::Superseded && state.is_pass_due(&end, now);
         drop(state);
         self.ended.notify_waiters();
         if call {
             self.news.notify_one();
-        } else if end != End::Superseded {
+        } else if later {
             self.later.notify_one();
         }
+        self.wake.notify_one();
     }
 }
 

@@ -6,6 +6,7 @@ call, list who holds the permission set, create what is missing, delete what is 
 TARGETS.json is a list of {"schedule", "account", "permission_set"}. Not part of dutybound: the measure in monday.py.
 """
 
+import datetime
 import json
 import sys
 import time
@@ -21,10 +22,13 @@ instance = sso.list_instances()["Instances"][0]
 
 
 def on_call(schedule):
-    url = f"{pagerduty}/oncalls?schedule_ids[]={schedule}&include[]=users&limit=100"
-    request = urllib.request.Request(url, headers={"Authorization": "Token token=test-key"})
+    now = datetime.datetime.now(datetime.UTC)
+    window = f"since={now:%Y-%m-%dT%H:%M:%SZ}&until={now + datetime.timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"
+    request = urllib.request.Request(
+        f"{pagerduty}/schedules/{schedule}/users?{window}", headers={"Authorization": "Token token=test-key"}
+    )
     with urllib.request.urlopen(request) as answer:
-        return {entry["user"]["email"] for entry in json.load(answer)["oncalls"]}
+        return {user["email"] for user in json.load(answer)["users"]}
 
 
 def user_id(email):

@@ -196,3 +196,35 @@ impl Aws {
 pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::PrincipalType;
+    use super::*;
+
+    #[test]
+    fn durations_are_drawn_from_the_seed_between_their_bounds() {
+        let spread = |seed| Spread {
+            seed,
+            shortest: SignedDuration::from_secs(2),
+            longest: SignedDuration::from_secs(120),
+        };
+        let draws = |seed| -> Vec<f64> {
+            let key = |n: u32| AssignmentKey {
+                account: format!("{n:012}"),
+                permission_set: "arn:set".to_owned(),
+                principal_type: PrincipalType::User,
+                principal: "u".to_owned(),
+            };
+            let of = |n| spread(seed).takes(OperationKind::Create, &key(n)).as_secs_f64();
+            (0..1000).map(of).collect()
+        };
+        let first = draws(1);
+        assert_eq!(first, draws(1));
+        assert_ne!(first, draws(2));
+        assert!(first.iter().all(|s| (2.0..=120.0).contains(s)));
+        // Half of them are below the geometric mean of the bounds, 15.5 seconds.
+        let short = first.iter().filter(|s| **s < 15.5).count();
+        assert!((450..550).contains(&short), "{short}");
+    }
+}
