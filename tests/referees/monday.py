@@ -6,6 +6,7 @@ permission set. dutybound has granted that itself before; for the script it stan
 """
 
 import argparse
+import collections
 import datetime
 import json
 import os
@@ -82,6 +83,7 @@ def outcome(sandbox, since):
     calls = [call for call in sandbox.journal() if parse(call["at"]) >= since]
     aws = [call for call in calls if call["service"] == "aws"]
     operations = [o for o in sandbox.control("GET", "/world")["aws"]["operations"] if parse(o["created"]) >= since]
+    print("requests:", dict(collections.Counter(call["operation"] for call in aws).most_common()))
     return {
         "AWS requests": len(aws),
         "of them refused (throttle, conflict)": sum(call["error"] is not None for call in aws),
