@@ -187,7 +187,9 @@ impl Reconciler {
             .await?;
         if let Some(applier) = &self.applier {
             applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
-            applier.start(survey.verdict.approved.clone(), &policy.revision);
+            applier.start(survey.verdict.approved.clone(), &policy.revision, |id| {
+                policy.priority(id)
+            });
         }
         self.measure(survey, policy).await?;
         self.ledger.set_holds(&survey.verdict.held, survey.at).await?;

@@ -116,6 +116,7 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
                     name.to_owned(),
                     Entitlement {
                         min_holders: 0,
+                        priority: 5,
                         id: id(&format!("payments/{name}")),
                         target: Target::Group(GroupRef::Name("admins".to_owned())),
                         exclusive,

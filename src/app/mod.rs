@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::commands;
 use crate::config::{self, Config, Mode};
 use crate::diagnostics::{Diagnostic, Report};
-use crate::identity_center::{Client, Slots};
+use crate::identity_center::Client;
 use crate::layout::{NO_TERMINAL, wrap};
 use crate::ledger::{Ledger, LedgerError, OwnedIndex};
 use crate::live::LiveCache;
@@ -225,7 +225,7 @@ async fn reconciler(
             Arc::clone(&reader),
             client.writer(),
             ledger.clone(),
-            Slots::new(config.identity_center.assignments_in_flight),
+            config.identity_center.assignments_in_flight,
             config.identity_center.operation_timeout,
             config.pause_file.clone(),
         )
@@ -233,6 +233,7 @@ async fn reconciler(
     if let Some(applier) = &applier {
         let since = clock.now().checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN);
         applier.recall(ledger.failed_tries(since).await?);
+        applier.recall_durations(ledger.operations_seen(commands::diff::SEEN).await?);
     }
     let snapshots = ledger.load_snapshots().await?;
     Ok(Reconciler {

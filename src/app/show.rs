@@ -55,7 +55,11 @@ pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
         args.at,
     );
     let (survey, stored) = telling("reading schedules and live access", reading).await?;
-    let view = look::view(&survey, &config, &policy, &stored);
+    let operation = match &ledger {
+        Some(ledger) => look::operation_seen(ledger).await?,
+        None => None,
+    };
+    let view = look::view(&survey, &config, &policy, &stored, operation);
     match args.format {
         DiffFormat::Text => print(view.text(&policy, width()))?,
         DiffFormat::Json => print_json(&view)?,

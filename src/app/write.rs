@@ -56,10 +56,11 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
     let sources = build_sources(&config, &calls, &clock)?;
     let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
     let approve = args.approve.as_deref().map(|digest| (digest, by.as_str()));
+    let operation = diff::operation_seen(&reconciler.ledger).await?;
     let mut view = None;
     let told = Telling::begin("reading schedules and live access");
     let pass = apply::run(&mut reconciler, &config, &policy, &sources, approve, |look, stored| {
-        let shown = diff::view(&look.survey, &config, &policy, stored);
+        let shown = diff::view(&look.survey, &config, &policy, stored, operation);
         told.now("waiting for AWS to confirm the changes");
         if args.format == Format::Text {
             // A broken pipe must not keep access from being granted.

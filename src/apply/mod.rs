@@ -9,27 +9,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::guard::{ApprovedPlan, Step};
-use crate::identity_center::{ChangeKind, Read, Slots, Write};
+use crate::guard::ApprovedPlan;
+use crate::identity_center::{ChangeKind, Read, Write};
 use crate::ledger::{FailedTry, LastTry, Ledger};
+use crate::model::EntitlementId;
 use crate::plan::{Change, Key};
-use carry_out::Unfinished;
+use durations::Durations;
+use queue::{Lane, Queue};
 
 mod carry_out;
+mod dispatch;
+mod durations;
 mod end;
+mod queue;
 
 pub use end::{Applied, End, kind_word};
 
 /// While changes end one after the other, a pass is called for about this often.
 const CALL_EVERY: SignedDuration = SignedDuration::from_secs(1);
-
-/// Group memberships changed at once; each waits for the limiter anyway.
-const GROUP_CHANGES: usize = 16;
 
 /// Runs changes and knows which are in flight.
 pub struct Applier {
@@ -37,11 +39,12 @@ pub struct Applier {
     reader: Arc<dyn Read>,
     writer: Arc<dyn Write>,
     ledger: Ledger,
-    slots: Slots,
-    group_changes: Semaphore,
+    assignments_in_flight: usize,
     operation_timeout: Duration,
     pause_file: PathBuf,
     state: Mutex<State>,
+    /// Tells the dispatcher that a place or a step has come.
+    wake: Notify,
     ended: Notify,
     news: Notify,
     /// Told of an end that called for no pass at once.
@@ -52,26 +55,18 @@ pub struct Applier {
 
 #[derive(Default)]
 struct State {
-    /// The last ticket given out.
-    ticket: u64,
-    /// Steps that have not begun, by the ticket that lets them. A newer plan that does not repeat a step takes it away.
-    queued: BTreeMap<Key, Queued>,
-    /// Steps that have not ended, begun or not.
-    unfinished: usize,
-    /// When a pass was last called for by the end of a step.
-    called_at: Option<Timestamp>,
+    is_dispatching: bool,
+    /// Steps that have not begun. A newer plan that does not repeat a step takes it away.
+    queue: Queue,
     /// Changes that have begun: their intent is, or is about to be, on record.
     in_flight: BTreeMap<Key, ChangeKind>,
+    /// How many of those are in each lane.
+    places: BTreeMap<Lane, usize>,
+    /// When a pass was last called for by the end of a step.
+    called_at: Option<Timestamp>,
+    durations: Durations,
     failures: BTreeMap<Key, Failure>,
     results: Vec<Applied>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Queued {
-    ticket: u64,
-    kind: ChangeKind,
-    waits_for: Vec<Key>,
-    lapses_at: Timestamp,
 }
 
 /// What AWS last said to a change that is not in force, and when to try it again.
@@ -95,7 +90,9 @@ impl State {
     /// Notes how a change that had begun, or was to wait, has ended.
     fn note(&mut self, change: Change, end: End, now: Timestamp) {
         let key = change.key();
-        self.in_flight.remove(&key);
+        if self.in_flight.remove(&key).is_some() {
+            self.leave_place(&Lane::of(&change));
+        }
         match &end {
             End::Superseded => {}
             End::Confirmed => {
@@ -119,16 +116,40 @@ impl State {
         }
         self.results.push(Applied { change, at: now, end });
     }
+
+    fn leave_place(&mut self, lane: &Lane) {
+        if let Some(taken) = self.places.get_mut(lane) {
+            *taken -= 1;
+            if *taken == 0 {
+                self.places.remove(lane);
+            }
+        }
+    }
+
+    /// Steps that have not ended, begun or not.
+    fn unfinished(&self) -> usize {
+        self.queue.len() + self.in_flight.len()
+    }
+
+    /// A pass has something to decide when a change did not come about, when all have ended, and otherwise now and then.
+    fn is_pass_due(&mut self, end: &End, now: Timestamp) -> bool {
+        let long_ago = self.called_at.is_none_or(|t| CALL_EVERY <= t.duration_until(now).abs());
+        let due = *end != End::Confirmed || self.unfinished() == 0 || long_ago;
+        if due {
+            self.called_at = Some(now);
+        }
+        due
+    }
 }
 
 impl Applier {
-    /// A runner with nothing to do yet.
+    /// A runner with nothing to do yet, for so many account assignments at once; 0 counts as 1.
     pub fn new(
         clock: Arc<dyn Clock>,
         reader: Arc<dyn Read>,
         writer: Arc<dyn Write>,
         ledger: Ledger,
-        slots: Slots,
+        assignments_in_flight: u32,
         operation_timeout: Duration,
         pause_file: PathBuf,
     ) -> Arc<Self> {
@@ -137,11 +158,11 @@ impl Applier {
             reader,
             writer,
             ledger,
-            slots,
-            group_changes: Semaphore::new(GROUP_CHANGES),
+            assignments_in_flight: usize::try_from(assignments_in_flight.max(1)).unwrap_or(1),
             operation_timeout,
             pause_file,
             state: Mutex::default(),
+            wake: Notify::new(),
             ended: Notify::new(),
             news: Notify::new(),
             later: Notify::new(),
@@ -150,9 +171,10 @@ impl Applier {
         })
     }
 
-    /// Starts the changes of the plan and returns at once. What an earlier plan has queued and not begun never begins:
-    /// this plan has decided anew. A change that failed a moment ago waits, and so does a revoke whose incoming grant waits.
-    pub fn start(self: &Arc<Self>, plan: ApprovedPlan, policy_revision: &str) {
+    /// Starts the changes of the plan and returns at once; those of entitlements with a lower `priority` begin first. What
+    /// an earlier plan has queued and not begun never begins: this plan has decided anew. A change that failed a moment
+    /// ago waits, and so does a revoke whose incoming grant waits.
+    pub fn start(self: &Arc<Self>, plan: ApprovedPlan, policy_revision: &str, priority: impl Fn(&EntitlementId) -> u8) {
         let now = self.clock.now();
         let mut state = self.state();
         let overtaken = plan.is_overtaken(|key| state.is_news(key));
@@ -168,63 +190,31 @@ impl Applier {
             .map(|s| s.change.key())
             .collect();
         steps.retain(|step| step.patience_ends <= now || step.waits_for.iter().all(|key| coming.contains(key)));
-        // A step that is queued already and decided the same again keeps its place and its task.
-        let before = std::mem::take(&mut state.queued);
-        let mut fresh = Vec::new();
-        for step in steps {
-            let key = step.change.key();
-            let same = |queued: &&Queued| {
-                queued.kind == step.change.kind
-                    && queued.waits_for == step.waits_for
-                    && queued.lapses_at == step.lapses_at
-            };
-            if let Some(queued) = before.get(&key).filter(same).filter(|_| step.waits_for.is_empty()) {
-                state.queued.insert(key, queued.clone());
-                continue;
-            }
-            state.ticket += 1;
-            let queued = Queued {
-                ticket: state.ticket,
-                kind: step.change.kind,
-                waits_for: step.waits_for.clone(),
-                lapses_at: step.lapses_at,
-            };
-            state.queued.insert(key, queued);
-            fresh.push((step, state.ticket));
-        }
-        state.unfinished += fresh.len();
-        let mut confirmations = BTreeMap::new();
-        for (step, _) in fresh.iter().filter(|(step, _)| step.change.kind == ChangeKind::Grant) {
-            confirmations.insert(step.change.key(), watch::channel(None));
-        }
+        let dropped = state
+            .queue
+            .replace(steps, policy_revision, |step| priority(&step.change.entitlement), now);
+        let dispatches = std::mem::replace(&mut state.is_dispatching, true);
         drop(state);
-        for (step, ticket) in fresh {
-            // The grant of a step that keeps its place has no channel here: its revoke is planned anew when it has ended.
-            let waits: Option<Vec<_>> = step
-                .waits_for
-                .iter()
-                .map(|k| confirmations.get(k).map(|(_, receiver)| receiver.clone()))
-                .collect();
-            let unfinished = Unfinished {
-                applier: Arc::clone(self),
-                change: step.change.clone(),
-                confirmed: confirmations.get(&step.change.key()).map(|(sender, _)| sender.clone()),
-                ended: false,
-            };
-            let revision = policy_revision.to_owned();
-            self.tasks.spawn(async move {
-                let end = match waits {
-                    Some(waits) => unfinished.applier.step(step, waits, &revision, ticket).await,
-                    None => End::Superseded,
-                };
-                unfinished.end(end);
-            });
+        self.say_superseded(&dropped);
+        if !dispatches {
+            self.tasks.spawn(Arc::clone(self).dispatch());
         }
+        self.wake.notify_one();
     }
 
     /// Lets nothing begin that has not begun. For when the world cannot be seen any more.
     pub fn supersede(&self) {
-        self.state().queued.clear();
+        let dropped = self.state().queue.replace(Vec::new(), "", |_| 0, Timestamp::MIN);
+        self.say_superseded(&dropped);
+    }
+
+    fn say_superseded(&self, dropped: &[Change]) {
+        for change in dropped {
+            end::say(change, &End::Superseded);
+        }
+        if !dropped.is_empty() {
+            self.ended.notify_waiters();
+        }
     }
 
     /// Whether a change of this is under way or has ended since [`Self::take_results`], so that what was seen before may
@@ -263,6 +253,20 @@ impl Applier {
         }
     }
 
+    /// Takes over from the record what assignment operations took, the latest first.
+    pub fn recall_durations(&self, seen: Vec<(ChangeKind, SignedDuration)>) {
+        let mut state = self.state();
+        for (kind, took) in seen.into_iter().rev() {
+            state.durations.recall(kind, took);
+        }
+    }
+
+    /// What an assignment operation takes, as seen lately; `None` while none was seen.
+    #[must_use]
+    pub fn operation_takes(&self) -> Option<SignedDuration> {
+        self.state().durations.mean()
+    }
+
     /// The first instant at which a change that failed may be tried again.
     #[must_use]
     pub fn next_try(&self) -> Option<Timestamp> {
@@ -297,7 +301,7 @@ impl Applier {
     pub async fn idle(&self) {
         loop {
             let notified = self.ended.notified();
-            if self.state().unfinished == 0 {
+            if self.state().unfinished() == 0 {
                 return;
             }
             notified.await;
@@ -316,50 +320,9 @@ impl Applier {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn finish(&self, change: Change, end: End) {
-        end::say(&change, &end);
-        let now = self.clock.now();
-        let mut state = self.state();
-        state.unfinished = state.unfinished.saturating_sub(1);
-        if end != End::Superseded {
-            state.note(change, end.clone(), now);
-        }
-        // A pass has something to decide when a change did not come about, when all have ended, and otherwise now and then.
-        let long_ago = state
-            .called_at
-            .is_none_or(|t| CALL_EVERY <= t.duration_until(now).abs());
-        let call = end != End::Superseded && (end != End::Confirmed || state.unfinished == 0 || long_ago);
-        if call {
-            state.called_at = Some(now);
-        }
-        drop(state);
-        self.ended.notify_waiters();
-        if call {
-            self.news.notify_one();
-        } else if end != End::Superseded {
-            self.later.notify_one();
-        }
-    }
-
-    /// Whether a pause was ordered after the change had been approved. Like the guard, it takes a file that cannot be
-    /// looked for as there, and lets through what a person ordered.
-    fn is_paused(&self, change: &Change) -> bool {
-        !change.is_ordered() && self.pause_file.try_exists().unwrap_or(true)
-    }
-
-    /// Marks the change as begun, unless a newer plan has taken its ticket away, a pause was ordered meanwhile, or it has
-    /// waited for longer than it was right: then the pass of that boundary decides.
-    fn begin(&self, step: &Step, ticket: u64) -> bool {
-        let may_not = self.is_paused(&step.change) || step.lapses_at <= self.clock.now();
-        let mut state = self.state();
-        let key = step.change.key();
-        if self.stop.is_cancelled() || state.queued.get(&key).is_none_or(|queued| queued.ticket != ticket) {
-            return false;
-        }
-        state.queued.remove(&key);
-        if !may_not {
-            state.in_flight.insert(key, step.change.kind);
-        }
-        !may_not
+    /// Whether a pause was ordered after the changes had been approved. Like the guard, it takes a file that cannot be
+    /// looked for as there.
+    fn is_paused(&self) -> bool {
+        self.pause_file.try_exists().unwrap_or(true)
     }
 }

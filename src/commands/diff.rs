@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::identity_center::{AwsError, Read};
 use crate::ledger::{Ledger, LedgerError, StoredSnapshots, tries};
 use crate::live::{CONSISTENCY_GRACE, LiveCache};
+use crate::plan::convergence::Speed;
 use crate::plan::render::{SourceLine, View};
 use crate::policy::Policy;
 use crate::poll::{self, Sources};
@@ -23,6 +24,9 @@ const FARTHEST: SignedDuration = SignedDuration::from_hours(80 * 24);
 
 /// How often the world is looked at while a daemon beside this goes on changing it.
 const MOST_LOOKS: u32 = 3;
+
+/// From how many operations on record the time that AWS takes is estimated.
+pub const SEEN: usize = 128;
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +157,13 @@ async fn record(ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<Reco
 
 /// The survey as it is shown.
 #[must_use]
-pub fn view(survey: &Survey, config: &Config, policy: &Policy, stored: &StoredSnapshots) -> View {
+pub fn view(
+    survey: &Survey,
+    config: &Config,
+    policy: &Policy,
+    stored: &StoredSnapshots,
+    operation: Option<SignedDuration>,
+) -> View {
     let lines = schedule_status(stored, &policy.schedules(), config.timing.max_staleness)
         .into_iter()
         .map(|s| SourceLine {
@@ -162,7 +172,31 @@ pub fn view(survey: &Survey, config: &Config, policy: &Policy, stored: &StoredSn
             failure: s.failure,
             failing_since: s.failing_since,
         });
-    View::new(survey, config.mode.as_str(), policy, lines.collect())
+    let speed = speed(config, operation);
+    View::new(survey, config.mode.as_str(), policy, lines.collect(), speed)
+}
+
+/// How fast changes go by the configuration, where an assignment operation takes `operation`.
+#[must_use]
+pub fn speed(config: &Config, operation: Option<SignedDuration>) -> Speed {
+    Speed {
+        operation,
+        at_once: config.identity_center.assignments_in_flight,
+        requests_per_second: config.identity_center.requests_per_second,
+    }
+}
+
+/// What an assignment operation took lately, on average; `None` while none is on record.
+///
+/// # Errors
+/// [`LedgerError`].
+pub async fn operation_seen(ledger: &Ledger) -> Result<Option<SignedDuration>, LedgerError> {
+    let seen = ledger.operations_seen(SEEN).await?;
+    let count = i32::try_from(seen.len()).unwrap_or(i32::MAX);
+    let sum = seen
+        .iter()
+        .fold(SignedDuration::ZERO, |sum, (_, took)| sum.saturating_add(*took));
+    Ok((0 < count).then(|| sum / count))
 }
 
 /// What keeps a survey from being one that a person may rely on: a schedule never read, a name that AWS does not know,

@@ -41,7 +41,9 @@ pub async fn carry_out(
     let Some(applier) = &reconciler.applier else {
         return Ok(Vec::new());
     };
-    applier.start(pass.survey.verdict.approved.ordered(), &policy.revision);
+    applier.start(pass.survey.verdict.approved.ordered(), &policy.revision, |id| {
+        policy.priority(id)
+    });
     applier.idle().await;
     Ok(applier.take_results())
 }

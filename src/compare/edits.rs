@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::model::{Interval, Origin, Person, ProjectName};
-use crate::policy::{Entitlement, Member, Pattern, Policy, Project, Rule, Trigger};
+use crate::policy::{DEFAULT_PRIORITY, Entitlement, Member, Pattern, Policy, Project, Rule, Trigger};
 use crate::text::{instant, span};
 
 /// One difference.
@@ -210,6 +210,9 @@ fn about_entitlement(e: &Entitlement) -> Vec<String> {
     }
     if 0 < e.min_holders {
         parts.push(format!("min_holders {}", e.min_holders));
+    }
+    if e.priority != DEFAULT_PRIORITY {
+        parts.push(format!("priority {}", e.priority));
     }
     parts.extend(e.delegate_to.iter().map(|d| {
         let until = d.until.map(|until| format!(" until {}", instant(until)));

@@ -222,7 +222,7 @@ impl Checking<'_> {
         }
         let endpoint_url = t.endpoint_url.as_ref().and_then(|url| self.url(url));
         let requests_per_second = self.number(t.requests_per_second.as_ref(), 1..=19, 15);
-        let assignments_in_flight = self.number(t.assignments_in_flight.as_ref(), 1..=8, 8);
+        let assignments_in_flight = self.number(t.assignments_in_flight.as_ref(), 1..=10, 10);
         let operation_timeout = self.wait(t.operation_timeout.as_ref(), secs(10)..=HOUR, secs(300));
         let call_timeout = self.wait(t.call_timeout.as_ref(), secs(1)..=secs(120), secs(10));
         Some(IdentityCenterConfig {

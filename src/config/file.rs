@@ -133,7 +133,7 @@ pub struct IdentityCenterTable {
     pub endpoint_url: Option<At<String>>,
     /// Requests a second over both services, 1 to 19; AWS allows 20 for the whole instance. Default: 15.
     pub requests_per_second: Option<At<u32>>,
-    /// Account assignments under way at once, 1 to 8; AWS allows 10 for the whole instance. Default: 8.
+    /// Account assignments under way at once, 1 to 10; AWS allows 10 for the whole instance, whoever asks. Default: 10.
     pub assignments_in_flight: Option<At<u32>>,
     /// How long one assignment may take before it is left to the next pass, 10s to 1h. Default: `5m`.
     pub operation_timeout: Option<At<String>>,

@@ -65,7 +65,7 @@ fn a_minimal_file_gets_the_defaults() {
     );
     assert!(matches!(&source.api, SourceApi::PagerDutyKey(key) if key.expose_secret() == "pd-key"));
     let aws = &config.identity_center;
-    assert_eq!((aws.requests_per_second, aws.assignments_in_flight), (15, 8));
+    assert_eq!((aws.requests_per_second, aws.assignments_in_flight), (15, 10));
     assert_eq!((aws.operation_timeout.as_secs(), aws.call_timeout.as_secs()), (300, 10));
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::commands::diff::speed;
 use crate::config::{Config, Mode};
 use crate::diagnostics::{Report, Severity};
 use crate::http::{Health, InUse};
@@ -24,6 +25,7 @@ mod keeper;
 pub mod pace;
 mod watch;
 
+use crate::plan::convergence::Convergence;
 use crate::policy::Policy;
 use crate::text::clean;
 use files::{Files, Seen};
@@ -263,6 +265,7 @@ impl Daemon {
         match result {
             Ok(look) => {
                 self.metrics.pass_ended(&look, took, ended);
+                self.metrics.convergence(self.convergence(&look));
                 self.health.pass_ended(true, ended);
                 journal.pass(&look);
                 let retry = self.reconciler.applier.as_ref().and_then(|applier| applier.next_try());
@@ -280,6 +283,14 @@ impl Daemon {
                 pace.failed(&self.config.timing, ended)
             }
         }
+    }
+
+    /// How long AWS takes for what the pass approved.
+    fn convergence(&self, look: &Pass) -> Convergence {
+        let applier = self.reconciler.applier.as_ref();
+        let speed = speed(&self.config, applier.and_then(|applier| applier.operation_takes()));
+        let steps = look.survey.verdict.approved.steps().iter();
+        Convergence::of(steps.map(|step| &step.change), speed, look.survey.at)
     }
 
     /// A pass that feeds the watchdog while it runs, up to the deadline.

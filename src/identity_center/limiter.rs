@@ -10,8 +10,10 @@ use crate::clock::Clock;
 /// Who may go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// Changes, and asking how they stand: somebody is waiting for access.
+    /// Changes: somebody is waiting for access.
     Change,
+    /// Asking how changes stand.
+    Poll,
     /// Everything that only looks.
     Look,
 }
@@ -19,12 +21,13 @@ pub enum Priority {
 /// Spaces permits evenly, so that no second ever holds more than the limit, not even when requests are delayed
 /// on their way: AWS allows 20 requests a second for the whole instance and counts them as they arrive.
 ///
-/// First come, first served. A change waits behind at most one look, because looks queue among themselves first
-/// and only the foremost of them queues at the gate.
+/// First come, first served among equals. A change waits behind at most one look and one poll, because each sort queues
+/// among itself first and only the foremost of each queues at the gate; there everybody's turn comes.
 pub struct Limiter {
     gap: SignedDuration,
     clock: Arc<dyn Clock>,
     looks: tokio::sync::Mutex<()>,
+    polls: tokio::sync::Mutex<()>,
     gate: tokio::sync::Mutex<()>,
     next: Mutex<Timestamp>,
 }
@@ -38,6 +41,7 @@ impl Limiter {
             gap: SignedDuration::from_nanos(nanos),
             clock,
             looks: tokio::sync::Mutex::new(()),
+            polls: tokio::sync::Mutex::new(()),
             gate: tokio::sync::Mutex::new(()),
             next: Mutex::new(Timestamp::MIN),
         }
@@ -45,8 +49,9 @@ impl Limiter {
 
     /// Returns when one request may be sent.
     pub async fn acquire(&self, priority: Priority) {
-        let _looking = match priority {
+        let _queueing = match priority {
             Priority::Change => None,
+            Priority::Poll => Some(self.polls.lock().await),
             Priority::Look => Some(self.looks.lock().await),
         };
         let _at_the_gate = self.gate.lock().await;
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_overtakes_queued_looks() {
+    async fn a_change_overtakes_queued_looks_and_polls() {
         let clock = Arc::new(SimClock::default());
         let limiter = Arc::new(Limiter::new(10, clock));
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -123,6 +128,8 @@ mod tests {
         for (name, priority) in [
             ("look 1", Priority::Look),
             ("look 2", Priority::Look),
+            ("poll 1", Priority::Poll),
+            ("poll 2", Priority::Poll),
             ("look 3", Priority::Look),
             ("change", Priority::Change),
         ] {
@@ -138,6 +145,9 @@ mod tests {
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
         }
-        assert_eq!(*order.lock().unwrap(), ["look 1", "change", "look 2", "look 3"]);
+        assert_eq!(
+            *order.lock().unwrap(),
+            ["look 1", "poll 1", "change", "look 2", "poll 2", "look 3"]
+        );
     }
 }

@@ -149,7 +149,7 @@ impl Client {
         let instance = self.instance().await?;
         let call = Call::DescribeAccountAssignmentCreationStatus;
         let answer = self
-            .run(call, Priority::Change, || {
+            .run(call, Priority::Poll, || {
                 let request = self.shared.admin.describe_account_assignment_creation_status();
                 request
                     .instance_arn(&instance.arn)
@@ -166,7 +166,7 @@ impl Client {
         let instance = self.instance().await?;
         let call = Call::DescribeAccountAssignmentDeletionStatus;
         let answer = self
-            .run(call, Priority::Change, || {
+            .run(call, Priority::Poll, || {
                 let request = self.shared.admin.describe_account_assignment_deletion_status();
                 request
                     .instance_arn(&instance.arn)

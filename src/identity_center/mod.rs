@@ -10,7 +10,6 @@ mod live;
 mod people;
 mod reader;
 mod retry;
-mod slots;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -26,7 +25,6 @@ use crate::model::{Person, PrincipalId, ResolvedTarget, Target};
 pub(crate) use calls::Call;
 pub use client::Client;
 pub use inventory::{Inventory, User};
-pub use slots::{SlotGuard, Slots};
 
 /// The Identity Center instance that was found, after the operator's expectation of it was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

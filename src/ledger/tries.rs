@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::Row;
 
 use super::{Ledger, LedgerError, instant, read_json};
+use crate::identity_center::ChangeKind;
+use crate::model::ResolvedTarget;
 use crate::plan::{Change, Key};
 
 /// How the last try at a change ended that is not in force.
@@ -104,6 +106,33 @@ impl Ledger {
             });
         }
         Ok(tries)
+    }
+}
+
+impl Ledger {
+    /// What the assignment operations that succeeded last took, from the request to when it was seen, the latest first;
+    /// `count` of them at most. Not those whose end was learnt later than it came.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn operations_seen(&self, count: usize) -> Result<Vec<(ChangeKind, SignedDuration)>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT i.id, i.change, i.completed_at - i.created_at FROM intent i WHERE i.completed_at IS NOT NULL \
+             AND i.outcome = 'succeeded' AND i.reference IS NOT NULL AND i.detail IS NULL ORDER BY i.completed_at DESC, i.id DESC \
+             LIMIT ?",
+        )
+        .bind(i64::try_from(count).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut seen = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let change: Change = read_json(row.try_get(1)?, || format!("intent {id}"))?;
+            if matches!(change.target, ResolvedTarget::Assignment { .. }) {
+                seen.push((change.kind, SignedDuration::from_millis(row.try_get(2)?)));
+            }
+        }
+        Ok(seen)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::identity_center::ChangeKind;
 use crate::ledger::{HoldRow, Ledger, LedgerError, StoredSnapshots};
 use crate::model::{EntitlementId, ScheduleKey, SourceName};
 use crate::plan::Foresight;
+use crate::plan::convergence::Convergence;
 use crate::policy::Policy;
 use crate::problem::ProblemKind;
 use crate::reconcile::{Pass, PassError};
@@ -71,6 +72,8 @@ struct State {
     sources: BTreeMap<SourceName, SourceState>,
     outlook: Outlook,
     changes_in_flight: usize,
+    /// How long AWS takes for the last pass's plan.
+    convergence: Option<Convergence>,
     /// When the credentials of sources expire, as the configuration states it.
     expiries: BTreeMap<SourceName, Timestamp>,
     /// Whether the last pass could write its record.
@@ -319,6 +322,11 @@ impl Metrics {
         self.state().changes_in_flight = count;
     }
 
+    /// How long AWS takes for the plan of the last pass.
+    pub fn convergence(&self, convergence: Convergence) {
+        self.state().convergence = Some(convergence);
+    }
+
     /// How the configured sources stand: `schedules` are those that the policy names.
     pub fn sources<'a>(
         &self,
@@ -414,6 +422,32 @@ impl Metrics {
             "Changes under way at AWS.",
             number(state.changes_in_flight),
         )?;
+        if let Some(convergence) = &state.convergence {
+            page.gauge(
+                "dutybound_convergence_seconds",
+                "How long AWS is expected to take for the changes of the last pass's plan; 0 when there are none.",
+                convergence.about_seconds,
+            )?;
+            page.gauge(
+                "dutybound_convergence_at_least_seconds",
+                "How long AWS's limits make those changes take at best: operations under way at once, one per account, requests a second.",
+                convergence.at_least_seconds,
+            )?;
+            if let Some(lead) = convergence.lead_seconds {
+                page.gauge(
+                    "dutybound_convergence_lead_seconds",
+                    "Time until the first duty begins that a grant of the last pass's plan is for: 0 when it has begun, absent without grants.",
+                    lead,
+                )?;
+            }
+            if let Some(takes) = convergence.operation_seconds {
+                page.gauge(
+                    "dutybound_assignment_operation_seconds",
+                    "What AWS takes for an account assignment operation, as seen lately; absent while none was seen.",
+                    takes,
+                )?;
+            }
+        }
         if let Some(writable) = state.ledger_writable {
             page.gauge(
                 "dutybound_ledger_writable",

@@ -13,6 +13,7 @@ use crate::guard::{Conditions, Verdict, guard};
 use crate::identity_center::{AwsError, AwsErrorKind, Instance};
 use crate::ledger::Outcome;
 use crate::model::{Cause, Interval, PrincipalId, ResolvedTarget};
+use crate::plan::convergence::Speed;
 use crate::plan::{Change, Drift, Kept, Plan};
 use crate::problem::Problem;
 use crate::schedule::{ReadError, ReadErrorKind};
@@ -168,6 +169,12 @@ async fn full_page(dir: &TempDir) -> String {
     metrics.policy_loaded(true, "0123456789abcdef", t(-100));
     metrics.pass_ended(&pass(Vec::new(), Vec::new(), ended), Duration::from_millis(300), t(20));
     metrics.pass_failed(&aws_error(), t(30));
+    let speed = Speed {
+        operation: Some(SignedDuration::from_secs(8)),
+        at_once: 10,
+        requests_per_second: 15,
+    };
+    metrics.convergence(Convergence::of([&assigned], speed, t(0)));
     let mut stored = StoredSnapshots::default();
     let mut snapshot = (*snapshots()[&schedule()]).clone();
     snapshot.clock_offset_ms = Some(-1500);

@@ -27,6 +27,7 @@ use crate::model::{Basis, Cause, EntitlementId, Person, PrincipalId, ResolvedTar
 use crate::policy::{Policy, Trigger};
 use crate::problem::{Problem, collapse};
 
+pub mod convergence;
 pub mod render;
 mod resolve;
 

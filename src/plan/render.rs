@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use jiff::SignedDuration;
 use serde::Serialize;
 
+use super::convergence::{Convergence, Speed};
 use super::{Change, Drift, Foresight};
 use crate::guard::{Guard, Held};
 use crate::identity_center::ChangeKind;
 use crate::layout::{group, list, wrap};
-use crate::model::{EntitlementId, ResolvedTarget};
+use crate::model::EntitlementId;
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
 use crate::survey::{Survey, UNANSWERED};
@@ -31,7 +31,7 @@ pub struct SourceLine {
 }
 
 /// Everything that is shown of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct View {
     /// The instant it speaks of.
     pub at: jiff::Timestamp,
@@ -59,12 +59,14 @@ pub struct View {
     pub unsettled: usize,
     /// About how long AWS will take to confirm the changes.
     pub converges_in_seconds: i64,
+    /// The same with what it is made of, and what AWS's limits allow at best.
+    pub convergence: Convergence,
 }
 
 impl View {
     /// Gathers what is to be shown. In mode `observe` and the like, what only the mode holds is shown as a change.
     #[must_use]
-    pub fn new(survey: &Survey, mode: &'static str, policy: &Policy, schedules: Vec<SourceLine>) -> Self {
+    pub fn new(survey: &Survey, mode: &'static str, policy: &Policy, schedules: Vec<SourceLine>, speed: Speed) -> Self {
         let (by_mode, held): (Vec<_>, Vec<_>) = survey
             .verdict
             .held
@@ -80,9 +82,11 @@ impl View {
             .filter(|c| allowed.contains(c))
             .cloned()
             .collect();
+        let convergence = Convergence::of(&changes, speed, survey.at);
         Self {
             at: survey.at,
-            converges_in_seconds: time_to_converge(&changes).as_secs(),
+            converges_in_seconds: convergence.about().as_secs(),
+            convergence,
             digest: survey.plan.digest.clone(),
             mode,
             policy: policy.revision.clone(),
@@ -203,20 +207,10 @@ impl View {
             }
         )?;
         if !self.changes.is_empty() {
-            let soon = SignedDuration::from_secs(self.converges_in_seconds.max(1));
-            writeln!(out, "AWS takes about {} for the changes.", span(soon))?;
+            writeln!(out, "{}", self.convergence.line())?;
         }
         Ok(())
     }
-}
-
-/// AWS measured 1200 assignment operations in 61 minutes (aws-iam-identity-center-extensions, Scaling): three seconds
-/// each, one after the other in effect. Changing a group's membership takes two requests of our own limit.
-fn time_to_converge(changes: &[Change]) -> SignedDuration {
-    let is_assignment = |c: &&Change| matches!(c.target, ResolvedTarget::Assignment { .. });
-    let assignments = changes.iter().filter(is_assignment).count();
-    let millis = assignments * 3000 + (changes.len() - assignments) * 200;
-    SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
 const RED: AnsiColor = AnsiColor::Red;

@@ -95,6 +95,9 @@ pub struct EntitlementEntry {
     pub exclusive: Option<At<bool>>,
     /// Never revoke below this many holders; what would is held. Default: 0.
     pub min_holders: Option<At<u32>>,
+    /// Which changes go first when AWS keeps them waiting: those of entitlements with 1 before those with 9. Default: 5.
+    #[schemars(range(min = 1, max = 9))]
+    pub priority: Option<At<u32>>,
     /// Projects whose rules may name it too: each by its name, or as a table that narrows the consent or ends it.
     pub delegate_to: Option<At<Vec<At<TextOr<DelegateTable>>>>>,
 }

@@ -19,6 +19,7 @@ use crate::{
     },
 };
 
+pub mod bundles;
 mod check;
 mod delegation;
 mod directory;
@@ -31,6 +32,7 @@ pub mod window;
 
 pub use delegation::{Delegation, RuleKind};
 pub use limits::{Excluded, Limits, Pattern};
+pub(crate) use lower::DEFAULT_PRIORITY;
 pub use training::Completion;
 pub use window::CronWindow;
 
@@ -85,6 +87,8 @@ pub struct Entitlement {
     pub exclusive: bool,
     /// No revoke takes it below this many holders.
     pub min_holders: u32,
+    /// From 1, whose changes go first where AWS's limits keep some waiting, to 9.
+    pub priority: u8,
     /// Consent that rules of other projects name it, in file order.
     pub delegate_to: Vec<Delegation>,
     /// Where it stands.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Entitlement, Member, Policy, Project, Rule, Trigger};
+use super::{DEFAULT_PRIORITY, Entitlement, Member, Policy, Project, Rule, Trigger};
 use crate::model::{
     EntitlementId, Interval, Person, ProjectName, ScheduleKey,
     spans::{common, merged},
@@ -21,6 +21,12 @@ impl Policy {
     #[must_use]
     pub fn entitlement(&self, id: &EntitlementId) -> Option<&Entitlement> {
         self.projects.get(&id.project)?.entitlements.get(id.name.as_str())
+    }
+
+    /// How urgent changes of an entitlement are, from 1 (first) to 9. One that the policy does not know any more is neither.
+    #[must_use]
+    pub fn priority(&self, id: &EntitlementId) -> u8 {
+        self.entitlement(id).map_or(DEFAULT_PRIORITY, |e| e.priority)
     }
 
     /// All entitlements, sorted by id.

@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::desired::Timeline;
 use crate::ledger::AccessRow;
 use crate::ledger::history::DriftSummary;
-use crate::model::{Basis, EntitlementId, Interval, Origin, Person, ProjectName};
+use crate::model::{Basis, EntitlementId, Interval, Origin, Person, ProjectName, Target};
+use crate::policy::bundles::{Bundle, bundles};
 use crate::policy::{Member, Policy, Project, Rule, Trigger};
 use crate::text::instant;
 
@@ -75,6 +76,8 @@ pub enum FindingKind {
     UnheldEntitlement,
     /// Somebody holds a managed entitlement that dutybound did not grant.
     Drift,
+    /// A rotation earns several account assignments together, which one group would give in one call.
+    GroupWouldDo,
 }
 
 /// One thing to look at.
@@ -121,6 +124,7 @@ pub fn review(inputs: &Inputs<'_>) -> Review {
             suggestion: "remove it with its rules, if nobody needs it".to_owned(),
         }));
         findings.extend(drift(inputs, project));
+        findings.extend(groups(inputs, project));
         findings.sort();
         ProjectReview {
             project: project.name.clone(),
@@ -332,6 +336,29 @@ fn idle_rule(inputs: &Inputs<'_>, rule: &Rule) -> Finding {
         message,
         suggestion: suggestion.to_owned(),
     }
+}
+
+fn groups(inputs: &Inputs<'_>, project: &Project) -> Vec<Finding> {
+    let is_assignment = |rule: &Rule| {
+        let entitlement = inputs.policy.entitlement(&rule.entitlement);
+        rule.entitlement.project == project.name
+            && entitlement.is_some_and(|e| matches!(e.target, Target::Assignment { .. }))
+    };
+    let finding = |bundle: Bundle<'_>| {
+        let own: BTreeSet<&EntitlementId> = bundle.rules.iter().map(|rule| &rule.entitlement).collect();
+        let grants = inputs.rows.iter().filter(|row| own.contains(&row.entitlement)).count();
+        Finding {
+            kind: FindingKind::GroupWouldDo,
+            subject: bundle.schedule.to_string(),
+            origin: bundle.rules.first().map(|rule| rule.origin.clone()),
+            message: format!("{}; {grants} grants of it touch the period", bundle.cost()),
+            suggestion: bundle.advice(),
+        }
+    };
+    bundles(project.rules.iter(), is_assignment)
+        .into_iter()
+        .map(finding)
+        .collect()
 }
 
 fn drift(inputs: &Inputs<'_>, project: &Project) -> Vec<Finding> {

@@ -20,6 +20,7 @@ impl FindingKind {
             Self::IdleRule => "Rules that grant nothing",
             Self::UnheldEntitlement => "Entitlements that nobody holds",
             Self::Drift => "Held, and not granted by dutybound",
+            Self::GroupWouldDo => "Hand-offs that one group would do at once",
         }
     }
 }

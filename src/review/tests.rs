@@ -158,3 +158,61 @@ fn an_owner_gets_a_message_that_can_be_mailed() {
     let nobody = Person::parse("nobody@example.com").unwrap();
     assert_eq!(look().of_owner(&nobody).count(), 0);
 }
+
+#[test]
+fn a_rotation_that_earns_several_assignments_is_advised_to_use_a_group() {
+    let mut text = "[project]\nname = \"shop\"\nowners = [\"mira@example.com\"]\n".to_owned();
+    for n in 0..4 {
+        text += &format!(
+            "[[entitlement]]\nname = \"admin-{n}\"\naccount = \"11112222333{n}\"\npermission_set = \"Admin\"\n\
+             [[rule]]\nentitlement = \"admin-{n}\"\non_call = \"pagerduty/PABC123\"\n"
+        );
+    }
+    let parse = |text: &str| {
+        let files = vec![("shop.toml".to_owned(), text.as_bytes().to_vec())];
+        policy::parse(Path::new("access.d"), files, &PolicyContext::default()).unwrap()
+    };
+    let (policy, warnings) = parse(&text);
+    let codes: Vec<_> = warnings.iter().map(|w| (w.code, w.place())).collect();
+    assert_eq!(codes, [("group-would-do", "access.d/shop.toml:8:1".to_owned())]);
+    assert!(
+        warnings[0].message.contains("earns 4 account assignments together"),
+        "{}",
+        warnings[0].message
+    );
+    let review = review(&Inputs {
+        policy: &policy,
+        period: span(-60, 0),
+        past: &Timeline::default(),
+        ahead: &Timeline::default(),
+        rows: &[],
+        drift: &[],
+        gone: &BTreeMap::new(),
+    });
+    let findings = review.projects[0].findings.iter();
+    let advised: Vec<_> = findings.filter(|f| f.kind == FindingKind::GroupWouldDo).collect();
+    assert_eq!(advised.len(), 1);
+    assert_eq!(advised[0].subject, "pagerduty/PABC123");
+    assert!(
+        advised[0]
+            .suggestion
+            .contains("in place of admin-0, admin-1, admin-2, admin-3")
+    );
+
+    // With another lead the last one goes its own way, and three are still many; two are not.
+    let (_, warnings) = parse(&(text.clone() + "lead = \"5m\"\n"));
+    assert!(
+        warnings[0].message.contains("earns 3 account assignments"),
+        "{}",
+        warnings[0].message
+    );
+    let (_, warnings) = parse(
+        &text
+            .replace(
+                "admin-0\"\non_call = \"pagerduty/PABC123\"",
+                "admin-0\"\nlead = \"1m\"\non_call = \"pagerduty/PABC123\"",
+            )
+            .replace("admin-1\"\non_call", "admin-1\"\nlinger = \"1m\"\non_call"),
+    );
+    assert!(warnings.is_empty(), "{warnings:?}");
+}

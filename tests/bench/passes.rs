@@ -12,7 +12,7 @@ use std::time::Duration;
 use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::Config;
-use dutybound::identity_center::{Read, Slots};
+use dutybound::identity_center::Read;
 use dutybound::ledger::{Ledger, OwnedIndex, StoredSnapshots};
 use dutybound::live::LiveCache;
 use dutybound::policy::Policy;
@@ -111,7 +111,7 @@ async fn organisation(size: usize) {
         Arc::clone(&reader),
         aws.clone(),
         ledger.clone(),
-        Slots::new(8),
+        8,
         Duration::from_secs(180),
         config.pause_file.clone(),
     );

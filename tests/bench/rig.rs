@@ -108,7 +108,7 @@ pub(crate) fn config(dir: &Path) -> Config {
             profile: None,
             endpoint_url: None,
             requests_per_second: 19,
-            assignments_in_flight: 8,
+            assignments_in_flight: 10,
             operation_timeout: Duration::from_secs(180),
             call_timeout: Duration::from_secs(10),
         },

@@ -19,6 +19,7 @@ mod harness;
 mod import;
 mod invariant;
 mod ledger_faults;
+mod monday;
 mod notify;
 mod one_shot;
 mod page;

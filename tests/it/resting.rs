@@ -11,7 +11,7 @@ use std::time::Duration;
 use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::Config;
-use dutybound::identity_center::{ChangeKind, Read, Slots, Write};
+use dutybound::identity_center::{ChangeKind, Read, Write};
 use dutybound::ledger::{Ledger, OwnedIndex, StoredSnapshots};
 use dutybound::live::LiveCache;
 use dutybound::model::Person;
@@ -55,7 +55,7 @@ impl Site {
             Arc::clone(&reader),
             aws.clone(),
             ledger.clone(),
-            Slots::new(8),
+            8,
             Duration::from_secs(180),
             config.pause_file.clone(),
         );

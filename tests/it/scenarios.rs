@@ -319,7 +319,7 @@ impl Stage {
         for (pattern, instead) in [
             (r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z", "<time>"),
             (r"127\.0\.0\.1:\d+", "<host>"),
-            (r"\b(read|in|since) \d+[dhms]( \d+[hms])?\b", "$1 <span>"),
+            (r"\b(read|in|since|about) \d+[dhms]( \d+[hms])?\b", "$1 <span>"),
             (r"line \d+ column \d+", "line <n> column <n>"),
             // Which of the two ends the read depends on the jitter of the waits.
             (

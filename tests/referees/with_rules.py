@@ -25,6 +25,8 @@ SOUND = {
     'dutybound_overdue_changes{kind="grant"}': "0x%d" % MINUTES,
     'dutybound_overdue_changes{kind="revoke"}': "0x%d" % MINUTES,
     'dutybound_oldest_hold_timestamp_seconds{guard="mode"}': "0x%d" % MINUTES,
+    "dutybound_convergence_seconds": "300x%d" % MINUTES,
+    "dutybound_convergence_lead_seconds": "600x%d" % MINUTES,
     f"dutybound_drift_holders{{{ENTITLEMENT}}}": "0x%d" % MINUTES,
     f"dutybound_uncovered_people{{{ENTITLEMENT}}}": "0x%d" % MINUTES,
     'dutybound_mode{mode="sync"}': "1x%d" % MINUTES,
@@ -79,6 +81,10 @@ def lately(value, minutes):
 CASES = {
     "DutyboundSourceStale": [{READ: until(80)}, {READ: always(0)}],
     "DutyboundHandOffLate": [{LATE: lately(1, 5)}, {LATE: lately(2, 30), UNCOVERED: lately(2, 30)}],
+    "DutyboundHandOffWillBeLate": [
+        {"dutybound_convergence_seconds": lately(900, 5)},
+        {"dutybound_convergence_lead_seconds": lately(0, 5)},
+    ],
     "DutyboundRevokeOverdue": [{'dutybound_overdue_changes{kind="revoke"}': lately(1, 10)}],
     "DutyboundHeldChangesAgeing": [{hold("limit"): always(600)}, {hold("pause"): always(600)}],
     "DutyboundDrift": [{f"dutybound_drift_holders{{{ENTITLEMENT}}}": lately(1, 90)}],
@@ -111,6 +117,8 @@ ALMOST = [
     {READ: until(100)},
     {LATE: f"0x80 1x5 0x{MINUTES - 85}"},
     {LATE: f"0x{MINUTES - 10} 1x0 0x10"},
+    {"dutybound_convergence_seconds": lately(900, 1)},
+    {"dutybound_convergence_seconds": always(9000), "dutybound_convergence_lead_seconds": None},
     {'dutybound_overdue_changes{kind="revoke"}': lately(1, 3)},
     {hold("limit"): always(4000)},
     {hold("mode"): always(60), hold("protected"): always(60), hold("min_holders"): always(60)},

@@ -9,8 +9,8 @@ use dutybound::clock::Clock;
 use dutybound::config::Config;
 use dutybound::daemon::pace::Pace;
 use dutybound::http::Health;
+use dutybound::identity_center::Read;
 use dutybound::identity_center::limiter::Limiter;
-use dutybound::identity_center::{Read, Slots};
 use dutybound::ledger::{Ledger, OwnedIndex};
 use dutybound::live::LiveCache;
 use dutybound::model::{Person, SourceName};
@@ -58,7 +58,7 @@ impl Run {
             Arc::clone(&reader),
             connection,
             ledger.clone(),
-            Slots::new(self.config.identity_center.assignments_in_flight),
+            self.config.identity_center.assignments_in_flight,
             operation_timeout,
             self.config.pause_file.clone(),
         );

@@ -165,6 +165,7 @@ fn config(dir: &Path, poll: SignedDuration, audit: SignedDuration) -> Config {
         },
         sinks: Vec::new(),
         notify: Notify::default(),
+        written: Default::default(),
     }
 }
 

@@ -121,11 +121,15 @@ pub(crate) fn start(state: &mut State, input: &Input<'_>) -> Outcome {
             MissingAssignment::Failed => failure_reason = Some(missing.to_owned()),
         }
     }
+    let usually = aws
+        .operation_spread
+        .as_ref()
+        .map_or(aws.operation_takes, |spread| spread.takes(kind, &key));
     let takes = aws
         .slow_operations
         .iter()
         .find(|slow| slow.matching.matches(kind, &key))
-        .map_or(aws.operation_takes, |slow| slow.takes);
+        .map_or(usually, |slow| slow.takes);
     let operation = Operation {
         request_id,
         kind,

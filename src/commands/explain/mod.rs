@@ -496,7 +496,10 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         _ => obstacles.extend(pending),
     }
     let recorded = access.iter().flat_map(|access| &access.causes);
-    let overrides = overrides::made(sources, causes.iter().map(AsRef::as_ref).chain(recorded.map(|r| &r.cause)));
+    let overrides = overrides::made(
+        sources,
+        causes.iter().map(AsRef::as_ref).chain(recorded.map(|r| &r.cause)),
+    );
     Answer {
         person: person.clone(),
         entitlement: id.clone(),

@@ -14,6 +14,7 @@ use crate::{
     model::Person,
 };
 
+mod bundles;
 mod delegations;
 mod invariants;
 mod limits;
@@ -73,6 +74,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("never", windows::never),
     ("overlap", windows::overlap),
     ("clock-change", windows::clock_change),
+    ("group-would-do", bundles::group_would_do),
 ];
 
 /// Runs every check. `complete` says whether every file of the directory is among the drafts.

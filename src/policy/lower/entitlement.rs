@@ -9,6 +9,9 @@ use crate::{
     model::{EntitlementId, GroupRef, PermissionSetRef, Target},
 };
 
+/// The `priority` of an entitlement that states none: the middle, so that there is room on both sides.
+pub(crate) const DEFAULT_PRIORITY: u8 = 5;
+
 impl Lowering<'_> {
     pub(super) fn entitlement(&mut self, entry: &Entry<EntitlementEntry>) -> Option<Entitlement> {
         let at = entry.span();
@@ -26,12 +29,25 @@ impl Lowering<'_> {
         for value in e.delegate_to.iter().flat_map(|list| &list.value) {
             delegate_to.extend(self.delegation(&id, value));
         }
+        let priority = e.priority.as_ref().map_or(Some(DEFAULT_PRIORITY), |priority| {
+            let found = u8::try_from(priority.value).ok().filter(|p| (1..=9).contains(p));
+            if found.is_none() {
+                self.found.error(
+                    "bad-priority",
+                    priority.span(),
+                    "`priority` is between 1 (goes first) and 9 (goes last)",
+                    "leave it out for 5, the middle",
+                );
+            }
+            found
+        });
         name?;
         Some(Entitlement {
             id,
             target: target?,
             exclusive: e.exclusive.as_ref().is_some_and(|exclusive| exclusive.value),
             min_holders: e.min_holders.as_ref().map_or(0, |floor| floor.value),
+            priority: priority?,
             delegate_to,
             origin: self.origin(at),
         })

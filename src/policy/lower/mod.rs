@@ -19,6 +19,8 @@ mod project;
 mod rule;
 mod window;
 
+pub(crate) use entitlement::DEFAULT_PRIORITY;
+
 /// One file: as written, and as far as its values make sense. The lists run parallel to those in `file`.
 pub(super) struct Draft {
     pub(super) source: Arc<SourceFile>,

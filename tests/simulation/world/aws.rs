@@ -207,7 +207,7 @@ impl Read for Connection {
     async fn operation(&self, operation: &Operation) -> Result<Progress, AwsError> {
         let mut rng = self.numbers(&operation.request_id);
         self.crash_point(false).await;
-        self.call(Priority::Change, &mut rng).await;
+        self.call(Priority::Poll, &mut rng).await;
         let mut state = self.world.state();
         let (now, fails) = (state.now, rng.percent(state.aws.trouble.reads_fail));
         let Some(change) = state.aws.operations.get(&operation.request_id) else {

@@ -2,7 +2,7 @@
 
 mod operations;
 
-pub use operations::{Failure, Matching, MissingAssignment, Operation, OperationKind, SlowOperation, Status};
+pub use operations::{Failure, Matching, MissingAssignment, Operation, OperationKind, SlowOperation, Spread, Status};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,9 @@ pub struct Aws {
     pub outstanding_operations: usize,
     /// How long an assignment operation takes.
     pub operation_takes: SignedDuration,
-    /// Exceptions from [`operation_takes`](Self::operation_takes), first match wins.
+    /// Durations drawn for each operation, in place of [`operation_takes`](Self::operation_takes).
+    pub operation_spread: Option<Spread>,
+    /// Exceptions from both, first match wins.
     pub slow_operations: Vec<SlowOperation>,
     /// Assignment operations that end FAILED, first match wins.
     pub failures: Vec<Failure>,
@@ -81,6 +83,7 @@ impl Default for Aws {
             requests_per_second: 20,
             outstanding_operations: 10,
             operation_takes: SignedDuration::ZERO,
+            operation_spread: None,
             slow_operations: Vec::new(),
             failures: Vec::new(),
             list_delay: SignedDuration::ZERO,

@@ -93,6 +93,37 @@ pub struct SlowOperation {
     pub takes: SignedDuration,
 }
 
+/// Durations drawn for each operation: from `shortest` to `longest`, evenly on a logarithmic scale, so that most are short
+/// and a few are long. The draw depends on the seed and on the operation only, not on the order in which callers come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spread {
+    /// What the draws begin with.
+    pub seed: u64,
+    /// The shortest duration.
+    pub shortest: SignedDuration,
+    /// The longest duration.
+    pub longest: SignedDuration,
+}
+
+impl Spread {
+    pub(crate) fn takes(&self, kind: OperationKind, key: &AssignmentKey) -> SignedDuration {
+        let name = format!("{kind:?} {} {} {}", key.account, key.permission_set, key.principal);
+        // FNV-1a, then the finaliser of SplitMix64, because FNV alone leaves the high bits of short texts alike.
+        let mut hash = self.seed ^ 0xcbf2_9ce4_8422_2325;
+        for byte in name.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^= hash >> 31;
+        let share = f64::from(u32::try_from(hash >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX);
+        let (shortest, longest) = (self.shortest.as_secs_f64().max(0.001), self.longest.as_secs_f64());
+        let seconds = shortest * (longest.max(shortest) / shortest).powf(share);
+        SignedDuration::try_from_secs_f64(seconds).unwrap_or(self.longest)
+    }
+}
+
 /// Operations that end FAILED.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,4 +195,36 @@ impl Aws {
 /// An instant moved by a duration, held at the end of time.
 pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PrincipalType;
+    use super::*;
+
+    #[test]
+    fn durations_are_drawn_from_the_seed_between_their_bounds() {
+        let spread = |seed| Spread {
+            seed,
+            shortest: SignedDuration::from_secs(2),
+            longest: SignedDuration::from_secs(120),
+        };
+        let draws = |seed| -> Vec<f64> {
+            let key = |n: u32| AssignmentKey {
+                account: format!("{n:012}"),
+                permission_set: "arn:set".to_owned(),
+                principal_type: PrincipalType::User,
+                principal: "u".to_owned(),
+            };
+            let of = |n| spread(seed).takes(OperationKind::Create, &key(n)).as_secs_f64();
+            (0..1000).map(of).collect()
+        };
+        let first = draws(1);
+        assert_eq!(first, draws(1));
+        assert_ne!(first, draws(2));
+        assert!(first.iter().all(|s| (2.0..=120.0).contains(s)));
+        // Half of them are below the geometric mean of the bounds, 15.5 seconds.
+        let short = first.iter().filter(|s| **s < 15.5).count();
+        assert!((450..550).contains(&short), "{short}");
+    }
 }
