@@ -15,7 +15,7 @@ use crate::config::{Limits, Mode};
 use crate::desired::{Snapshots, Timeline};
 use crate::identity_center::ChangeKind;
 use crate::invariant::{self, Ground, Holder, Obstacle};
-use crate::model::{ResolvedTarget, ScheduleKey, Snapshot};
+use crate::model::{PrincipalId, ResolvedTarget, ScheduleKey, Snapshot};
 use crate::plan::{Change, Foresight, Key, Plan};
 use crate::text::instant;
 use limits::Limited;
@@ -57,11 +57,11 @@ pub struct Conditions<'a> {
     pub approved_digest: Option<&'a str>,
 }
 
-/// How many hold an entitlement and how many must.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who holds an entitlement and how many must.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Floor {
     /// Live holders, whoever granted it to them.
-    pub holders: usize,
+    pub holders: BTreeSet<PrincipalId>,
     /// Its `min_holders`.
     pub min: u32,
 }
@@ -419,14 +419,18 @@ fn refuse_below_floor(change: &Change, floors: &mut BTreeMap<ResolvedTarget, Flo
         return None;
     }
     let floor = floors.get_mut(&change.target)?;
-    if floor.holders <= usize::try_from(floor.min).unwrap_or(usize::MAX) {
+    // Whoever does not hold it is missed by nobody: the revoke of what is gone already closes the record.
+    if !floor.holders.contains(&change.principal) {
+        return None;
+    }
+    if floor.holders.len() <= usize::try_from(floor.min).unwrap_or(usize::MAX) {
         let reason = format!(
             "{} would be held by fewer than its min_holders, {}",
             change.entitlement, floor.min
         );
         return Refusal::new(Guard::MinHolders, reason).map(|r| r.until("another holder".to_owned()));
     }
-    floor.holders -= 1;
+    floor.holders.remove(&change.principal);
     None
 }
 

@@ -13,7 +13,7 @@ use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instan
 use crate::invariant::Past;
 use crate::ledger::{Bar, LastTry, OnDuty, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
-use crate::model::{EntitlementId, Interval, Person, ResolvedTarget, ScheduleKey};
+use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Inputs, Key, Owned, Plan};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse};
@@ -373,10 +373,13 @@ fn floors(
         if let Some(Ok(target)) = targets.get(&entitlement.id)
             && let Some(live) = holders.get(target)
         {
-            let leaving = |key: &&Key| key.0 == *target && live.users.contains_key(&key.1);
-            let revoked = in_flight.iter().filter(|(_, kind)| **kind == ChangeKind::Revoke);
+            let leaving = |user: &PrincipalId| {
+                let key = (target.clone(), user.clone());
+                in_flight.get(&key) == Some(&ChangeKind::Revoke)
+            };
+            let staying = live.users.keys().filter(|user| !leaving(user));
             let floor = Floor {
-                holders: live.users.len() - revoked.map(|(key, _)| key).filter(leaving).count(),
+                holders: staying.cloned().collect(),
                 min: entitlement.min_holders,
             };
             floors.insert(target.clone(), floor);

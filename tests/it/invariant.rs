@@ -359,7 +359,7 @@ max_holders  = 1
     assert_eq!(gaps[0]["kind"], "invariant");
     assert_eq!(gaps[0]["person"], BOB);
     assert!(gaps[0]["more"].as_u64().unwrap() >= 2, "{said}");
-    let said = site.run(&["forecast", "--days", "4"]).await.expect(2);
+    let said = site.run(&["forecast", "payments", "--days", "4"]).await.expect(2);
     said.says(&[
         "bob@example.com will be held from payments/prod-admin by the statement \"Never more than one administrator at a time.\"",
         "alice@example.com holds it",

@@ -214,7 +214,7 @@ impl World {
 
     fn floors(&self) -> BTreeMap<ResolvedTarget, Floor> {
         let floor = |holders: &Holders| Floor {
-            holders: holders.users.len(),
+            holders: holders.users.keys().cloned().collect(),
             min: self.min_holders,
         };
         self.live
@@ -616,6 +616,20 @@ fn a_floor_keeps_the_last_holder_and_a_pause_keeps_everything() {
     world.paused = true;
     let verdict = world.guard(&plan, Some(&plan.digest));
     assert!(verdict.approved.steps().is_empty() && verdict.held.iter().all(|h| h.guard == Guard::Pause));
+}
+
+/// Found by the simulation, seed 7: a revoke whose reply was lost had taken effect, and the floor kept its record open.
+#[test]
+fn a_floor_does_not_keep_the_record_of_access_that_is_gone() {
+    let mut world = World::new(ON_CALL, vec![shift("ann", t(0), t(9)), shift("bob", t(8), t(18))]);
+    world.apply(t(8));
+    world.min_holders = 1;
+    let ann = PrincipalId("u-ann".into());
+    for holders in world.live.values_mut() {
+        holders.users.remove(&ann);
+    }
+    assert_eq!(words(&world.plan(t(9))), ["-ann"]);
+    assert_eq!(world.guard(&world.plan(t(9)), None).held, []);
 }
 
 #[test]
