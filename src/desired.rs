@@ -143,19 +143,17 @@ impl Timeline {
     /// The first instant after `t` at which a cause starts or is known to end.
     #[must_use]
     pub fn next_boundary(&self, t: Timestamp) -> Option<Timestamp> {
-        let edges = self.causes.iter().flat_map(|c| {
-            let end = c.end_known.then(|| c.held.end());
-            [Some(c.held.start()), end]
-        });
-        edges.flatten().filter(|edge| t < *edge && *edge < Timestamp::MAX).min()
+        next_boundary(self.causes.iter(), t)
     }
 
-    /// Every instant at which a cause of the entitlement starts, or ends as far as was read.
-    pub fn edges<'a>(&'a self, entitlement: &'a EntitlementId) -> impl Iterator<Item = Timestamp> + use<'a> {
+    /// The causes of one entitlement.
+    pub fn of_entitlement<'a>(
+        &'a self,
+        entitlement: &'a EntitlementId,
+    ) -> impl Iterator<Item = &'a Arc<Cause>> + Clone + use<'a> {
         let from = self.causes.partition_point(|cause| cause.entitlement < *entitlement);
         let causes = self.causes.get(from..).unwrap_or_default().iter();
-        let causes = causes.take_while(move |cause| cause.entitlement == *entitlement);
-        causes.flat_map(|cause| [cause.held.start(), cause.held.end()])
+        causes.take_while(move |cause| cause.entitlement == *entitlement)
     }
 
     /// The instant after `t` at which what holds at `t` for one person's entitlement stops holding: for somebody who
@@ -391,6 +389,15 @@ impl Timeline {
             ..Problem::new(kind, message)
         }
     }
+}
+
+/// The first instant after `t` at which one of the causes starts or is known to end.
+pub(crate) fn next_boundary<'a>(causes: impl Iterator<Item = &'a Arc<Cause>>, t: Timestamp) -> Option<Timestamp> {
+    let edges = causes.flat_map(|c| {
+        let end = c.end_known.then(|| c.held.end());
+        [Some(c.held.start()), end]
+    });
+    edges.flatten().filter(|edge| t < *edge && *edge < Timestamp::MAX).min()
 }
 
 struct Turn {

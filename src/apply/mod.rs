@@ -267,15 +267,23 @@ impl Applier {
         self.state().durations.mean()
     }
 
-    /// The first instant at which a change that failed may be tried again.
+    /// The first instant after `now` at which a change that failed may be tried again.
     #[must_use]
-    pub fn next_try(&self) -> Option<Timestamp> {
-        self.state().failures.values().map(|f| f.not_before).min()
+    pub fn next_try(&self, now: Timestamp) -> Option<Timestamp> {
+        let state = self.state();
+        let tries = state.failures.values().map(|f| f.not_before);
+        tries.filter(|at| now < *at).min()
     }
 
-    /// Forgets failures of changes that nobody wants any more.
+    /// Forgets failures of changes that nobody wants any more. One that is tried again at this moment is still wanted,
+    /// although no plan repeats it.
     pub fn retain_failures(&self, wanted: impl Fn(&Key) -> bool) {
-        self.state().failures.retain(|key, _| wanted(key));
+        let mut state = self.state();
+        let state = &mut *state;
+        let in_flight = &state.in_flight;
+        state
+            .failures
+            .retain(|key, _| wanted(key) || in_flight.contains_key(key));
     }
 
     /// Takes what ended since the last call.

@@ -4,7 +4,6 @@
 //! `lead` lets begin early; within each, the entitlement's `priority`. AWS works on one operation per account at a time,
 //! so among equals the account with the longest queue goes first: its last operation decides when everything is done.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -99,7 +98,13 @@ pub(super) struct Queue {
     /// Revokes that wait, by when they wait no longer.
     patience: BTreeSet<(Timestamp, Key)>,
     last_ticket: u64,
+    /// Assignments taken so far.
+    taken: usize,
 }
+
+/// Every so many assignments the shortest queue of the same importance goes first, so that one hand-off does not wait
+/// until hundreds of other accounts' are as few.
+const SHORTEST_EVERY: usize = 8;
 
 impl Queue {
     /// Puts the steps of a new plan in place of those of the plan before, which decides nothing any more. Gives back what
@@ -157,9 +162,9 @@ impl Queue {
         self.steps.is_empty()
     }
 
-    /// Whether an account assignment waits for nothing but a place, so that a place that stays taken costs time.
+    /// Whether an account assignment waits for a place or for a grant, so that an end that is seen late costs time.
     pub(super) fn is_contended(&self) -> bool {
-        self.ready.keys().any(|lane| *lane != Lane::Groups)
+        !self.behind.is_empty() || self.ready.keys().any(|lane| *lane != Lane::Groups)
     }
 
     /// When the first revoke stops to wait for its grants.
@@ -173,12 +178,15 @@ impl Queue {
             .ready
             .iter()
             .filter(|(lane, _)| **lane != Lane::Groups && is_free(lane));
+        let shortest = self.taken % SHORTEST_EVERY == SHORTEST_EVERY - 1;
         let first = heads.filter_map(|(lane, turns)| {
             let ((importance, due, ticket), key) = turns.first_key_value()?;
             let length = self.lengths.get(lane).copied().unwrap_or_default();
-            Some(((*importance, Reverse(length), *due, *ticket), key))
+            let rest = if shortest { length } else { usize::MAX - length };
+            Some(((*importance, rest, *due, *ticket), key))
         });
         let key = first.min_by_key(|(order, _)| *order)?.1.clone();
+        self.taken += 1;
         self.take(&key)
     }
 

@@ -268,9 +268,10 @@ impl Daemon {
                 self.metrics.convergence(self.convergence(&look));
                 self.health.pass_ended(true, ended);
                 journal.pass(&look);
-                let retry = self.reconciler.applier.as_ref().and_then(|applier| applier.next_try());
+                let applier = self.reconciler.applier.as_ref();
+                let retry = applier.and_then(|applier| applier.next_try(ended));
                 let next = pace.passed(&look, &self.config.timing, ended);
-                retry.filter(|t| ended < *t).map_or(next, |t| t.min(next))
+                retry.map_or(next, |t| t.min(next))
             }
             Err(error) => {
                 // What was decided before the world went out of sight is not begun any more.

@@ -30,10 +30,13 @@ impl OwnedIndex {
     /// # Errors
     /// [`LedgerError`]; the index then stays as it was, or is read anew the next time.
     pub async fn catch_up(&mut self, ledger: &Ledger) -> Result<Touched, LedgerError> {
-        let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM event")
-            .fetch_one(&ledger.pool)
-            .await?;
-        let Some(seen) = self.seq.filter(|seen| *seen <= last && last - *seen <= FEW) else {
+        let (first, last): (i64, i64) =
+            sqlx::query_as("SELECT COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM event")
+                .fetch_one(&ledger.pool)
+                .await?;
+        // Events that were removed because of their age may not have been taken in.
+        let follows = |seen: &i64| first <= *seen + 1 && *seen <= last && last - *seen <= FEW;
+        let Some(seen) = self.seq.filter(follows) else {
             return self.start_anew(ledger, last).await;
         };
         if seen == last {

@@ -164,8 +164,11 @@ pub async fn survey(
         people.extend(config.limits.protected.iter().cloned());
     }
     let looked_up = resolve_people(reader, config, people, &record.known_people, live.silence()).await;
-    let mut people = resting.take_people();
-    people.extend(looked_up);
+    let causes = [&timeline, &foreseen, &before]
+        .into_iter()
+        .flat_map(|timeline| &timeline.causes);
+    let concerned: BTreeSet<&Person> = causes.map(|cause| &cause.person).collect();
+    let people = resting.remember_people(looked_up, |person| concerned.contains(person));
     let managed: BTreeSet<ResolvedTarget> = targets
         .values()
         .flatten()

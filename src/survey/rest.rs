@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Record, Survey};
+use super::{AT_ONCE, Record, Survey};
 use crate::config::{Config, Identity, Timing};
-use crate::desired::Snapshots;
+use crate::desired::{Snapshots, next_boundary};
 use crate::identity_center::Resolution;
 use crate::ledger::{Bar, StoredSnapshots, Touched};
-use crate::model::{EntitlementId, Person, ResolvedTarget, ScheduleKey, Shift, Snapshot, SourceName};
+use crate::model::{
+    EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey, Shift, Snapshot, SourceName, SourceUserState,
+};
 use crate::plan::{Drift, Key};
 use crate::policy::{Policy, Rule, Trigger};
 
@@ -85,10 +87,11 @@ impl Resting {
         self.cells.iter().map(|(id, rest)| (id, &rest.target))
     }
 
-    /// The first instant after `at` at which something begins or ends of what is at rest.
+    /// The first instant after `at` at which something is to be done about what is at rest. What has begun or ended
+    /// while the pass went on reading is for a pass at once.
     pub(super) fn next_boundary(&self, at: Timestamp) -> Option<Timestamp> {
         let boundaries = self.cells.values().filter_map(|rest| rest.next_boundary);
-        boundaries.filter(|boundary| at < *boundary).min()
+        Some(boundaries.min()?.max(at.saturating_add(AT_ONCE).unwrap_or(at)))
     }
 
     /// How many grants of ours stand of what is at rest.
@@ -101,9 +104,22 @@ impl Resting {
         self.cells.values().flat_map(|rest| &rest.drift)
     }
 
-    /// Who people were found to be so far. They are to be given back with [`Self::keep_people`].
-    pub(super) fn take_people(&mut self) -> BTreeMap<Person, Result<Resolution, String>> {
-        std::mem::take(&mut self.people)
+    /// Adds to who was just looked up those who were known before, for the names of holders. Of whoever is `concerned`
+    /// only the present answer counts: not knowing is not the same as having known once.
+    pub(super) fn remember_people(
+        &mut self,
+        mut looked_up: BTreeMap<Person, Result<Resolution, String>>,
+        concerned: impl Fn(&Person) -> bool,
+    ) -> BTreeMap<Person, Result<Resolution, String>> {
+        let ids: BTreeSet<PrincipalId> = looked_up.values().filter_map(id_of).cloned().collect();
+        for (person, found) in std::mem::take(&mut self.people) {
+            // A user who is somebody else by now has no other name any more.
+            let is_another = id_of(&found).is_some_and(|id| ids.contains(id));
+            if !is_another && !concerned(&person) {
+                looked_up.entry(person).or_insert(found);
+            }
+        }
+        looked_up
     }
 
     /// Keeps who people were found to be.
@@ -202,9 +218,11 @@ impl Resting {
                     }
                 }
             }
-            None => self.wake_all(),
+            None => {
+                self.wake_all();
+                self.people.clear();
+            }
         }
-        self.people.clear();
         self.judged_by = Some(basis());
     }
 
@@ -251,6 +269,15 @@ impl Resting {
         restless.extend(survey.plan.kept.iter().map(|kept| &kept.entitlement));
         restless.extend(survey.plan.lapsing.iter().map(|(_, going)| &going.entitlement));
         restless.extend(survey.unheld.iter().map(|unheld| &unheld.entitlement));
+        // Who holds it by somebody else's grant may lose it at any moment.
+        restless.extend(
+            survey
+                .plan
+                .drift
+                .iter()
+                .filter(|drift| drift.desired)
+                .map(|drift| &drift.entitlement),
+        );
         restless.extend(policy.invariants.iter().flat_map(|invariant| &invariant.covers));
         let mut restless_targets: BTreeSet<&ResolvedTarget> = BTreeSet::new();
         restless_targets.extend(survey.plan.changes.iter().map(|change| &change.target));
@@ -292,13 +319,14 @@ impl Resting {
             if awake || self.contains(id) {
                 continue;
             }
-            let edges = survey.timeline.edges(id).filter(|edge| at < *edge);
-            let first = edges.min();
+            let causes = survey.timeline.of_entitlement(id);
+            let edges = causes.clone().flat_map(|cause| [cause.held.start(), cause.held.end()]);
+            let first = edges.filter(|edge| at < *edge).min();
             let rest = Rest {
                 target: target.clone(),
                 since: at,
                 until: until(id, first, at),
-                next_boundary: first,
+                next_boundary: next_boundary(causes, at),
                 standing: standing.get(target).copied().unwrap_or_default(),
                 drift: drift.remove(id).unwrap_or_default(),
             };
@@ -317,6 +345,13 @@ pub(super) struct Seen<'a> {
     pub(super) targets: &'a BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
     /// Targets whose holders are known.
     pub(super) live: BTreeSet<&'a ResolvedTarget>,
+}
+
+fn id_of(found: &Result<Resolution, String>) -> Option<&PrincipalId> {
+    match found {
+        Ok(Resolution::Found(id) | Resolution::Disabled(id)) => Some(id),
+        Ok(Resolution::Unknown | Resolution::Ambiguous(_)) | Err(_) => None,
+    }
 }
 
 fn until(entitlement: &EntitlementId, boundary: Option<Timestamp>, at: Timestamp) -> Timestamp {
@@ -339,9 +374,11 @@ fn differ(one: &Arc<Snapshot>, other: &Arc<Snapshot>) -> bool {
     !Arc::ptr_eq(one, other) && one.shifts != other.shifts
 }
 
-fn people(shifts: &[Shift]) -> BTreeSet<(&str, Option<&str>)> {
+fn people(shifts: &[Shift]) -> BTreeSet<(&str, Option<&str>, SourceUserState)> {
     let users = shifts.iter().map(|shift| &shift.user);
-    users.map(|user| (user.id.as_str(), user.email.as_deref())).collect()
+    users
+        .map(|user| (user.id.as_str(), user.email.as_deref(), user.state))
+        .collect()
 }
 
 /// The entitlements that an edit of these policies may concern: those that either has in a project which differs, and
@@ -360,4 +397,31 @@ fn edited(before: &Policy, after: &Policy) -> Vec<EntitlementId> {
         }
     }
     edited
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person(name: &str) -> Person {
+        Person::parse(&format!("{name}@example.com")).unwrap()
+    }
+
+    fn found(id: &str) -> Result<Resolution, String> {
+        Ok(Resolution::Found(PrincipalId(id.into())))
+    }
+
+    /// Found by a reviewer: a lookup that hung was answered by what had been true weeks before.
+    #[test]
+    fn who_somebody_was_before_names_holders_and_decides_nothing() {
+        let before = [("on-duty", "u1"), ("renamed", "u2"), ("elsewhere", "u3")];
+        let mut resting = Resting {
+            people: before.map(|(name, id)| (person(name), found(id))).into(),
+            ..Resting::default()
+        };
+        let looked_up = BTreeMap::from([(person("new-name"), found("u2"))]);
+        let people = resting.remember_people(looked_up, |one| *one == person("on-duty"));
+        let expected = [("elsewhere", "u3"), ("new-name", "u2")];
+        assert_eq!(people, expected.map(|(name, id)| (person(name), found(id))).into());
+    }
 }

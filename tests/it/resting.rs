@@ -247,4 +247,9 @@ async fn what_is_recorded_of_it_ends_the_rest_of_an_entitlement() {
     site.reconciler.ledger.close_lost(&key, site.now).await.unwrap();
     let pass = site.pass().await;
     assert_eq!(pass.survey.plan.drift.len(), 1, "it stands and is not ours any more");
+
+    // Found by a reviewer: whoever is on duty by somebody else's grant may lose it at any moment, and is looked at.
+    site.aws.start(ChangeKind::Revoke, &key.0, &key.1).await.unwrap();
+    let (person, _) = site.first();
+    assert_eq!(site.changes().await, [format!("+{entitlement} {person}")]);
 }

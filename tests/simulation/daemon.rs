@@ -146,7 +146,7 @@ impl Run {
                     Ok(pass) => {
                         let host = world.state().host();
                         next_pass = pace.passed(&pass, &self.config.timing, host);
-                        let retry = applier.next_try().filter(|t| host < *t);
+                        let retry = applier.next_try(host);
                         next_pass = retry.map_or(next_pass, |t| t.min(next_pass));
                         let mut state = world.state();
                         for held in &pass.survey.verdict.held {

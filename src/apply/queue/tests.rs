@@ -183,3 +183,14 @@ fn memberships_have_a_lane_of_their_own() {
     assert_eq!(order(&mut queue), ["ann"]);
     assert!(queue.is_empty() && !queue.is_contended());
 }
+
+/// Found by a reviewer: longest first alone let one hand-off wait until twenty accounts with a hundred grants each were as
+/// short as its own.
+#[test]
+fn one_hand_off_does_not_wait_for_hundreds_in_other_accounts() {
+    let steps = (0..20).flat_map(|account| (0..100).map(move |n| (account, n)));
+    let many = steps.map(|(account, n)| grant(&format!("many-{account}-{n}"), &format!("{account:012}")));
+    let mut queue = self::queue(many.chain([grant("single", "999999999999")]).collect());
+    let position = order(&mut queue).iter().position(|who| who == "single");
+    assert!(position.is_some_and(|position| position < 10), "{position:?}");
+}
