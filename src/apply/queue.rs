@@ -104,7 +104,7 @@ pub(super) struct Queue {
 
 /// Every so many assignments the shortest queue of the same importance goes first, so that one hand-off does not wait
 /// until hundreds of other accounts' are as few.
-const SHORTEST_EVERY: usize = 8;
+const SHORTEST_EVERY: usize = 16;
 
 impl Queue {
     /// Puts the steps of a new plan in place of those of the plan before, which decides nothing any more. Gives back what
