@@ -314,6 +314,10 @@ def substituted(text, span, project, entitlement):
     return text
 
 
+# There only while a plan has grants, which a scrape may miss: a hand-over here takes less than a second.
+FLEETING = {"dutybound_convergence_lead_seconds"}
+
+
 def ask_every_panel(prometheus, start):
     """Every query of every dashboard gives data, for everything and for a choice; gives how many there are."""
     end = time.time()
@@ -333,7 +337,7 @@ def ask_every_panel(prometheus, start):
                     expr = substituted(target["expr"], span, *chosen)
                     found = prometheus.now(expr) if target["instant"] else prometheus.over(expr, start, end, 2)
                     values = [value for one in found for _, value in one.get("values", [one.get("value")])]
-                    if all(value == "NaN" for value in values):
+                    if expr not in FLEETING and all(value == "NaN" for value in values):
                         empty.append(f"{file.name}: {panel['title']}: {expr}")
                     asked += 1
     need(not empty, "no data:\n" + "\n".join(empty))
