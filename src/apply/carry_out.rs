@@ -87,8 +87,10 @@ impl Applier {
             let failed = match self.reader.operation(operation).await {
                 Ok(Progress::InProgress) => None,
                 Ok(Progress::Succeeded) => {
-                    let took = self.since(began);
-                    self.state().durations.saw(kind, first, under_way, took);
+                    let now = self.clock.now();
+                    self.state()
+                        .durations
+                        .saw(kind, first, under_way, self.since(began), now);
                     return Ok(End::Confirmed);
                 }
                 Ok(Progress::Failed(reason)) => return Ok(End::Failed(reason)),
@@ -113,7 +115,9 @@ impl Applier {
                 under_way = Some(waited);
             }
             let state = self.state();
-            wait = state.durations.next_look(kind, waited, state.queue.is_contended());
+            wait = state
+                .durations
+                .next_look(kind, first, waited, state.queue.is_contended());
             // The last question comes just after the time is over.
             wait = wait.min(self.operation_timeout.saturating_sub(waited) + LAST_LOOK);
         }
@@ -122,7 +126,7 @@ impl Applier {
     fn first_look(&self, kind: ChangeKind) -> FirstLook {
         let mut state = self.state();
         let contended = state.queue.is_contended();
-        let first = state.durations.first_look(kind, contended);
+        let first = state.durations.first_look(kind, contended, self.clock.now());
         first.at_most(self.operation_timeout + LAST_LOOK)
     }
 

@@ -2,28 +2,30 @@
 //!
 //! Every question costs a request of a budget that creates and deletes need, and every moment that an ended operation goes
 //! unnoticed keeps a place taken. So the first question comes about when the operation should have ended, and further ones
-//! at distances in proportion to what operations take.
+//! when it should have ended by what is known of operations that take longer.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
+use super::sights::{Expectation, Sight, Sights};
 use crate::identity_center::ChangeKind;
 
-/// How many operations of a kind are remembered: enough for a mean, few enough to follow AWS's mood of the day.
-const REMEMBERED: usize = 32;
-
-/// Every so many operations the first question comes early, at half its time. Without that, an AWS that has become much
-/// faster would not be noticed: an operation that has ended by the first question says only that it did not take longer.
+/// Every so many operations the first question comes early. Without that, an AWS that has become faster would not be
+/// noticed: an operation that has ended by the first question says only that it did not take longer.
 const PROBE_EVERY: u32 = 8;
 
-/// What an operation is taken to have lasted that had ended by the first question, as a share of what was expected; so a
-/// guess that is too long shrinks.
-const SHRINK: f64 = 0.98;
+/// How early, as shares of its time, in turn: one finds a little faster, the other much faster.
+const PROBES: [f64; 2] = [0.9, 0.5];
 
-/// The same where the last early question found its operation ended, too.
-const SHRINK_FAST: f64 = 0.5;
+/// An early end is a surprise if no more than this share of operations was expected to have ended by then.
+const SURPRISE: f64 = 0.05;
+
+/// After so long without an operation, what was seen before says little of AWS's mood of the hour.
+const STALE_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// What of the record's figure is sure to have been the operation and not the wait until somebody asked.
+const OF_RECORD: f64 = 0.8;
 
 /// How much lateness is worth saving a question. Shares are of the mean duration, the rest is in seconds.
 struct Haste {
@@ -35,6 +37,8 @@ struct Haste {
     further: f64,
     /// … and at least this.
     further_least: f64,
+    /// The same while nothing is known, a share of the time that has gone by.
+    unknown: f64,
 }
 
 /// Others wait for the place: a late question delays everything behind it.
@@ -43,14 +47,16 @@ const CONTENDED: Haste = Haste {
     first_least: 0.1,
     further: 0.04,
     further_least: 0.4,
+    unknown: 0.1,
 };
 
 /// Nobody waits for the place.
 const ALONE: Haste = Haste {
     first: 0.10,
     first_least: 0.25,
-    further: 0.25,
+    further: 0.30,
     further_least: 1.0,
+    unknown: 0.5,
 };
 
 /// The longest distance of questions, in seconds.
@@ -61,7 +67,10 @@ const MOST: f64 = 30.0;
 pub(super) struct FirstLook {
     /// How long after its begin.
     pub(super) after: Duration,
-    is_probe: bool,
+    /// If it comes early to see whether AWS has become faster: the share of its time.
+    probe: Option<f64>,
+    /// Whether nothing that was seen lately says how long it will take.
+    is_stale: bool,
 }
 
 impl FirstLook {
@@ -84,12 +93,27 @@ pub(super) struct Durations {
 impl Durations {
     /// Takes over what is on record.
     pub(super) fn recall(&mut self, kind: ChangeKind, took: SignedDuration) {
-        self.own(kind).remember(took.as_secs_f64());
+        let took = took.as_secs_f64();
+        self.own(kind).sights.add(Sight {
+            under_way: OF_RECORD * took,
+            ended: took,
+        });
     }
 
     /// An operation was seen ended after `ended`; when it was last seen under way, after `under_way`, it was not.
-    pub(super) fn saw(&mut self, kind: ChangeKind, first: FirstLook, under_way: Option<Duration>, ended: Duration) {
-        self.own(kind).saw(first, under_way, ended.as_secs_f64());
+    pub(super) fn saw(
+        &mut self,
+        kind: ChangeKind,
+        first: FirstLook,
+        under_way: Option<Duration>,
+        ended: Duration,
+        now: Timestamp,
+    ) {
+        let sight = Sight {
+            under_way: under_way.unwrap_or_default().as_secs_f64(),
+            ended: ended.as_secs_f64(),
+        };
+        self.own(kind).saw(first, sight, now);
     }
 
     fn own(&mut self, kind: ChangeKind) -> &mut Seen {
@@ -101,130 +125,120 @@ impl Durations {
 
     /// The mean of both kinds; `None` while nothing was seen.
     pub(super) fn mean(&self) -> Option<SignedDuration> {
-        let all: Vec<f64> = self.grants.last.iter().chain(&self.revokes.last).copied().collect();
-        SignedDuration::try_from_secs_f64(mean(&all)?).ok()
+        let (grants, revokes) = (&self.grants.sights, &self.revokes.sights);
+        let means = [grants, revokes].map(|sights| (sights.expectation().map(|e| e.mean()), sights.len()));
+        let (mut sum, mut all) = (0.0, 0.0);
+        for (mean, many) in means {
+            if let Some(mean) = mean {
+                sum += many * mean;
+                all += many;
+            }
+        }
+        if all == 0.0 {
+            return None;
+        }
+        SignedDuration::try_from_secs_f64(sum / all).ok()
     }
 
     /// When to ask first. While none of the kind was seen, the other one stands in.
-    pub(super) fn first_look(&mut self, kind: ChangeKind, contended: bool) -> FirstLook {
-        let expected = self.expect(kind, contended);
+    pub(super) fn first_look(&mut self, kind: ChangeKind, contended: bool, now: Timestamp) -> FirstLook {
+        let expected = self.expect(kind).map(|expected| first(expected, contended));
+        let latest = self.grants.latest.max(self.revokes.latest);
+        let is_stale = latest.is_none_or(|at| STALE_AFTER < at.duration_until(now).abs());
         let own = self.own(kind);
         own.looks = own.looks.wrapping_add(1);
-        let Some(expected) = expected else {
+        let Some(first) = expected else {
             return FirstLook {
                 after: Duration::from_secs(1),
-                is_probe: false,
+                probe: None,
+                is_stale,
             };
         };
-        let is_probe = own.looks.is_multiple_of(PROBE_EVERY);
+        let turn = own.looks / PROBE_EVERY % 2;
+        let due = own
+            .looks
+            .is_multiple_of(PROBE_EVERY)
+            .then_some(PROBES[usize::from(turn == 0)]);
+        let probe = own.suspicion.or(due).or(is_stale.then_some(PROBES[1]));
+        let after = first * probe.unwrap_or(1.0);
         FirstLook {
-            after: seconds(if is_probe { expected.first / 2.0 } else { expected.first }),
-            is_probe,
+            after: seconds(if is_stale { after.min(MOST) } else { after }),
+            probe,
+            is_stale,
         }
     }
 
     /// How long to wait after a question at `elapsed` that found the operation under way.
-    pub(super) fn next_look(&self, kind: ChangeKind, elapsed: Duration, contended: bool) -> Duration {
+    pub(super) fn next_look(&self, kind: ChangeKind, look: FirstLook, elapsed: Duration, contended: bool) -> Duration {
         let elapsed = elapsed.as_secs_f64();
-        seconds(match self.expect(kind, contended) {
-            Some(expected) => {
-                let haste = haste(contended);
-                let distance = (haste.further * expected.mean.max(elapsed / 2.0)).clamp(haste.further_least, MOST);
-                distance.max(expected.first - elapsed)
+        let haste = haste(contended);
+        let Some(expected) = self.expect(kind) else {
+            return seconds((haste.unknown * elapsed).clamp(1.0, 5.0));
+        };
+        let until_first = first(expected, contended) - elapsed;
+        if haste.first_least <= until_first {
+            return seconds(if look.is_stale {
+                until_first.min(MOST)
+            } else {
+                until_first
+            });
+        }
+        let distance = |of: f64| (haste.further * expected.mean().max(of)).clamp(haste.further_least, MOST);
+        seconds(match expected.beyond(elapsed) {
+            Some(rest) => {
+                let most = distance(elapsed / 2.0);
+                (rest.latest_look(most / 2.0) - elapsed).clamp(haste.first_least, most)
             }
-            None => (elapsed / 2.0).clamp(1.0, 5.0),
+            None => distance(elapsed),
         })
     }
 
-    fn expect(&self, kind: ChangeKind, contended: bool) -> Option<Expected> {
+    fn expect(&self, kind: ChangeKind) -> Option<&Expectation> {
         let (own, other) = match kind {
             ChangeKind::Grant => (&self.grants, &self.revokes),
             ChangeKind::Revoke => (&self.revokes, &self.grants),
         };
-        own.expect(contended).or_else(|| other.expect(contended))
+        own.sights.expectation().or_else(|| other.sights.expectation())
     }
 }
 
 /// Operations of one kind.
 #[derive(Debug, Default)]
 struct Seen {
-    /// What the last ones took, in seconds.
-    last: VecDeque<f64>,
+    sights: Sights,
     /// How many were asked about.
     looks: u32,
-    /// Whether the last early question found its operation ended.
-    is_fast: bool,
-}
-
-/// What is to be expected of an operation, in seconds.
-struct Expected {
-    mean: f64,
-    /// When to ask first.
-    first: f64,
-    /// How late that is on average.
-    late: f64,
+    /// The last early question, if it found its operation ended to our surprise.
+    suspicion: Option<f64>,
+    /// When the last one was seen ended.
+    latest: Option<Timestamp>,
 }
 
 impl Seen {
-    fn remember(&mut self, seconds: f64) {
-        if self.last.len() == REMEMBERED {
-            self.last.pop_front();
-        }
-        self.last.push_back(seconds.max(0.0));
-    }
-
-    fn saw(&mut self, first: FirstLook, under_way: Option<Duration>, ended: f64) {
-        if first.is_probe {
-            self.is_fast = under_way.is_none();
-        }
-        let took = match (under_way, self.expect(true)) {
-            (Some(under_way), _) => f64::midpoint(under_way.as_secs_f64(), ended),
-            (None, Some(expected)) => {
-                let shrink = if self.is_fast { SHRINK_FAST } else { SHRINK };
-                shrink * ended.min(expected.first - expected.late)
+    fn saw(&mut self, first: FirstLook, sight: Sight, now: Timestamp) {
+        self.latest = Some(now);
+        if first.probe.is_some() {
+            let was_early = sight.under_way == 0.0;
+            let expected = self.sights.expectation();
+            let is_surprise = was_early && expected.is_some_and(|e| e.ended_by(sight.ended) <= SURPRISE);
+            // One early end may be chance, a second one right after is AWS's new mood: what contradicts it is over.
+            if was_early && self.suspicion.is_some() {
+                self.sights.forget_from(sight.ended);
             }
-            (None, None) => ended,
-        };
-        self.remember(took);
+            self.suspicion = first.probe.filter(|_| is_surprise);
+        }
+        self.sights.add(sight);
     }
+}
 
-    fn expect(&self, contended: bool) -> Option<Expected> {
-        let mut seen: Vec<f64> = self.last.iter().copied().collect();
-        seen.sort_by(f64::total_cmp);
-        let mean = mean(&seen)?;
-        let haste = haste(contended);
-        let late = (haste.first * mean).max(haste.first_least);
-        let first = latest_look(&seen, late);
-        Some(Expected { mean, first, late })
-    }
+/// When to ask first, in seconds.
+fn first(expected: &Expectation, contended: bool) -> f64 {
+    let haste = haste(contended);
+    expected.latest_look((haste.first * expected.mean()).max(haste.first_least))
 }
 
 fn haste(contended: bool) -> Haste {
     if contended { CONTENDED } else { ALONE }
-}
-
-/// The latest instant at which a look is late by no more than `late` on average, where operations end as those `seen` did,
-/// shortest first.
-fn latest_look(seen: &[f64], late: f64) -> f64 {
-    let allowed = late * count(seen.len());
-    let (mut ended, mut sum) = (0.0, 0.0);
-    for (number, took) in seen.iter().enumerate() {
-        // With `number` operations ended, their lateness at an instant t is number * t - sum.
-        if allowed < count(number) * took - sum {
-            break;
-        }
-        sum += took;
-        ended = count(number + 1);
-    }
-    if ended == 0.0 { 0.0 } else { (allowed + sum) / ended }
-}
-
-fn mean(seen: &[f64]) -> Option<f64> {
-    (!seen.is_empty()).then(|| seen.iter().sum::<f64>() / count(seen.len()))
-}
-
-fn count(n: usize) -> f64 {
-    u32::try_from(n).map_or(f64::from(u32::MAX), f64::from)
 }
 
 fn seconds(seconds: f64) -> Duration {
@@ -235,20 +249,22 @@ fn seconds(seconds: f64) -> Duration {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
     /// Follows operations that take what `takes` says: questions for each, and the mean lateness as a share of the mean
     /// duration.
     fn follow(durations: &mut Durations, takes: impl Iterator<Item = f64>, contended: bool) -> (f64, f64) {
         let (mut questions, mut late, mut total, mut operations) = (0.0, 0.0, 0.0, 0.0);
         for takes in takes {
-            let first = durations.first_look(ChangeKind::Grant, contended);
+            let first = durations.first_look(ChangeKind::Grant, contended, NOW);
             let (mut at, mut under_way) = (first.after, None);
             questions += 1.0;
             while at.as_secs_f64() < takes {
                 under_way = Some(at);
-                at += durations.next_look(ChangeKind::Grant, at, contended);
+                at += durations.next_look(ChangeKind::Grant, first, at, contended);
                 questions += 1.0;
             }
-            durations.saw(ChangeKind::Grant, first, under_way, at);
+            durations.saw(ChangeKind::Grant, first, under_way, at, NOW);
             late += at.as_secs_f64() - takes;
             total += takes;
             operations += 1.0;
@@ -285,12 +301,32 @@ mod tests {
     }
 
     #[test]
+    fn after_a_quiet_hour_slow_operations_of_before_make_nobody_wait() {
+        let mut durations = Durations::default();
+        follow(&mut durations, std::iter::repeat_n(200.0, 50), false);
+        let mut later = NOW;
+        for _ in 0..5 {
+            later += SignedDuration::from_hours(2);
+            let first = durations.first_look(ChangeKind::Grant, false, later);
+            assert!(first.after <= Duration::from_secs(30), "{first:?}");
+            let next = durations.next_look(ChangeKind::Grant, first, first.after, false);
+            assert!(next <= Duration::from_secs(30), "{next:?}");
+            durations.saw(ChangeKind::Grant, first, None, first.after, later);
+        }
+        assert!(
+            durations.mean().unwrap() < SignedDuration::from_secs(30),
+            "{:?}",
+            durations.mean()
+        );
+    }
+
+    #[test]
     fn operations_of_seconds_to_minutes_are_seen_soon_after_their_end() {
         // Evenly on a logarithmic scale from 2 to 120 seconds, in an order without a pattern.
         let spread = || (0..3000_u32).map(|n| 2.0 * 60_f64.powf(f64::from(n * 7919 % 3000) / 3000.0));
         let (questions, late) = follow(&mut Durations::default(), spread(), true);
         assert!(questions < 25.0 && late < 0.07, "{questions} questions, late by {late}");
         let (questions, late) = follow(&mut Durations::default(), spread(), false);
-        assert!(questions < 4.5 && late < 0.35, "{questions} questions, late by {late}");
+        assert!(questions < 4.0 && late < 0.35, "{questions} questions, late by {late}");
     }
 }

@@ -27,6 +27,7 @@ mod dispatch;
 mod durations;
 mod end;
 mod queue;
+mod sights;
 
 pub use end::{Applied, End, kind_word};
 

@@ -520,16 +520,16 @@ fn comes_before(seen: &[Seen], more: impl Fn(&Seen) -> bool, less: impl Fn(&Seen
 }
 
 #[tokio::test]
-async fn a_monday_comes_close_to_what_the_limits_allow() {
+async fn a_monday_comes_within_ten_percent_of_what_the_limits_allow() {
     // Of durations that nobody knows in advance the last ones weigh more the fewer there are.
-    for (count, takes, most) in [(100, Takes::Always(20.0), 1.10), (400, Takes::Between(5.0, 40.0), 1.13)] {
+    for (count, takes) in [(100, Takes::Always(8.0)), (400, Takes::Between(5.0, 40.0))] {
         let monday = run(&hand_overs(count, 60), takes).await;
         println!(
             "{:.0} s, at least {:.0} s, predicted {:.0} s, {} requests",
             monday.makespan, monday.at_least, monday.predicted, monday.requests
         );
         assert!(
-            monday.ratio() < most,
+            monday.ratio() < 1.10,
             "{:.0} s, where the limits allow {:.0} s",
             monday.makespan,
             monday.at_least
