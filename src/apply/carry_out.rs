@@ -9,7 +9,7 @@ use super::durations::FirstLook;
 use super::queue::Queued;
 use super::{Applier, End};
 use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Started};
-use crate::ledger::{LedgerError, Outcome};
+use crate::ledger::{LedgerError, Opened, Outcome};
 use crate::plan::Change;
 use crate::text::span;
 
@@ -32,7 +32,13 @@ impl Applier {
     }
 
     async fn write(&self, change: &Change, revision: &str) -> Result<End, LedgerError> {
-        let intent = self.ledger.open_intent(change, revision, self.clock.now()).await?;
+        let intent = match self.ledger.open_intent(change, revision, self.clock.now()).await? {
+            Opened::Intent(intent) => intent,
+            Opened::Barred(bar) => {
+                let why = format!("it was not begun, for {} ordered: {}", bar.ordered_by, bar.reason);
+                return Ok(End::Deferred(why));
+            }
+        };
         let started = self.writer.start(change.kind, &change.target, &change.principal).await;
         match started {
             Ok(Started::Done { reference }) => {

@@ -22,6 +22,7 @@ type Alarm = (Timestamp, Pin<Box<dyn Future<Output = ()> + Send>>);
 impl Applier {
     /// Runs until [`Applier::stop`].
     pub(super) async fn dispatch(self: Arc<Self>) {
+        let _place = Dispatching(Arc::clone(&self));
         let mut alarm: Option<Alarm> = None;
         loop {
             let patience_ends = self.begin_what_can();
@@ -118,6 +119,15 @@ impl Applier {
             self.later.notify_one();
         }
         self.wake.notify_one();
+    }
+}
+
+/// The one place of a dispatcher. Should it ever break off, the next plan starts another one.
+struct Dispatching(Arc<Applier>);
+
+impl Drop for Dispatching {
+    fn drop(&mut self) {
+        self.0.state().is_dispatching = false;
     }
 }
 

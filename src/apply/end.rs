@@ -26,7 +26,8 @@ pub enum End {
     Failed(String),
     /// No answer came; the next pass looks at live state.
     Unsettled(String),
-    /// A revoke that stays for now because the incoming grant did not come.
+    /// It was not even tried: a revoke stays for now because the incoming grant did not come, or a grant's person was
+    /// barred after it was approved.
     Deferred(String),
     /// It never began, because a newer plan decides.
     Superseded,

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection};
 
 use super::access::{end_access, insert_cause};
+use super::orders::{Bar, bar_on};
 use super::redo::Entry;
 use super::{Ledger, LedgerError, instant, read_json, write_json};
 use crate::identity_center::ChangeKind;
@@ -23,6 +24,15 @@ pub struct OpenIntent {
     pub created_at: Timestamp,
     /// AWS's request id, if its answer came.
     pub reference: Option<String>,
+}
+
+/// Whether a change may be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// The row of the intent.
+    Intent(i64),
+    /// Its person may hold nothing.
+    Barred(Bar),
 }
 
 /// How a change ended.
@@ -49,7 +59,8 @@ impl Outcome {
 }
 
 impl Ledger {
-    /// Writes down what is about to be asked of AWS.
+    /// Writes down what is about to be asked of AWS, unless it is a grant to somebody who is barred by now: an order takes
+    /// effect with its row, also against what was approved before it.
     ///
     /// # Errors
     /// [`LedgerError`]; without this row the call must not be made.
@@ -58,8 +69,13 @@ impl Ledger {
         change: &Change,
         policy_revision: &str,
         now: Timestamp,
-    ) -> Result<i64, LedgerError> {
+    ) -> Result<Opened, LedgerError> {
         let mut tx = self.begin().await?;
+        if let (ChangeKind::Grant, Some(person)) = (change.kind, &change.person)
+            && let Some(bar) = bar_on(&mut tx, person).await?
+        {
+            return Ok(Opened::Barred(bar));
+        }
         let id = insert_intent(&mut tx, None, change, policy_revision, now).await?;
         self.commit(tx, now).await?;
         if let Some(redo) = &self.redo {
@@ -70,7 +86,7 @@ impl Ledger {
                 at: now,
             })?;
         }
-        Ok(id)
+        Ok(Opened::Intent(id))
     }
 
     /// Keeps AWS's request id, so that a restart can ask how the operation stands.

@@ -32,7 +32,7 @@ pub use ended::EndedChange;
 pub use error::LedgerError;
 pub use export::{Export, ExportedCause, ExportedEvent, Stretch};
 pub use history::{AccessRow, Board, HeldSummary, HoldRow, Neighbours, RecordedCause};
-pub use intents::{OpenIntent, Outcome};
+pub use intents::{OpenIntent, Opened, Outcome};
 pub use measured::{OnDuty, UnheldMark};
 pub use orders::{Approval, Bar};
 pub use owned::{OwnedIndex, Touched};

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::{Ledger, LedgerError, instant, parse};
@@ -151,21 +152,7 @@ impl Ledger {
             sqlx::query("SELECT id, person, since, ordered_by, reason FROM bar WHERE lifted_at IS NULL ORDER BY id")
                 .fetch_all(&self.pool)
                 .await?;
-        let mut bars = Vec::with_capacity(rows.len());
-        for row in rows {
-            let id: i64 = row.try_get(0)?;
-            let what = || format!("bar {id}");
-            bars.push(Bar {
-                person: row
-                    .try_get::<Option<String>, _>(1)?
-                    .map(|text| parse(text, what))
-                    .transpose()?,
-                since: instant(row.try_get(2)?, what)?,
-                ordered_by: row.try_get(3)?,
-                reason: row.try_get(4)?,
-            });
-        }
-        Ok(bars)
+        rows.iter().map(read_bar).collect()
     }
 
     /// Differs whenever a person ordered something, so that the daemon notices orders given beside it.
@@ -181,6 +168,32 @@ impl Ledger {
         .await?;
         Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
     }
+}
+
+/// The oldest bar in force on a person.
+pub(super) async fn bar_on(tx: &mut SqliteConnection, person: &Person) -> Result<Option<Bar>, LedgerError> {
+    let row = sqlx::query(
+        "SELECT id, person, since, ordered_by, reason FROM bar WHERE lifted_at IS NULL AND (person IS NULL OR person = ?) \
+         ORDER BY id LIMIT 1",
+    )
+    .bind(person.as_str())
+    .fetch_optional(tx)
+    .await?;
+    row.as_ref().map(read_bar).transpose()
+}
+
+fn read_bar(row: &SqliteRow) -> Result<Bar, LedgerError> {
+    let id: i64 = row.try_get(0)?;
+    let what = || format!("bar {id}");
+    Ok(Bar {
+        person: row
+            .try_get::<Option<String>, _>(1)?
+            .map(|text| parse(text, what))
+            .transpose()?,
+        since: instant(row.try_get(2)?, what)?,
+        ordered_by: row.try_get(3)?,
+        reason: row.try_get(4)?,
+    })
 }
 
 /// Brings back an order that the ledger has never heard of.

@@ -11,7 +11,7 @@ use crate::config::Limits;
 use crate::desired::{Desired, Snapshots, Timeline};
 use crate::guard::{Conditions, Verdict, guard};
 use crate::identity_center::{AwsError, AwsErrorKind, Instance};
-use crate::ledger::Outcome;
+use crate::ledger::{Opened, Outcome};
 use crate::model::{Cause, Interval, PrincipalId, ResolvedTarget};
 use crate::plan::convergence::Speed;
 use crate::plan::{Change, Drift, Kept, Plan};
@@ -47,8 +47,15 @@ fn change(kind: ChangeKind, entitlement: &str, who: &str, causes: Vec<Cause>, du
     }
 }
 
+async fn ask(ledger: &Ledger, change: &Change, at: Timestamp) -> i64 {
+    match ledger.open_intent(change, "r", at).await.unwrap() {
+        Opened::Intent(intent) => intent,
+        Opened::Barred(bar) => panic!("{bar:?}"),
+    }
+}
+
 async fn carry_out(ledger: &Ledger, change: &Change, at: Timestamp) {
-    let intent = ledger.open_intent(change, "r", at).await.unwrap();
+    let intent = ask(ledger, change, at).await;
     let done = ledger.complete(intent, change, Outcome::Succeeded, None, at, at);
     done.await.unwrap();
 }
@@ -846,7 +853,7 @@ async fn tails_and_uncovered_time_count_behind_and_never_go_back() {
         .unwrap();
     shown(&ledger, 310, (10.0, 0.0)).await;
     // What is asked for and not answered may be held already.
-    let intent = ledger.open_intent(&grant, "r", t(20)).await.unwrap();
+    let intent = ask(&ledger, &grant, t(20)).await;
     shown(&ledger, 500, (20.0, 0.0)).await;
     ledger
         .complete(intent, &grant, Outcome::Succeeded, None, t(30), t(510))
