@@ -43,6 +43,8 @@ pub struct Conditions<'a> {
     pub snapshots: &'a Snapshots,
     /// Schedules that now hold nobody although they were known to hold somebody.
     pub emptied: &'a BTreeSet<ScheduleKey>,
+    /// Schedules that say now this and now that.
+    pub unsteady: &'a BTreeSet<ScheduleKey>,
     /// Said when a provider's clock and ours disagree too much.
     pub clock_skew: Option<String>,
     /// What somebody on duty should hold whom the provider's answers do not identify, or a schedule never read decides on.
@@ -152,6 +154,8 @@ pub enum Guard {
     NotKnowing,
     /// The schedule suddenly holds nobody.
     EmptySchedule,
+    /// The schedule goes back and forth between different answers.
+    UnsteadySchedule,
     /// More surprises than the limits allow.
     Limit,
     /// The incoming grant is not confirmed yet.
@@ -160,7 +164,7 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard, for metrics that start at zero.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Mode,
         Self::Pause,
         Self::Protected,
@@ -170,6 +174,7 @@ impl Guard {
         Self::StaleSource,
         Self::NotKnowing,
         Self::EmptySchedule,
+        Self::UnsteadySchedule,
         Self::Limit,
         Self::MakeBeforeBreak,
     ];
@@ -187,6 +192,7 @@ impl Guard {
             Self::StaleSource => "stale_source",
             Self::NotKnowing => "not_knowing",
             Self::EmptySchedule => "empty_schedule",
+            Self::UnsteadySchedule => "unsteady_schedule",
             Self::Limit => "limit",
             Self::MakeBeforeBreak => "make_before_break",
         }
@@ -195,7 +201,12 @@ impl Guard {
     /// Whether it holds a change because what the change follows from may not be true.
     fn doubts(self) -> bool {
         match self {
-            Self::ClockSkew | Self::StaleSource | Self::NotKnowing | Self::EmptySchedule | Self::Limit => true,
+            Self::ClockSkew
+            | Self::StaleSource
+            | Self::NotKnowing
+            | Self::EmptySchedule
+            | Self::UnsteadySchedule
+            | Self::Limit => true,
             Self::Mode | Self::Pause | Self::Protected | Self::MinHolders | Self::Invariant | Self::MakeBeforeBreak => {
                 false
             }
@@ -479,6 +490,11 @@ fn refuse_revoke(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limite
     if let Some(key) = change.rests_on.iter().find(|key| c.emptied.contains(*key)) {
         return Refusal::new(Guard::EmptySchedule, format!("{key} suddenly has nobody on call"))
             .map(|r| r.until("the schedule still saying so after the notice period".to_owned()));
+    }
+    if let Some(key) = change.rests_on.iter().find(|key| c.unsteady.contains(*key)) {
+        let reason = format!("{key} goes back and forth between different answers, and one of them earns it");
+        return Refusal::new(Guard::UnsteadySchedule, reason)
+            .map(|r| r.until("the schedule saying the same for the notice period".to_owned()));
     }
     over.refusal(change)
 }

@@ -120,6 +120,36 @@ impl StoredSnapshots {
         settled
     }
 
+    /// Schedules that within `notice` went back more than once to something that they had said before, and have not said
+    /// the same for `notice` since: their provider answers now from one copy and now from another, and which one is right
+    /// is not known. Once is an override that was taken back.
+    #[must_use]
+    pub fn unsteady(
+        &self,
+        wanted: &BTreeSet<ScheduleKey>,
+        at: Timestamp,
+        notice: SignedDuration,
+    ) -> BTreeSet<ScheduleKey> {
+        let is_unsteady = |versions: &[Version]| {
+            let lately = |version: &Version| version.first_read_at.duration_until(at) < notice;
+            let Some(last) = versions.last().filter(|version| lately(version)) else {
+                return false;
+            };
+            let since = last.first_read_at.checked_sub(notice).unwrap_or(Timestamp::MIN);
+            let returns = versions.iter().enumerate().filter(|(place, version)| {
+                let said_before = || versions[..*place].iter().any(|v| v.content == version.content);
+                since < version.first_read_at && said_before()
+            });
+            1 < returns.count()
+        };
+        let unsteady = self.versions.iter().filter(|(_, versions)| is_unsteady(versions));
+        unsteady
+            .map(|(key, _)| key)
+            .filter(|key| wanted.contains(*key))
+            .cloned()
+            .collect()
+    }
+
     /// Takes in a complete read at `now`.
     pub fn accept(&mut self, snapshot: Snapshot, now: Timestamp) -> Accepted {
         let accepted = self.judge(&snapshot, now);
@@ -352,25 +382,67 @@ mod tests {
     use super::*;
     use crate::model::{ScheduleKind, Shift, SourceName, SourceUser, SourceUserState};
 
+    fn shift(user: &str, interval: Interval) -> Shift {
+        Shift {
+            interval,
+            start_known: true,
+            end_known: true,
+            user: SourceUser {
+                id: user.into(),
+                name: None,
+                email: None,
+                state: SourceUserState::Active,
+            },
+            level: None,
+            permanent: false,
+            via_override: None,
+        }
+    }
+
+    #[test]
+    fn a_schedule_that_goes_back_and_forth_is_unsteady_until_it_says_the_same_for_the_notice_period() {
+        let t = |minute: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute);
+        let key = ScheduleKey {
+            source: SourceName("pagerduty".into()),
+            kind: ScheduleKind::Schedule,
+            id: "P1".into(),
+        };
+        let wanted = BTreeSet::from([key.clone()]);
+        let notice = SignedDuration::from_mins(15);
+        let mut stored = StoredSnapshots::default();
+        let mut unsteady = Vec::new();
+        for (minute, who) in [
+            (0, "a"),
+            (100, "b"),
+            (101, "a"),
+            (102, "a"),
+            (103, "b"),
+            (104, "b"),
+            (110, "b"),
+        ] {
+            let shift = shift(who, Interval::new(t(-60), t(10_000)).unwrap());
+            let snapshot = Snapshot {
+                schedule: key.clone(),
+                read_at: t(minute),
+                window: shift.interval,
+                shifts: vec![shift],
+                notices: Vec::new(),
+                clock_offset_ms: None,
+            };
+            stored.accept(snapshot, t(minute));
+            unsteady.push(!stored.unsteady(&wanted, t(minute), notice).is_empty());
+        }
+        // An override that is taken back is one return.
+        assert_eq!(unsteady, [false, false, false, false, true, true, true]);
+        assert!(!stored.unsteady(&wanted, t(117), notice).is_empty());
+        assert!(stored.unsteady(&wanted, t(118), notice).is_empty());
+    }
+
     #[test]
     fn a_schedule_that_was_empty_once_before_an_outage_does_not_count_as_settled() {
         let t = |minute: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute);
         let window = Interval::new(t(-60), t(10_000)).unwrap();
-        let user = SourceUser {
-            id: "U1".into(),
-            name: None,
-            email: None,
-            state: SourceUserState::Active,
-        };
-        let shift = Shift {
-            interval: window,
-            start_known: true,
-            end_known: true,
-            user,
-            level: None,
-            permanent: false,
-            via_override: None,
-        };
+        let shift = shift("U1", window);
         let schedule = ScheduleKey {
             source: SourceName("s".into()),
             kind: ScheduleKind::Schedule,

@@ -231,6 +231,7 @@ fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
         timeline: &crate::desired::Timeline::default(),
         snapshots: &Snapshots::new(),
         emptied: &BTreeSet::new(),
+        unsteady: &BTreeSet::new(),
         clock_skew: None,
         unidentified: &BTreeSet::new(),
         unresolved: &BTreeSet::new(),
@@ -717,7 +718,7 @@ const LABELS: [(&str, &str); 14] = [
     ),
     (
         "guard",
-        "the guards: `mode`, `pause`, `protected`, `min_holders`, `clock_skew`, `stale_source`, `not_knowing`, `empty_schedule`, `limit`, `invariant`, `make_before_break`",
+        "the guards: `mode`, `pause`, `protected`, `min_holders`, `clock_skew`, `stale_source`, `not_knowing`, `empty_schedule`, `unsteady_schedule`, `limit`, `invariant`, `make_before_break`",
     ),
     (
         "kind",

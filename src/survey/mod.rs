@@ -274,6 +274,7 @@ pub async fn survey(
         timeline: &timeline,
         snapshots: &newest,
         emptied: &guard::emptied(&newest, &settled, at),
+        unsteady: &stored.unsteady(&schedules, at, config.timing.notice),
         clock_skew: clock_skew(config, &newest, at).and_then(|skew| skew.of_ours()),
         unidentified: &of_kind(ProblemKind::is_not_knowing),
         unresolved: &unresolved_people,

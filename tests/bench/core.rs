@@ -136,6 +136,7 @@ impl World {
             timeline,
             snapshots: &self.snapshots,
             emptied: &BTreeSet::new(),
+            unsteady: &BTreeSet::new(),
             clock_skew: None,
             unidentified: &BTreeSet::new(),
             unresolved: &BTreeSet::new(),

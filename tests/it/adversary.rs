@@ -54,6 +54,39 @@ async fn a_provider_that_answers_with_nothing_stops_no_hand_off_known_before() {
 }
 
 #[tokio::test]
+async fn a_provider_that_goes_back_and_forth_takes_nobody_s_access_again_and_again() {
+    let site = admin_site("[timing]\npoll = \"1s\"\n").await;
+    let (start, end) = (from_now(-60), from_now(3600));
+    let says = |who: &str| site.shifts(&[(who, start, end)]);
+    says("PALICE1");
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    // An override that is taken back is obeyed, both times.
+    says("PBOB002");
+    site.until_admin(ALICE, false).await;
+    says("PALICE1");
+    site.until_admin(BOB, false).await;
+    // From here on it might be either of two answers.
+    says("PBOB002");
+    site.until_admin(BOB, true).await;
+    daemon.until_says("\"guard\":\"unsteady_schedule\"").await;
+    let writes = site.writes().len();
+    for who in ["PALICE1", "PBOB002", "PALICE1"] {
+        says(who);
+        let calls = || site.sandbox.journal().len();
+        let read = calls();
+        site.until("it was read again", |view| read + 3 < view.journal.len())
+            .await;
+    }
+    assert_eq!(site.writes().len(), writes, "{}", site.story());
+    assert!(site.admin(ALICE) && site.admin(BOB));
+    site.run(&["status"])
+        .await
+        .expect(0)
+        .says(&["goes back and forth", ALICE]);
+}
+
+#[tokio::test]
 async fn a_protected_person_keeps_an_exclusive_entitlement_that_no_rule_gives_them() {
     let exclusive = "permission_set = \"AdministratorAccess\"\nexclusive = true";
     let policy = format!("{PAYMENTS}{ADMIN_ON_CALL}").replace("permission_set = \"AdministratorAccess\"", exclusive);

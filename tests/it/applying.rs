@@ -190,6 +190,7 @@ fn approved_on(ground: &Ground<'_>, changes: Vec<Change>, turns: Vec<Cause>) -> 
         timeline: &timeline,
         snapshots: &Snapshots::new(),
         emptied: &BTreeSet::new(),
+        unsteady: &BTreeSet::new(),
         clock_skew: None,
         unidentified: &BTreeSet::new(),
         unresolved: &BTreeSet::new(),

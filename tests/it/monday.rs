@@ -374,6 +374,7 @@ fn approved(hand_overs: &[HandOver]) -> (ApprovedPlan, Vec<Change>) {
         timeline: &Timeline::default(),
         snapshots: &Snapshots::new(),
         emptied: &BTreeSet::new(),
+        unsteady: &BTreeSet::new(),
         clock_skew: None,
         unidentified: &BTreeSet::new(),
         unresolved: &BTreeSet::new(),

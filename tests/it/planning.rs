@@ -249,6 +249,7 @@ impl World {
                 timeline: &timeline,
                 snapshots: &self.newest,
                 emptied: &guard::emptied(&self.newest, &self.settled, plan.at),
+                unsteady: &BTreeSet::new(),
                 clock_skew: None,
                 unidentified: &unidentified,
                 unresolved: &unresolved,

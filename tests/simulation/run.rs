@@ -80,7 +80,7 @@ pub(crate) fn simulate(seed: u64, days: i64) -> Outcome {
     run.world.state().aws.operation_timeout = SignedDuration::try_from(timeout).unwrap();
     while run.world.state().now < end {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
+            .enable_time()
             .build()
             .unwrap();
         runtime.block_on(run.life());

@@ -26,6 +26,21 @@ impl Promises {
         }
     }
 
+    /// What we took away left as many holders as its owner demands.
+    pub(super) fn judge_floors(&self, state: &mut State) {
+        for (at, key, left) in std::mem::take(&mut state.aws.taken) {
+            let Some(cell) = state.cell(&key) else { continue };
+            let least = state.org.policy.entitlements[cell.0].min_holders;
+            let excused = at <= self.excuses.of(state, cell, &key) || self.excuses.target_touched(&key, at);
+            if left < least && !state.barred.contains_key(&cell.1) && !excused {
+                let (target, user) = &key;
+                state.fault(format!(
+                    "we left {target} with {left} holders of {least}, without {user}"
+                ));
+            }
+        }
+    }
+
     /// What neither schedule nor policy decides: pauses, orders, protection.
     fn out_of_bounds(&self, state: &State, at: Timestamp, kind: ChangeKind, key: &Key, cell: Cell) -> Option<String> {
         let barred = state.barred.get(&cell.1);

@@ -61,6 +61,7 @@ impl Promises {
     pub(crate) fn look(&mut self, state: &mut State) {
         self.excuses.note_knowledge(state);
         self.judge_asked(state);
+        self.judge_floors(state);
         let mut faults = Vec::new();
         let now = state.now;
         let earned = earned_now(state);

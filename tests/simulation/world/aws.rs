@@ -54,6 +54,8 @@ pub(crate) struct Aws {
     last_second: VecDeque<Timestamp>,
     /// Changes that were asked for and have not been judged yet.
     pub(crate) asked: Vec<(Timestamp, ChangeKind, Key)>,
+    /// What we took away, how many still held it then, and what has not been judged yet.
+    pub(crate) taken: Vec<(Timestamp, Key, usize)>,
     pub(crate) operation_timeout: SignedDuration,
 }
 

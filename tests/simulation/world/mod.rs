@@ -208,6 +208,10 @@ impl State {
                 access.until = Some(now);
                 access.ended_by = Some(by);
                 access.unheard |= unheard;
+                if by == By::Us {
+                    let left = self.holders(&key.0);
+                    self.aws.taken.push((now, key.clone(), left));
+                }
             }
             (ChangeKind::Grant, Some(_)) | (ChangeKind::Revoke, None) => {}
         }

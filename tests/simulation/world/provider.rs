@@ -180,6 +180,10 @@ impl State {
         if providers.lies.remove(&index).is_some() {
             let everybody = providers.learnt.entry(index).or_default();
             everybody.extend(0..self.org.people);
+            // The truth is news after a lie, although it is what it was before.
+            if let Some(known) = providers.known.get_mut(&index) {
+                known.learnt_at = now;
+            }
         }
         if let Some(people) = providers.unread.remove(&index) {
             providers.learnt.entry(index).or_default().extend(people);
