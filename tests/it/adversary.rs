@@ -87,6 +87,44 @@ async fn a_provider_that_goes_back_and_forth_takes_nobody_s_access_again_and_aga
 }
 
 #[tokio::test]
+async fn a_schedule_that_is_upgraded_under_the_daemon_keeps_its_people_and_its_hand_offs() {
+    let site = admin_site("[timing]\npoll = \"1s\"\n").await;
+    let boundary = from_now(40);
+    hand_over_at(&site, boundary);
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    let writes = site.writes().len();
+    assert!(site.sandbox.edit(|world| world.pagerduty.upgrade("PABC123")));
+    site.until_polled("GET /v3/schedules/PABC123").await;
+    if Timestamp::now() < boundary {
+        assert_eq!(site.writes().len(), writes, "{}", site.story());
+    }
+    site.until_admin(BOB, true).await;
+    site.until_admin(ALICE, false).await;
+    let writes = site.writes();
+    assert!(writes[1..].iter().all(|call| boundary <= call.at), "{}", site.story());
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_schedule_of_ten_thousand_shifts_is_read_whole() {
+    let site = admin_site("").await;
+    let people = ["PALICE1", "PBOB002"];
+    let begin = from_now(-60);
+    let shift = |n: i64| begin + SignedDuration::from_secs(120 * n);
+    let shifts: Vec<_> = (0..10_000)
+        .map(|n| (people[usize::from(n % 2 == 1)], shift(n), shift(n + 1)))
+        .collect();
+    site.shifts(&shifts);
+    site.run(&["apply"]).await.expect(0);
+    assert!(site.admin(ALICE) != site.admin(BOB));
+    // Every boundary of the horizon is known, and that the rotation ends a little before it.
+    let forecast = site.run(&["forecast", "--format", "json"]).await.expect(2);
+    let turns = forecast.json().to_string().matches("T").count();
+    assert!(10_000 < turns, "{turns}");
+}
+
+#[tokio::test]
 async fn a_protected_person_keeps_an_exclusive_entitlement_that_no_rule_gives_them() {
     let exclusive = "permission_set = \"AdministratorAccess\"\nexclusive = true";
     let policy = format!("{PAYMENTS}{ADMIN_ON_CALL}").replace("permission_set = \"AdministratorAccess\"", exclusive);

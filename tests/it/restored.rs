@@ -178,6 +178,37 @@ async fn a_copy_is_not_mixed_with_what_is_left_of_the_ledger_before_it() {
     assert_eq!(restorations(&site).await.len(), 1, "the copy counts, not a mixture");
 }
 
+/// The same with a copy that was made with `cp` while nothing ran, which is as whole as one that `backup` makes.
+#[tokio::test]
+async fn a_plain_copy_is_not_mixed_with_what_is_left_of_the_ledger_before_it() {
+    let site = Site::payments().await;
+    site.run(&["apply"]).await.expect(0);
+    fs::copy(site.path("ledger.db"), site.path("copy.db")).unwrap();
+    // What changes now is in the file itself by the time when the daemon is killed, and not in its log.
+    for who in ["PBOB002", "PALICE1"] {
+        site.shifts(&[(who, from_now(-60), from_now(3600))]);
+        site.run(&["apply"]).await.expect(0);
+    }
+    let daemon = site.ready_daemon().await;
+    site.shifts(&[("PBOB002", from_now(-60), from_now(3600))]);
+    site.until_admin(ALICE, false).await;
+    site.until("alice no longer reads", |view| {
+        !view.world.aws.is_member(READERS, ALICE)
+    })
+    .await;
+    eventually("all of it is on record", async || {
+        let rows = site.intervals().await;
+        rows.iter().filter(|row| row.revoked_at.is_some()).count() == 6
+    })
+    .await;
+    let rows = site.intervals().await;
+    daemon.kill();
+    assert!(0 < fs::metadata(site.path("ledger.db-wal")).unwrap().len());
+    fs::copy(site.path("copy.db"), site.path("ledger.db")).unwrap();
+    is_settled_with(&site, &rows).await;
+    site.run(&["audit", "verify"]).await.expect(0);
+}
+
 /// A pass after the restoration leaves the record and AWS as they were.
 async fn is_settled_with(site: &Site, rows: &[AccessRow]) {
     site.sandbox.clear_journal();
