@@ -113,7 +113,7 @@ impl Reconciler {
         };
         self.ledger.policy_in_force(&in_force, self.clock.now()).await?;
         self.reader.instance().await?;
-        let unsettled = self.settle().await?;
+        let (unsettled, at_work) = self.settle().await?;
         let open_intents = unsettled.len();
         self.ledger.keep_orders(self.clock.now()).await?;
         let stored = self.snapshots.lock().await.clone();
@@ -127,6 +127,7 @@ impl Reconciler {
         };
         let restored = finder.find_out().await?;
         let mut record = self.record(policy, unsettled, self.clock.now()).await?;
+        record.at_work = at_work;
         let touched = self.owned.catch_up(&self.ledger).await?;
         let news = News {
             at: self.clock.now(),
@@ -157,7 +158,8 @@ impl Reconciler {
         survey.problems.extend(restart_needed(&self.awaits_restart));
         survey.problems = collapse(std::mem::take(&mut survey.problems));
         let before = std::mem::take(&mut self.planned_since);
-        for key in survey.plan.changes.iter().map(Change::key) {
+        let at_work = record.at_work.iter().map(|intent| intent.change.key());
+        for key in survey.plan.changes.iter().map(Change::key).chain(at_work) {
             let since = before.get(&key).copied().unwrap_or(survey.at);
             self.planned_since.insert(key, since);
         }
@@ -286,10 +288,11 @@ impl Reconciler {
         self.ledger.set_board(&board, now).await
     }
 
-    /// Closes open intents of an earlier process or of lost replies, by AWS's word or by the live state.
-    async fn settle(&mut self) -> Result<Vec<Unsettled>, PassError> {
+    /// Closes open intents of an earlier process or of lost replies, by AWS's word or by the live state. Gives those that
+    /// stay open, and apart from them those that this process carries out.
+    async fn settle(&mut self) -> Result<(Vec<Unsettled>, Vec<OpenIntent>), PassError> {
         let in_flight = self.in_flight();
-        let mut unsettled = Vec::new();
+        let (mut unsettled, mut at_work) = (Vec::new(), Vec::new());
         let mut silent = false;
         for intent in self.ledger.open_intents().await? {
             // One that began after the record was asked for is carried out by somebody, who records its end.
@@ -298,6 +301,7 @@ impl Reconciler {
                 .as_ref()
                 .is_some_and(|applier| applier.is_news(&intent.change.key()));
             if news || in_flight.contains_key(&intent.change.key()) {
+                at_work.push(intent);
                 continue;
             }
             // While AWS does not answer, nothing more is asked: what is open stays as it is, and the rest goes on.
@@ -337,7 +341,7 @@ impl Reconciler {
                 self.live.note(&intent.change.key(), intent.change.kind);
             }
         }
-        Ok(unsettled)
+        Ok((unsettled, at_work))
     }
 
     async fn judge(&self, intent: &OpenIntent) -> Judgement {

@@ -1,5 +1,7 @@
 //! Changes that were tried and are not in force, in words: those that AWS still works on, and those that failed. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::apply::kind_word;
@@ -45,16 +47,34 @@ pub fn unsettled<'a>(
             ProblemKind::ChangeUnsettled,
             words(intent, unanswered.as_deref()),
         ));
-        // Nobody waits for a change that duty no longer calls for.
-        let called_for = change
-            .person
-            .as_ref()
-            .is_none_or(|person| wanted(&change.entitlement, person) == (change.kind == ChangeKind::Grant));
-        if called_for {
+        if is_called_for(change, &wanted) {
             problems.extend(overdue(change, Some(intent.created_at), at));
         }
     }
     problems
+}
+
+/// Who waits for changes that are being carried out at this moment, again and again where AWS fails them.
+pub fn late_at_work(
+    changes: &[OpenIntent],
+    planned_since: &BTreeMap<Key, Timestamp>,
+    wanted: impl Fn(&EntitlementId, &Person) -> bool,
+    at: Timestamp,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for OpenIntent { change, created_at, .. } in changes {
+        let since = planned_since.get(&change.key()).unwrap_or(created_at);
+        if is_called_for(change, &wanted) {
+            problems.extend(overdue(change, Some(*since), at));
+        }
+    }
+    problems
+}
+
+/// Nobody waits for a change that duty no longer calls for.
+fn is_called_for(change: &Change, wanted: impl Fn(&EntitlementId, &Person) -> bool) -> bool {
+    let person = change.person.as_ref();
+    person.is_none_or(|person| wanted(&change.entitlement, person) == (change.kind == ChangeKind::Grant))
 }
 
 fn words(intent: &OpenIntent, unanswered: Option<&str>) -> String {
@@ -255,6 +275,19 @@ mod tests {
         // Her duty is over: nobody waits, and the operation is still told of.
         let problems = unsettled(&stuck, |_, _| false, at(NOW));
         assert_eq!(kinds(&problems), [ProblemKind::ChangeUnsettled]);
+        // AWS failed it before, and it is being tried once more.
+        let again = open(ChangeKind::Grant, NOW - 5, None).intent;
+        let late = |since| {
+            let planned_since = BTreeMap::from([(again.change.key(), at(since))]);
+            kinds(&late_at_work(
+                std::slice::from_ref(&again),
+                &planned_since,
+                |_, _| true,
+                at(NOW),
+            ))
+        };
+        assert_eq!(late(NOW - 200), [ProblemKind::GrantOverdue]);
+        assert_eq!(late(NOW - 5), []);
         // It was begun a moment ago.
         let fresh = [open(ChangeKind::Grant, NOW - 5, None)];
         assert_eq!(

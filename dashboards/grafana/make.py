@@ -299,7 +299,7 @@ def operations():
              decimals=0, high=90, thresholds=steps((None, RED), (14, YELLOW), (30, GREEN)), none="no expiry is stated"),
         row("Hand-offs"),
         over_time("Time until AWS has done it", "How long AWS is expected to take for the changes of the last plan, what its limits allow at best, and the time until the first duty begins that a grant is for. The alert fires when the first is longer than the last.",
-                  [("dutybound_convergence_seconds", "expected"), ("dutybound_convergence_at_least_seconds", "at best"), ("dutybound_convergence_lead_seconds", "until duty begins")], unit="s", size=(16, 7)),
+                  [("dutybound_convergence_seconds", "expected"), ("dutybound_convergence_at_least_seconds", "at best"), ("dutybound_convergence_lead_seconds < Inf", "until duty begins")], unit="s", size=(16, 7)),
         stat("One operation takes", "What AWS takes for an account assignment operation, as seen lately.", {"seconds": "dutybound_assignment_operation_seconds"}, unit="s", none="none seen", size=(8, 7)),
         panel("bargauge", "Delay of a hand-off", "From the boundary that called for a change to AWS's confirmation, for changes known in advance, in the period chosen above: half of them and 95 of 100 were quicker.",
               [now(within(0.5), "{{kind}}: half within"), now(within(0.95), "{{kind}}: 95 of 100 within")], size=(8, 8), unit="s", low=0,

@@ -433,13 +433,11 @@ impl Metrics {
                 "How long AWS's limits make those changes take at best: operations under way at once, one per account, requests a second.",
                 convergence.at_least_seconds,
             )?;
-            if let Some(lead) = convergence.lead_seconds {
-                page.gauge(
-                    "dutybound_convergence_lead_seconds",
-                    "Time until the first duty begins that a grant of the last pass's plan is for: 0 when it has begun, absent without grants.",
-                    lead,
-                )?;
-            }
+            page.gauge(
+                "dutybound_convergence_lead_seconds",
+                "Time until the first duty begins that a grant of the last pass's plan is for: 0 when it has begun, +Inf without grants.",
+                convergence.lead_seconds.unwrap_or(f64::INFINITY),
+            )?;
             if let Some(takes) = convergence.operation_seconds {
                 page.gauge(
                     "dutybound_assignment_operation_seconds",

@@ -11,7 +11,7 @@ use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
 use crate::invariant::Past;
-use crate::ledger::{Bar, LastTry, OnDuty, StoredSnapshots};
+use crate::ledger::{Bar, LastTry, OnDuty, OpenIntent, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
 use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Inputs, Key, Owned, Plan};
@@ -60,6 +60,8 @@ pub struct Record {
     pub in_flight: BTreeMap<Key, ChangeKind>,
     /// Changes among those under way that no task of this process follows.
     pub unsettled: Vec<Unsettled>,
+    /// The others: this process carries them out.
+    pub at_work: Vec<OpenIntent>,
     /// How the last try ended of changes that AWS refused.
     pub failures: BTreeMap<Key, LastTry>,
     /// How long access has lasted, where a statement asks.
@@ -235,6 +237,12 @@ pub async fn survey(
     let barred = |person: &Person| record.bars.iter().any(|bar| bar.concerns(person));
     let wanted = |id: &EntitlementId, person: &Person| desired.calls_for(id, person) && !barred(person);
     problems.extend(unfinished::unsettled(&record.unsettled, wanted, at));
+    problems.extend(unfinished::late_at_work(
+        &record.at_work,
+        &record.planned_since,
+        wanted,
+        at,
+    ));
     problems.extend(source_problems(config, policy, stored, &newest, at));
     problems.extend(stand_in);
     let problems = collapse(problems);

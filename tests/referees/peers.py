@@ -32,15 +32,15 @@ def need(condition, text):
         raise Wrong(text)
 
 
-def until(what, check):
+def until(what, check, patience=PATIENCE):
     """Asks again until `check` gives something, for a bounded time."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         found = check()
         if found:
             return found
         if time.monotonic() > deadline:
-            raise Wrong(f"{what} did not happen within {PATIENCE} s")
+            raise Wrong(f"{what} did not happen within {patience} s")
         time.sleep(0.1)
 
 

@@ -41,6 +41,10 @@ rule = [
 ]
 """
 CAROL = '  { email = "carol@example.com" },\n'
+READERS = '  { entitlement = "prod-readers", members = true },\n'
+ADMINS = READERS.replace("prod-readers", "prod-admin")
+ERIN = '{ email = "erin@example.com" }'
+MIRA = ', { email = "mira@example.com" }'
 DATA = """\
 project = { name = "data", owners = ["mira@example.com"] }
 entitlement = [
@@ -61,6 +65,8 @@ TIMING = '\n[timing]\npoll = "1s"\naudit = "3s"\nnotice = "1s"\n'
 CUT = {
     "alerts.rules.yml": [
         (r"for: \w+(?=[\s\S]*- alert:)", "for: 2s"),
+        # A change counts as overdue after a minute, and until then these two must wait as they do for real.
+        (r"(- alert: Dutybound(?:HandOffWillBeLate|UncoveredDuty)\b[\s\S]*?)for: 2s", r"\1for: 70s"),
         (r"> 900\b", "> 8"),
         (r"> 3600\b", "> 4"),
         (r"\[(10|30)m\]", "[10s]"),
@@ -314,10 +320,6 @@ def substituted(text, span, project, entitlement):
     return text
 
 
-# There only while a plan has grants, which a scrape may miss: a hand-over here takes less than a second.
-FLEETING = {"dutybound_convergence_lead_seconds"}
-
-
 def ask_every_panel(prometheus, start):
     """Every query of every dashboard gives data, for everything and for a choice; gives how many there are."""
     end = time.time()
@@ -337,7 +339,7 @@ def ask_every_panel(prometheus, start):
                     expr = substituted(target["expr"], span, *chosen)
                     found = prometheus.now(expr) if target["instant"] else prometheus.over(expr, start, end, 2)
                     values = [value for one in found for _, value in one.get("values", [one.get("value")])]
-                    if expr not in FLEETING and all(value == "NaN" for value in values):
+                    if all(value == "NaN" for value in values):
                         empty.append(f"{file.name}: {panel['title']}: {expr}")
                     asked += 1
     need(not empty, "no data:\n" + "\n".join(empty))
@@ -348,7 +350,7 @@ def alone(history, prometheus, alert, break_it, mend_it):
     """With this broken the alert fires, and no other; mended it ends."""
     began = time.time()
     break_it()
-    until(f"the alert {alert}", lambda: alert in prometheus.firing())
+    until(f"the alert {alert}", lambda: alert in prometheus.firing(), 3 * PATIENCE)
     mend_it()
     until(f"the end of {alert}", lambda: not prometheus.firing())
     fired = prometheus.firing(int(time.time() - began) + 1)
@@ -356,7 +358,7 @@ def alone(history, prometheus, alert, break_it, mend_it):
 
 
 def break_things(history, prometheus, coming):
-    """Six of the alerts with the real daemon; all of them, by their real times, are with_rules.py's."""
+    """Most of the alerts with the real daemon; all of them, by their real times, are with_rules.py's."""
     control, pause = history.sandbox.control, history.stage.dir / "pause"
     # A restart that takes longer than the cut times is one more thing that fires.
     until("a sound world, in which nothing fires,", lambda: not prometheus.firing(6))
@@ -413,6 +415,81 @@ def break_things(history, prometheus, coming):
     change = history.sandbox.change_world
     alone(history, prometheus, "DutyboundDrift", lambda: change(by_hand), lambda: change(undone))
 
+    def refuses(operation):
+        control("POST", "/faults", {"service": "aws", "operation": operation, "effect": {"status": {"status": 500}}})
+
+    def mira_comes():
+        refuses("CreateAccountAssignment")
+        history.policy("data.toml", DATA.replace(ERIN, ERIN + MIRA))
+
+    def mira_goes():
+        refuses("DeleteAccountAssignment")
+        history.policy("data.toml", DATA)
+
+    alone(history, prometheus, "DutyboundHandOffLate", mira_comes, lambda: control("DELETE", "/faults"))
+    alone(history, prometheus, "DutyboundRevokeOverdue", mira_goes, lambda: control("DELETE", "/faults"))
+
+    stranger = CAROL + CAROL.replace("carol", "nobody-knows-me")
+    alone(
+        history,
+        prometheus,
+        "DutyboundUncoveredDuty",
+        lambda: history.policy("payments.toml", PAYMENTS.replace(CAROL, stranger)),
+        lambda: history.policy("payments.toml", PAYMENTS),
+    )
+
+    ledger = sqlite3.connect(history.stage.dir / "ledger.sqlite", isolation_level=None)
+    alone(
+        history,
+        prometheus,
+        "DutyboundLedgerNotWritable",
+        lambda: ledger.execute("BEGIN IMMEDIATE"),
+        lambda: ledger.execute("ROLLBACK"),
+    )
+    ledger.close()
+
+    ahead = lambda: {"now": stamp(time.time() + HOUR)}
+    alone(
+        history,
+        prometheus,
+        "DutyboundClockSkew",
+        lambda: control("POST", "/now", ahead()),
+        lambda: control("POST", "/now", {"now": None}),
+    )
+
+    def key_expires_in(days):
+        config = history.ours.config.read_text()
+        expires = datetime.date.today() + datetime.timedelta(days=days)
+        history.ours.config.write_text(re.sub(r"expires = \S+", f"expires = {expires}", config))
+        history.stop()
+        history.start()
+
+    alone(
+        history,
+        prometheus,
+        "DutyboundCredentialExpires",
+        lambda: key_expires_in(10),
+        lambda: key_expires_in(300),
+    )
+
+
+def queue_up(history, prometheus):
+    """Two grants in one account, of which AWS takes its time for the first: a plan with a grant lasts until it is scraped."""
+
+    def takes(span):
+        def edit(world):
+            world["aws"]["operation_takes"] = span
+
+        return edit
+
+    before = history.sandbox.control("GET", "/world")["aws"]["operation_takes"]
+    history.sandbox.change_world(takes("PT6S"))
+    history.policy("payments.toml", PAYMENTS.replace(READERS, READERS + ADMINS))
+    lead = "dutybound_convergence_lead_seconds"
+    until("a plan with a grant", lambda: prometheus.number(lead) is not None)
+    history.sandbox.change_world(takes(before))
+    history.policy("payments.toml", PAYMENTS)
+
 
 MEMBERSHIP = "d5e6f7a8-3333-4000-8000-000000000009"
 
@@ -453,6 +530,7 @@ def referee(stage: Stage):
         "the second hand-off",
         lambda: (prometheus.number(confirmed) or 0) >= 1 and time.time() - history.began > now + 29,
     )
+    queue_up(history, prometheus)
     break_things(history, prometheus, coming)
     sums = agree(history, prometheus)
     nothing = sorted(" ".join(filter(None, key)) for key, value in sums.items() if value == 0)

@@ -118,7 +118,7 @@ ALMOST = [
     {LATE: f"0x80 1x5 0x{MINUTES - 85}"},
     {LATE: f"0x{MINUTES - 10} 1x0 0x10"},
     {"dutybound_convergence_seconds": lately(900, 1)},
-    {"dutybound_convergence_seconds": always(9000), "dutybound_convergence_lead_seconds": None},
+    {"dutybound_convergence_seconds": always(9000), "dutybound_convergence_lead_seconds": always(10**9)},
     {'dutybound_overdue_changes{kind="revoke"}': lately(1, 3)},
     {hold("limit"): always(4000)},
     {hold("mode"): always(60), hold("protected"): always(60), hold("min_holders"): always(60)},
