@@ -266,8 +266,9 @@ async fn an_override_is_named_with_who_knows_its_author() {
         schedule.override_with("PBOB002", from_now(-30), from_now(1800));
     });
     site.run(&["apply"]).await.expect(0);
-    let made = "of pagerduty/PABC123, which the provider shows without an id; PagerDuty's audit records of that schedule \
-                name who made it";
+    let made = "of pagerduty/PABC123, which the provider shows without an id; who made it is not on record, because the \
+                first read of the schedule showed it already, or nobody has looked yet; PagerDuty's audit records of \
+                that schedule name them";
     site.run(&["explain", BOB, "payments/prod-admin"])
         .await
         .expect(0)

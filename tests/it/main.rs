@@ -3,6 +3,7 @@
 mod adversary;
 mod applying;
 mod audit;
+mod authors;
 mod backtest;
 mod bad_input;
 mod check;

@@ -139,6 +139,9 @@ impl Explanation {
             for made in &answer.overrides {
                 writeln!(out, "  override  {}", clean(made))?;
             }
+            for edit in &answer.edits {
+                writeln!(out, "  edited    {}", clean(edit))?;
+            }
             write_neighbours(out, answer)?;
             for rule in &answer.rules {
                 writeln!(out, "  rule      {}: earned by {}", rule.rule, rule.earned_by)?;
