@@ -17,6 +17,7 @@ mod explain;
 mod faults;
 mod forecast;
 mod harness;
+mod held;
 mod import;
 mod invariant;
 mod ledger_faults;
