@@ -7,13 +7,14 @@ use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
 
 use super::progress::{Telling, telling};
-use super::{load_config, print_json, say, system_clock};
+use super::{context, load_config, print_json, say, system_clock};
 use crate::cli::{self, Format, exit};
 use crate::commands::audit::access::{Held, Policies};
 use crate::commands::audit::{self, export::Exporter};
 use crate::commands::explain::About;
 use crate::ledger::Ledger;
 use crate::model::Interval;
+use crate::policy;
 use crate::secret::Secrets;
 
 /// How far `audit access` looks back unless it is told.
@@ -61,7 +62,10 @@ async fn access(path: &Path, args: &cli::AuditAccess) -> anyhow::Result<u8> {
     };
     let file = args.ledger.as_ref().unwrap_or(&config.ledger);
     let ledger = Ledger::open_read_only(file, &config.owner_id).await?;
-    let mut held = Held::new(period, about, ledger.access_in(period).await?, now);
+    // It only helps to name things; the record stands without it.
+    let policy = policy::load(&config.policy_dir, &context(&config, now)).ok();
+    let policy = policy.as_ref().map(|(policy, _)| policy);
+    let mut held = Held::new(period, about, ledger.access_in(period).await?, policy, now);
     if args.outlived {
         held.only_outlived();
     }

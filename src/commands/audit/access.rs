@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::commands::explain::About;
 use crate::ledger::{AccessRow, PolicyInForce};
 use crate::model::{Cause, EntitlementId, Interval, Person, ResolvedTarget};
+use crate::policy::Policy;
 use crate::text::{cause, clean, instant, span};
 
 /// Access that stood for less than this without a cause is no finding: AWS takes its time for a revoke.
@@ -45,6 +46,8 @@ pub struct Policies {
 pub struct Line {
     /// Which entitlement.
     pub entitlement: EntitlementId,
+    /// What it is in the words of today's policy, where that has it.
+    pub by_policy: Option<String>,
     /// What it was in AWS.
     pub target: ResolvedTarget,
     /// Who.
@@ -69,7 +72,13 @@ pub struct Line {
 impl Held {
     /// Picks what was asked about. `now` ends what stands.
     #[must_use]
-    pub fn new(period: Interval, about: Option<About>, rows: Vec<AccessRow>, now: Timestamp) -> Self {
+    pub fn new(
+        period: Interval,
+        about: Option<About>,
+        rows: Vec<AccessRow>,
+        policy: Option<&Policy>,
+        now: Timestamp,
+    ) -> Self {
         let asked = |row: &AccessRow| match &about {
             None => true,
             Some(About::Person { person, only }) => {
@@ -80,7 +89,11 @@ impl Held {
                 matches!(&row.target, ResolvedTarget::Assignment { account, .. } if account == wanted)
             }
         };
-        let mut held: Vec<Line> = rows.into_iter().filter(asked).map(|row| Line::of(row, now)).collect();
+        let mut held: Vec<Line> = rows
+            .into_iter()
+            .filter(asked)
+            .map(|row| Line::of(row, policy, now))
+            .collect();
         held.sort_by(|a, b| (&a.entitlement, a.from, &a.person).cmp(&(&b.entitlement, b.from, &b.person)));
         Self {
             period,
@@ -120,7 +133,12 @@ impl Held {
         let mut before = None;
         for line in &self.held {
             if before != Some((&line.entitlement, &line.target)) {
-                out += &format!("\n{}   {}\n", line.entitlement, clean(&line.target.to_string()));
+                let today = line.by_policy.as_ref();
+                let today = today
+                    .map(|target| format!("   today {}", clean(target)))
+                    .unwrap_or_default();
+                let then = clean(&line.target.to_string());
+                out += &format!("\n{}{today}\n  in AWS: {then}\n", line.entitlement);
             }
             before = Some((&line.entitlement, &line.target));
             let end = match line.until {
@@ -166,7 +184,7 @@ impl Held {
 }
 
 impl Line {
-    fn of(row: AccessRow, now: Timestamp) -> Self {
+    fn of(row: AccessRow, policy: Option<&Policy>, now: Timestamp) -> Self {
         // A cause that an edit ended earlier called for it until then.
         let last = row.causes.iter().map(|recorded| {
             let end = recorded.cause.held.end();
@@ -179,6 +197,9 @@ impl Line {
         causes.sort();
         causes.dedup();
         Self {
+            by_policy: policy
+                .and_then(|policy| policy.entitlement(&row.entitlement))
+                .map(|entitlement| entitlement.target.to_string()),
             entitlement: row.entitlement,
             target: row.target,
             person: row.person,
@@ -205,7 +226,7 @@ mod tests {
             let cause = cause(on_call(), span(1000, 5000), span(1000, 5000), 1000, ended);
             row(1000, revoked, vec![cause])
         };
-        let outlived = |row: AccessRow, now: i64| Held::new(period, None, vec![row], t(now)).held[0].outlived;
+        let outlived = |row: AccessRow, now: i64| Held::new(period, None, vec![row], None, t(now)).held[0].outlived;
         assert_eq!(outlived(row(Some(5059), Some(5059)), 9000), None, "AWS takes its time");
         assert_eq!(outlived(row(Some(5060), Some(5060)), 9000), Some(t(5000)));
         assert_eq!(outlived(row(None, None), 4000), None, "it is wanted still");
@@ -220,6 +241,7 @@ mod tests {
             period,
             None,
             vec![row(Some(5060), None), row(Some(5000), None)],
+            None,
             t(9000),
         );
         held.only_outlived();
