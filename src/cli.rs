@@ -351,6 +351,8 @@ pub struct Report {
 pub enum Audit {
     /// Prove that nobody changed the record: the chain of its events, and every row against them.
     Verify(Verify),
+    /// Who held what in a period, since when and until when, why, and how it ended.
+    Access(AuditAccess),
     /// Write the events of a period to stdout, in the order in which they were recorded.
     #[command(after_help = EXPORT_HELP)]
     Export(Export),
@@ -359,10 +361,34 @@ pub enum Audit {
 const EXPORT_HELP: &str = "Kinds of events: chain_begun, ledger_named, policy_in_force, intent_begun, reference_known, \
 intent_completed, access_begun, access_renamed, access_ended, cause_recorded, cause_ended, hold_begun, hold_changed, \
 hold_ended, order_given, order_lifted, approval_given, approval_used, schedule_read, schedule_dropped, restoration_found, \
-restoration_settled, retention, totals_carried, row_restated.\nFields of a line of JSON: seq, time, kind, hash, table, row, \
+restoration_settled, retention, schedule_change_attributed, totals_carried, row_restated.\nFields of a line of JSON: seq, time, kind, hash, table, row, \
 says (what the event itself says), person, entitlement, principal, account, permission_set_arn, group_id, intent, asked, \
 reference (AWS's request or membership id), outcome, detail, policy (content hash), context, causes (basis, schedule, \
 schedule_user, via_override, duty_from, duty_to, held_from, held_to, project, rule, member, added_by, delegation).";
+
+/// Arguments of `audit access`.
+#[derive(Debug, Args)]
+pub struct AuditAccess {
+    /// Somebody's e-mail address, an entitlement such as payments/prod-admin, or an AWS account; everything when left out.
+    pub subject: Option<String>,
+    /// With a person: only this entitlement.
+    pub entitlement: Option<String>,
+    /// Start of the period; a week ago when left out.
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<Timestamp>,
+    /// End of the period; now when left out.
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Timestamp>,
+    /// Only access that stood on for a minute or longer when nothing called for it any more.
+    #[arg(long)]
+    pub outlived: bool,
+    /// Of this file, such as a copy made by `backup`, instead of the ledger in use.
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+    /// How to show it.
+    #[arg(long, default_value = "text")]
+    pub format: Format,
+}
 
 /// Arguments of `audit export`.
 #[derive(Debug, Args)]

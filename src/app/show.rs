@@ -23,8 +23,8 @@ use crate::desired::Snapshots;
 use crate::diagnostics::did_you_mean;
 use crate::iam_policy::{Place, for_import, iam_policy as policy_for};
 use crate::identity_center::{Client, Instance};
-use crate::ledger::{Board, Ledger};
-use crate::model::{Interval, ProjectName, ResolvedTarget, Target};
+use crate::ledger::{AccessRow, Board, Ledger};
+use crate::model::{Interval, ProjectName, ResolvedTarget, ScheduleKey, Target};
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::reconcile::UNKNOWN_IS_OURS;
@@ -113,6 +113,15 @@ async fn status_now(path: &Path) -> anyhow::Result<standing::Status> {
     Ok(standing::read(&installation, &stored, now).await?)
 }
 
+/// How long before a duty the schedule may have shown it: longer than the longest horizon.
+const KNOWN_AHEAD: SignedDuration = SignedDuration::from_hours(100 * 24);
+
+/// The schedules by which access was earned, also those that no rule names any more.
+fn recorded_schedules(access: &[AccessRow]) -> BTreeSet<ScheduleKey> {
+    let causes = access.iter().flat_map(|access| &access.causes);
+    causes.flat_map(|recorded| recorded.cause.schedule().cloned()).collect()
+}
+
 pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8> {
     let now = system_clock().now();
     let config = load_config(path, Secrets::Skip)?;
@@ -122,7 +131,7 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
     let mut snapshots = Snapshots::default();
     let (mut access, mut holds, mut board) = (Vec::new(), Vec::new(), Board::default());
     let (mut restorations, mut record_begins, mut policy_then) = (Vec::new(), None, None);
-    let (mut tries, mut unheld) = (Vec::new(), Vec::new());
+    let (mut tries, mut unheld, mut attributions) = (Vec::new(), Vec::new(), Vec::new());
     let ledger = open_if_there(&config).await?;
     if let Some(ledger) = &ledger {
         snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
@@ -139,6 +148,13 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
                 .tries_at(at, at.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN))
                 .await?;
         }
+        let schedules = policy.schedules().into_iter().chain(recorded_schedules(&access));
+        attributions = ledger
+            .attributions(
+                &schedules.collect(),
+                at.checked_sub(KNOWN_AHEAD).unwrap_or(Timestamp::MIN),
+            )
+            .await?;
         policy_then = ledger.policy_at(at).await?.filter(|_| at <= now);
         restorations = ledger.restorations().await?;
         record_begins = Some(ledger.begins().await?);
@@ -161,6 +177,7 @@ pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Res
         tries: &tries,
         unheld: &unheld,
         problems: &board.problems,
+        attributions: &attributions,
         restorations: &restorations,
         record_begins,
         policy_then,

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -10,6 +12,7 @@ use super::{
     build_sources, context, load_config, load_policy, print, print_json, reconciler, say, system_clock, width,
 };
 use crate::apply::End;
+use crate::authors::Authors;
 use crate::checkout;
 use crate::cli::{self, Format, exit};
 use crate::commands::apply::ApplyError;
@@ -22,6 +25,9 @@ use crate::problem::ProblemKind;
 use crate::secret::Secrets;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
+
+/// How long `apply` asks who changed the schedules, after its changes.
+const WHO_CHANGED_IT: Duration = Duration::from_secs(5);
 
 pub(super) fn operator() -> String {
     std::env::var("SUDO_USER")
@@ -102,6 +108,14 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
             print_json(&serde_json::json!({ "plan": view, "outcome": ended }))?;
         }
     }
+    // Everything is in force and said by now. What is not found out in this time is left to the next run.
+    let mut authors = Authors::new(
+        Arc::clone(&clock),
+        reconciler.ledger.clone(),
+        Arc::clone(&reconciler.snapshots),
+        sources,
+    );
+    drop(tokio::time::timeout(WHO_CHANGED_IT, authors.look()).await);
     Ok(if failed {
         exit::ERROR
     } else if outcome.look.survey.verdict.held.is_empty() && outcome.applied.iter().all(|a| a.end == End::Confirmed) {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::ledger::{Finding, PublishedHead, Verdict};
 use crate::text::{clean, instant};
 
+pub mod access;
 pub mod export;
 pub mod ocsf;
 

@@ -9,7 +9,7 @@ use crate::accounting::{account, length, standing};
 use crate::config::Identity;
 use crate::desired::{Snapshots, Timeline};
 use crate::ledger::AccessRow;
-use crate::model::{EntitlementId, Interval, Person, ProjectName, ScheduleKey};
+use crate::model::{EntitlementId, Interval, Origin, Person, ProjectName, ScheduleKey};
 use crate::policy::{Delegation, Limits, Policy, Project, Trigger};
 
 mod draw;
@@ -23,6 +23,8 @@ pub struct Tree {
     pub as_of: Timestamp,
     /// Whether there is a ledger, without which nothing is known of access held.
     pub ledger: bool,
+    /// What the operator states of all.
+    pub statements: Vec<Statement>,
     /// Sorted by name.
     pub projects: Vec<Node>,
     /// Held in the week behind of entitlements whose project the policy no longer has; only with the whole tree.
@@ -44,6 +46,8 @@ pub struct Node {
     pub entitlements: usize,
     /// How many rules it has.
     pub rules: usize,
+    /// What its owners state of what it and the projects below own.
+    pub statements: Vec<Statement>,
     /// Its own limits for what stands below.
     pub children_limits: Option<Limits>,
     /// The limits that bind it, the nearest first, by the project that set them.
@@ -62,6 +66,21 @@ pub struct Node {
     pub uncounted: BTreeSet<ScheduleKey>,
     /// The projects directly below, sorted by name.
     pub below: Vec<Node>,
+}
+
+/// A statement of owners or of the operator.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Statement {
+    /// Its name.
+    pub name: String,
+    /// In the words of who states it.
+    pub statement: String,
+    /// What it demands, in words.
+    pub demands: String,
+    /// What it speaks about.
+    pub scope: String,
+    /// Where it stands.
+    pub origin: Origin,
 }
 
 /// A project above and its owners.
@@ -133,9 +152,38 @@ pub fn tree(
     Some(Tree {
         as_of: now,
         ledger: record.is_some(),
+        statements: statements(policy, None),
         projects,
         held_elsewhere_seconds: figures.held.as_ref().filter(|_| only.is_none()).map(gone),
     })
+}
+
+/// What the owners of this project state, or the operator.
+fn statements(policy: &Policy, of: Option<&ProjectName>) -> Vec<Statement> {
+    let stated = policy.invariants.iter().filter(|i| i.project.as_ref() == of);
+    stated
+        .map(|invariant| Statement {
+            name: invariant.name.clone(),
+            statement: invariant.statement.clone(),
+            demands: invariant.condition.to_string(),
+            scope: invariant.scope(),
+            origin: invariant.origin.clone(),
+        })
+        .collect()
+}
+
+impl Statement {
+    /// `"No two of us." (never two of them together; all of payments and below, access.d/payments.toml:9)`
+    fn words(&self) -> String {
+        let Self {
+            statement,
+            demands,
+            scope,
+            origin,
+            ..
+        } = self;
+        format!("{statement:?} ({demands}; {scope}, {origin})")
+    }
 }
 
 impl Node {
@@ -171,6 +219,7 @@ impl Node {
             members: project.members.len(),
             entitlements: project.entitlements.len(),
             rules: project.rules.len(),
+            statements: statements(policy, Some(&project.name)),
             children_limits: project.children.clone(),
             bound_by: above
                 .iter()

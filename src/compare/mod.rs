@@ -68,6 +68,10 @@ pub struct PersonLine {
     pub entitlement: EntitlementId,
     /// Who.
     pub person: Person,
+    /// What it is in AWS, where the edit makes something else of it: then all of the former is lost and all of the new
+    /// gained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub becomes: Option<Change<String>>,
     /// Times at which they hold it by the edited policy only.
     pub gains: Vec<Interval>,
     /// Times at which they held it by the former policy only.
@@ -77,7 +81,7 @@ pub struct PersonLine {
 }
 
 /// Before and after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Change<T> {
     /// By the former policy.
     pub before: T,
@@ -174,19 +178,34 @@ fn people(before: Side<'_>, after: Side<'_>) -> Vec<PersonLine> {
         .into_iter()
         .map(|cell| {
             let (was, is) = (old.get(cell).unwrap_or(&none), new.get(cell).unwrap_or(&none));
+            let becomes = becomes(before.policy, after.policy, &cell.0);
+            let kept = becomes.is_none();
             PersonLine {
                 entitlement: cell.0.clone(),
                 person: cell.1.clone(),
-                gains: without(is, was),
-                loses: without(was, is),
+                becomes,
+                gains: without(is, if kept { was } else { &none }),
+                loses: without(was, if kept { is } else { &none }),
                 could: Change {
                     before: could_before.contains(cell) || !was.is_empty(),
                     after: could_after.contains(cell) || !is.is_empty(),
                 },
             }
         })
-        .filter(|line| !line.gains.is_empty() || !line.loses.is_empty() || line.could.before != line.could.after)
+        .filter(|line| {
+            let moves = !line.gains.is_empty() || !line.loses.is_empty();
+            moves || line.becomes.is_some() || line.could.before != line.could.after
+        })
         .collect()
+}
+
+/// What the entitlement is in AWS before and after, where the edit makes something else of it.
+fn becomes(before: &Policy, after: &Policy, id: &EntitlementId) -> Option<Change<String>> {
+    let (was, is) = (before.entitlement(id)?, after.entitlement(id)?);
+    (was.target != is.target).then(|| Change {
+        before: was.target.to_string(),
+        after: is.target.to_string(),
+    })
 }
 
 fn hours(before: Side<'_>, after: Side<'_>, period: Interval) -> (Vec<HoursLine>, HoursLine) {

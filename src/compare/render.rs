@@ -212,11 +212,18 @@ fn by_project(comparison: &Comparison) -> BTreeMap<&ProjectName, Lines> {
 
 fn person(line: &PersonLine) -> Vec<(char, String)> {
     let who = clean(line.person.as_str());
+    let (was, is) = match &line.becomes {
+        Some(becomes) => (clean(&becomes.before), clean(&becomes.after)),
+        None => ("it".to_owned(), "it".to_owned()),
+    };
     let mut lines = Vec::new();
-    for (sign, word, spans) in [('+', "gains", &line.gains), ('-', "loses", &line.loses)] {
+    for (sign, word, what, spans) in [('+', "gains", &is, &line.gains), ('-', "loses", &was, &line.loses)] {
         if let Some(first) = spans.first() {
-            lines.push((sign, format!("{who} {word} it {}", spells(first, spans))));
+            lines.push((sign, format!("{who} {word} {what} {}", spells(first, spans))));
         }
+    }
+    if lines.is_empty() && line.becomes.is_some() && line.could.before && line.could.after {
+        lines.push(('+', format!("{who} could hold {is} from now on, and {was} no longer")));
     }
     match (line.could, lines.is_empty()) {
         (

@@ -98,7 +98,7 @@ pub enum ServiceRegion {
 }
 
 /// A PagerDuty OAuth app that signs in as itself (client credentials), with the scopes `oncalls.read`,
-/// `schedules.read`, `users.read` and `escalation_policies.read`.
+/// `schedules.read`, `users.read` and `escalation_policies.read`, and, to name who made an override, `audit_records.read`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OauthTable {

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
+use crate::authors::Authors;
 use crate::clock::Clock;
 use crate::commands::diff::speed;
 use crate::config::{Config, Mode};
@@ -99,6 +100,13 @@ impl Daemon {
             };
             background.spawn(poller.run(Arc::clone(source)));
         }
+        let authors = Authors::new(
+            Arc::clone(&self.clock),
+            self.reconciler.ledger.clone(),
+            Arc::clone(&self.reconciler.snapshots),
+            self.sources.clone(),
+        );
+        background.spawn(authors.run());
         if let Some(applier) = self.reconciler.applier.clone() {
             let news = Arc::clone(&news);
             background.spawn(async move {

@@ -149,6 +149,15 @@ impl Diagnostic {
         }
     }
 
+    /// The same as a warning.
+    #[must_use]
+    pub fn into_warning(self) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..self
+        }
+    }
+
     /// Adds the words under the caret.
     #[must_use]
     pub fn label(mut self, label: impl AsRef<str>) -> Self {

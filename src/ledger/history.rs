@@ -40,6 +40,21 @@ pub struct AccessRow {
     pub causes: Vec<RecordedCause>,
 }
 
+impl AccessRow {
+    /// What earned it at `at`, by the record; where nothing did any more, what ended last.
+    #[must_use]
+    pub fn causes_at(&self, at: Timestamp) -> Vec<&RecordedCause> {
+        let until = |c: &RecordedCause| c.ended_at.unwrap_or(Timestamp::MAX).min(c.cause.held.end());
+        let in_force = |c: &&RecordedCause| c.recorded_at <= at && at < until(c);
+        let found: Vec<_> = self.causes.iter().filter(in_force).collect();
+        if !found.is_empty() {
+            return found;
+        }
+        let last = self.causes.iter().map(until).max();
+        self.causes.iter().filter(|c| Some(until(c)) == last).collect()
+    }
+}
+
 /// A cause as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RecordedCause {

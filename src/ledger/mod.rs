@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sqlx::SqlitePool;
 
 mod access;
+mod authorship;
 pub mod chain;
 mod ended;
 mod error;

@@ -21,19 +21,21 @@ const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// All stored contents in memory, as the ledger has them.
 #[derive(Debug, Clone, Default)]
 pub struct StoredSnapshots {
-    versions: BTreeMap<ScheduleKey, Arc<Vec<Version>>>,
+    pub(super) versions: BTreeMap<ScheduleKey, Arc<Vec<Version>>>,
     failures: BTreeMap<ScheduleKey, ReadFailure>,
+    /// How many contents were taken in since the start.
+    edition: u64,
 }
 
 /// One content of a schedule.
 #[derive(Debug, Clone)]
-struct Version {
-    first_read_at: Timestamp,
+pub(super) struct Version {
+    pub(super) first_read_at: Timestamp,
     content: String,
     /// The last read that the ledger knows of.
     noted_at: Timestamp,
     /// Its `read_at` is that of the last read that found this content.
-    snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Snapshot>,
 }
 
 /// Why a schedule cannot be read at present.
@@ -71,6 +73,12 @@ impl StoredSnapshots {
                 .map(|v| (key.clone(), v.snapshot.clone()))
         };
         wanted.iter().filter_map(newest).collect()
+    }
+
+    /// Grows whenever a schedule turns out to have another content.
+    #[must_use]
+    pub fn edition(&self) -> u64 {
+        self.edition
     }
 
     /// When any schedule was last read completely.
@@ -202,6 +210,7 @@ impl StoredSnapshots {
                     let is_last = place.next() == Some(last);
                     (is_last || old <= v.snapshot.read_at) && v.snapshot.read_at <= now
                 });
+                self.edition += 1;
                 versions.push(Version {
                     first_read_at: read_at,
                     content: content_of(&snapshot),

@@ -1,6 +1,7 @@
 //! The vocabulary that every other module may use: people, intervals, schedules, shifts, entitlements, causes.
 
 mod cause;
+mod change;
 mod duty;
 mod entitlement;
 pub mod spans;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 pub use cause::{Basis, Cause, MemberRef, Origin};
+pub use change::{Actor, Attribution, Authorship, NewTurn, ScheduleChange, Sighting};
 pub use duty::{ScheduleKey, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState};
 pub use entitlement::{EntitlementId, GroupRef, PermissionSetRef, PrincipalId, ProjectName, ResolvedTarget, Target};
 

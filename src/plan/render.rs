@@ -17,6 +17,9 @@ use crate::problem::{Problem, ProblemKind};
 use crate::survey::{Survey, UNANSWERED};
 use crate::text::{cause, clean, former_cause, instant, span};
 
+/// More schedules than these are told in one line, as far as there is nothing to say about them.
+const MOST_SCHEDULES: usize = 8;
+
 /// How a schedule was read, for the head of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SourceLine {
@@ -116,7 +119,28 @@ impl View {
 
     fn write(&self, out: &mut String, policy: &Policy, width: Option<usize>) -> std::fmt::Result {
         writeln!(out, "Plan {}   mode {}   {}", self.digest, self.mode, instant(self.at))?;
+        let fine = |line: &&SourceLine| line.failing_since.is_none() && line.read_at.is_some();
+        let fine: Vec<_> = self.schedules.iter().filter(fine).collect();
+        let in_one_line = MOST_SCHEDULES < fine.len();
+        if in_one_line {
+            let ages = || {
+                fine.iter()
+                    .filter_map(|line| line.read_at)
+                    .map(|t| t.duration_until(self.at))
+            };
+            let (least, most) = (ages().min().unwrap_or_default(), ages().max().unwrap_or_default());
+            let (least, most) = (span(least), span(most));
+            let age = if least == most {
+                most
+            } else {
+                format!("{least} to {most}")
+            };
+            writeln!(out, "  {} schedules  read {age} before", fine.len())?;
+        }
         for line in &self.schedules {
+            if in_one_line && line.failing_since.is_none() && line.read_at.is_some() {
+                continue;
+            }
             let age = line.read_at.map_or_else(
                 || "never read".to_owned(),
                 |t| format!("read {} before", span(t.duration_until(self.at))),

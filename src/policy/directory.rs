@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::training::Format;
 use crate::{
-    diagnostics::{Diagnostic, Report},
+    diagnostics::{self, Diagnostic, Report},
     document,
 };
 
@@ -47,6 +47,28 @@ impl Kind {
             Self::Trainings(_) => 16 << 20,
         }
     }
+}
+
+/// A warning for each file whose name looks like a slip, so that it is not read as what it was meant to be. Names that
+/// look like nothing of ours, such as `README.md` or `payments.toml.disabled`, are left alone on purpose.
+pub(super) fn slips(dir: &Path) -> Vec<Diagnostic> {
+    let mut names: Vec<PathBuf> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| Kind::of(path).is_none() && path.is_file())
+        .collect();
+    names.sort();
+    let slip = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        let meant = diagnostics::nearest(path.extension()?.to_str()?, ["toml", "csv", "json"])?;
+        let shown = path.display().to_string();
+        let message = format!("this file is not read, because its name does not end in .{meant}");
+        let warning = Diagnostic::whole_file("not-read", &shown, message).into_warning();
+        (!name.starts_with('.')).then(|| warning.hint("rename it, or move it out of the policy directory"))
+    };
+    names.into_iter().filter_map(slip).collect()
 }
 
 /// What identifies one version of a file without reading it.

@@ -188,7 +188,9 @@ pub struct PolicyContext {
 /// A [`Report`] of every mistake in every file, with the warnings. A directory that is missing, unreadable or without
 /// a policy file is an error and never an empty policy.
 pub fn load(dir: &Path, context: &PolicyContext) -> Result<(Policy, Vec<Diagnostic>), Report> {
-    understand(dir, directory::read(dir)?, context)
+    let (policy, mut warnings) = understand(dir, directory::read(dir)?, context)?;
+    warnings.extend(directory::slips(dir));
+    Ok((policy, warnings))
 }
 
 /// Whether [`load`] reads a file of this name.

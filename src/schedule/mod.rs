@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use self::http::{ClientCredentials, Credential, Transport};
 use crate::clock::Clock;
 use crate::config::{SourceApi, SourceConfig};
-use crate::model::{Interval, ScheduleKey, Snapshot, SourceName};
+use crate::model::{Interval, ScheduleChange, ScheduleKey, Snapshot, SourceName};
 use crate::telemetry::ApiCalls;
 
 /// Makes the reader of one configured source. Nothing is sent before the first read.
@@ -92,6 +92,19 @@ pub trait Source: Send + Sync {
     /// [`ReadError`] whenever any part of the answer is missing, refused, late or not understood. A failed read says
     /// nothing about who is on call.
     async fn read(&self, schedule: &ScheduleKey, window: Interval) -> Result<Snapshot, ReadError>;
+
+    /// Who changed `schedule` within `span`, the latest first, by the provider's own record. `None` where the provider
+    /// keeps none that can be read. Says nothing about who is on call, and never keeps a read waiting.
+    ///
+    /// # Errors
+    /// [`ReadError`]; [`ReadErrorKind::Forbidden`] and [`ReadErrorKind::Unauthorized`] where the credential may not see it.
+    async fn changes(
+        &self,
+        _schedule: &ScheduleKey,
+        _span: Interval,
+    ) -> Result<Option<Vec<ScheduleChange>>, ReadError> {
+        Ok(None)
+    }
 }
 
 /// Why a schedule could not be read. `Display` names the source and the schedule, what happened and what to do.

@@ -234,3 +234,21 @@ async fn a_secret_that_others_can_read_is_named() {
     fs::set_permissions(site.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
     site.run(&["apply"]).await.expect(0).says(&["warning", "key"]);
 }
+
+#[tokio::test]
+async fn a_slip_in_a_name_is_pointed_at() {
+    let site = Site::payments().await;
+    site.policy("data.tml", DATA);
+    site.policy("README.md", "how we write policy");
+    site.policy("data.toml.disabled", DATA);
+    site.policy("CODEOWNERS", "* @mira");
+    site.policy("more.toml", DATA.replace("dave@example.com", "d\u{430}ve@example.com"));
+    let said = site.run(&["check"]).await.expect(0);
+    said.says(&[
+        "warning[not-read]: this file is not read, because its name does not end in .toml",
+        "data.tml",
+        "rename it, or move it out of the policy directory",
+        "warning[look-alike]: d\u{430}ve@example.com has a character that may look like another: U+0430",
+        "2 warnings",
+    ]);
+}

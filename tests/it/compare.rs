@@ -196,3 +196,29 @@ async fn what_cannot_be_compared_is_said() {
     let said = site.run(&["diff", "--base", "HEAD"]).await.expect(1);
     said.says(&["the policy to compare with cannot be used", "unknown key"]);
 }
+
+#[tokio::test]
+async fn whoever_holds_an_entitlement_that_becomes_something_else_gains_and_loses() {
+    let site = edited().await;
+    site.policy(
+        "project.toml",
+        before().replace("AdministratorAccess", "ReadOnlyAccess"),
+    );
+    let said = site.run(&["diff", "--base", "HEAD"]).await.expect(2);
+    said.says(&[
+        "+ bob@example.com gains ReadOnlyAccess in account 111122223333 from ",
+        "- bob@example.com loses AdministratorAccess in account 111122223333 from ",
+        "+ alice@example.com could hold ReadOnlyAccess in account 111122223333 from now on, and AdministratorAccess in account \
+         111122223333 no longer",
+    ]);
+    let json = site
+        .run(&["diff", "--base", "HEAD", "--format", "json"])
+        .await
+        .expect(2)
+        .json();
+    assert_eq!(
+        json["comparison"]["people"][0]["becomes"],
+        json!({"before": "AdministratorAccess in account 111122223333", "after": "ReadOnlyAccess in account 111122223333"}),
+        "{json}"
+    );
+}

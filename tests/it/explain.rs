@@ -266,8 +266,9 @@ async fn an_override_is_named_with_who_knows_its_author() {
         schedule.override_with("PBOB002", from_now(-30), from_now(1800));
     });
     site.run(&["apply"]).await.expect(0);
-    let made = "of pagerduty/PABC123, which the provider shows without an id; PagerDuty's audit records of that schedule \
-                name who made it";
+    let made = "of pagerduty/PABC123, which the provider shows without an id; who made it is not on record, because the \
+                first read of the schedule showed it already, or nobody has looked yet; PagerDuty's audit records of \
+                that schedule name them";
     site.run(&["explain", BOB, "payments/prod-admin"])
         .await
         .expect(0)
@@ -278,4 +279,28 @@ async fn an_override_is_named_with_who_knows_its_author() {
         .expect(0)
         .json();
     assert_eq!(json["answers"][0]["overrides"][0], made, "{json}");
+}
+
+#[tokio::test]
+async fn what_earned_it_is_told_of_a_past_moment_that_the_schedule_still_shows() {
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
+    site.sandbox
+        .edit(|world| world.aws.operation_takes = SignedDuration::ZERO);
+    let hand_off = from_now(8);
+    site.shifts(&[
+        ("PALICE1", from_now(-60), hand_off),
+        ("PBOB002", hand_off, from_now(3600)),
+    ]);
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    let held = "the record says that alice holds it";
+    eventually(held, async || site.run(&["explain", ALICE]).await.code == Some(0)).await;
+    let then = Timestamp::now().to_string();
+    let ended = "the record says that alice holds it no more";
+    eventually(ended, async || site.run(&["explain", ALICE]).await.code == Some(2)).await;
+    daemon.term().await;
+    site.run(&["explain", ALICE, "payments/prod-admin", "--at", &then])
+        .await
+        .expect(0)
+        .says(&["  ended     ", "  because   on call in pagerduty/PABC123 until "]);
 }

@@ -3,6 +3,7 @@
 mod adversary;
 mod applying;
 mod audit;
+mod authors;
 mod backtest;
 mod bad_input;
 mod check;
@@ -16,6 +17,7 @@ mod explain;
 mod faults;
 mod forecast;
 mod harness;
+mod held;
 mod import;
 mod invariant;
 mod ledger_faults;

@@ -92,26 +92,26 @@ fn undated(text: &str) -> String {
 async fn the_tree_shows_owners_limits_delegations_and_hours() {
     let site = four_projects().await;
     let text = undated(&site.run(&["tree"]).await.expect(0).stdout);
-    let expected = r#"project                                       members  owns rules   standing h  windows h     held h
-acme                                                0     0     0         0.00       0.00          -
+    let expected = r#"project                                members  owns rules states   standing h  windows h     held h
+acme                                         0     0     0      0         0.00       0.00          -
 │  owners    ceo@example.com
 │  limits    below it only the account 111122223333; only the permission sets Admin*, ReadOnly;
 │            memberships of at most 180d; on-call rules keep the membership key
 │            (access.d/acme.toml:5)
-└─ shop                                             0     0     0         0.00       0.00          -
+└─ shop                                      0     0     0      0         0.00       0.00          -
    │  owners    cto@example.com, ceo@example.com
    │  bound by  the limits of acme
-   └─ pay                                           1     1     1         0.00       0.00          -
+   └─ pay                                    1     1     1      0         0.00       0.00          -
          owners    mira@example.com, o\u{202e}o@example.com
          bound by  the limits of acme
          lends     admin to sre for on-call rules in pagerduty/PABC123 until 2099-04-01T00:00:00Z
                    (access.d/pay.toml:10)
-sre                                                 1     1     2         0.00       0.00          -
+sre                                          1     1     2      0         0.00       0.00          -
    owners    sam@example.com
    borrows   pay/admin for on-call rules in pagerduty/PABC123 until 2099-04-01T00:00:00Z
              (access.d/pay.toml:10)
    besides   whoever is on call in pagerduty/PDEF456, member or not: not counted yet
-total                                               2     2     3         0.00       0.00          -
+total                                        2     2     3      0         0.00       0.00          -
 
 Hours are person-hours of what a project owns, as of NOW:
   standing  if all who could ever earn it held it all of the coming week
@@ -136,7 +136,7 @@ Hours are person-hours of what a project owns, as of NOW:
     site.policy("sre.toml", begun(SRE));
     let part = site.run(&["tree", "pay"]).await.expect(0);
     part.says(&[
-        "pay                                                 1     1     1       336.00      14.00          -",
+        "pay                                          1     1     1      0       336.00      14.00          -",
         "\n   above     shop: cto@example.com, ceo@example.com\n   above     acme: ceo@example.com\n",
         "\n   bound by  acme: only the account 111122223333; only the permission sets Admin*, ReadOnly; on-call\n",
     ]);
@@ -415,4 +415,22 @@ fn a_membership_earns_nothing_before_it_begins() {
     let bob = dutybound::model::Person::parse(BOB).unwrap();
     let admin = "pay/admin".to_owned().try_into().unwrap();
     assert!(!policy.could_hold(&admin, &bob, span.start()) && policy.could_hold(&admin, &bob, begin));
+}
+
+#[tokio::test]
+async fn the_tree_counts_and_tells_statements() {
+    let stated = "\n[[invariant]]\nname = \"one-admin\"\nentitlements = [\"prod-admin\"]\nmax_holders = 1\n\
+                  statement = \"Never two at a time.\"\n";
+    let site = Site::new(organisation(), &format!("{PAYMENTS}{ON_CALL}{stated}")).await;
+    let tree = site.run(&["tree"]).await.expect(0);
+    tree.says(&[
+        "rules states   standing h",
+        "states    \"Never two at a time.\" (at most 1 holder; payments/prod-admin,\n             access.d/project.toml:",
+    ]);
+    let json = site.run(&["tree", "--format", "json"]).await.expect(0).json();
+    assert_eq!(
+        json["projects"][0]["statements"][0]["demands"], "at most 1 holder",
+        "{json}"
+    );
+    assert_eq!(json["statements"], serde_json::json!([]));
 }

@@ -36,6 +36,7 @@ async fn lines_of_every_command_fit_a_hundred_columns_in_a_pipe() {
         &["tree"],
         &["backtest"],
         &["audit", "verify"],
+        &["audit", "access"],
         &["backup", "copy.db"],
         &["revoke", "--person", ALICE, "--reason", "to see what is said about it"],
         &["check"],
@@ -50,4 +51,22 @@ async fn lines_of_every_command_fit_a_hundred_columns_in_a_pipe() {
     found.extend(too_long(&site, &["check"]).await);
     found.extend(too_long(&site, &["status"]).await);
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[tokio::test]
+async fn many_schedules_are_one_line_and_those_that_fail_one_each() {
+    let mut world = organisation();
+    let mut policy = PAYMENTS.to_owned();
+    for number in 0..10 {
+        let id = format!("PMANY{number:02}");
+        policy += &format!("\n[[rule]]\nentitlement = \"prod-admin\"\non_call = \"pagerduty/{id}\"\n");
+        if number < 9 {
+            let schedule = dutybound_sandbox::world::pagerduty::Schedule::new(&id, &id);
+            world.pagerduty.schedules.push(schedule);
+        }
+    }
+    let site = Site::new(world, &policy).await;
+    let said = site.run(&["diff"]).await.expect(1);
+    said.says(&["  9 schedules  read 0s before", "  pagerduty/PMANY09  "]);
+    assert!(!said.stdout.contains("  pagerduty/PMANY03  "), "{}", said.stdout);
 }

@@ -1,5 +1,6 @@
 //! Simulated PagerDuty REST API: credentials, rate limit, errors and the way to the operations.
 
+mod audit;
 mod oncalls;
 mod people;
 mod schedules;
@@ -172,6 +173,10 @@ fn route(pager: &PagerDuty, request: &Incoming, scopes: Option<&[String]>, now: 
             needs("schedules.read")?;
             schedules::overrides(pager, request, id)
         }
+        ["schedules", id, "audit", "records"] => {
+            needs("audit_records.read")?;
+            audit::records(pager, request, id, false, now)
+        }
         ["escalation_policies", id] => {
             needs("escalation_policies.read")?;
             oncalls::policy(pager, id)
@@ -183,6 +188,10 @@ fn route(pager: &PagerDuty, request: &Incoming, scopes: Option<&[String]>, now: 
         ["v3", "schedules", id] => {
             needs("schedules.read")?;
             shift_schedules::get(pager, request, id)
+        }
+        ["v3", "schedules", id, "audit", "records"] => {
+            needs("audit_records.read")?;
+            audit::records(pager, request, id, true, now)
         }
         ["users"] => {
             needs("users.read")?;

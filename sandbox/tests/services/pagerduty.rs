@@ -3,7 +3,7 @@
 use dutybound_sandbox::World;
 use dutybound_sandbox::world::Rotation;
 use dutybound_sandbox::world::pagerduty::{
-    CustomShift, EscalationPolicy, OauthClient, Schedule, ShiftOnV2, ShiftRotation, ShiftSchedule, Target,
+    AuditRecord, CustomShift, EscalationPolicy, OauthClient, Schedule, ShiftOnV2, ShiftRotation, ShiftSchedule, Target,
 };
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -403,4 +403,36 @@ fn a_world_survives_json() {
     let world = World::small_organisation(at("2026-06-01T12:00:00Z"), SignedDuration::from_secs(30));
     let text = serde_json::to_string(&world).unwrap();
     assert_eq!(serde_json::from_str::<World>(&text).unwrap(), world);
+}
+
+#[tokio::test]
+async fn audit_records_come_newest_first_by_pages_and_only_where_the_plan_has_them() {
+    let sandbox = organisation().await;
+    sandbox.edit(|world| {
+        let minute = |n: i64| at("2026-06-01T10:00:00Z") + SignedDuration::from_mins(n);
+        world.pagerduty.audit_records = (0..150)
+            .map(|n| AuditRecord::new(&format!("R{n}"), "PABC123", "PALICE1", minute(n)))
+            .collect();
+        let other = AuditRecord::new("X", "POTHER1", "PALICE1", minute(0));
+        world.pagerduty.audit_records.push(other);
+    });
+    let path = "/schedules/PABC123/audit/records?since=2026-06-01T10:00:00Z&until=2026-06-01T12:00:00Z";
+    let first = pagerduty(&sandbox, path).await.body;
+    let ids = texts(&first["records"], "/id");
+    assert_eq!((ids.len(), ids[0].as_str()), (100, "R120"));
+    assert_eq!(first["records"][0]["actors"][0]["type"], "user_reference");
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = pagerduty(&sandbox, &format!("{path}&cursor={cursor}")).await.body;
+    assert_eq!(texts(&second["records"], "/id").len(), 21);
+    assert_eq!(second["next_cursor"], Value::Null);
+
+    let too_long = "/schedules/PABC123/audit/records?since=2026-01-01T00:00:00Z";
+    assert_eq!(pagerduty(&sandbox, too_long).await.status, 400);
+    assert_eq!(pagerduty(&sandbox, "/schedules/PNONE/audit/records").await.status, 404);
+    assert_eq!(
+        pagerduty(&sandbox, "/v3/schedules/PABC123/audit/records").await.status,
+        400
+    );
+    sandbox.edit(|world| world.pagerduty.audit_trail = false);
+    assert_eq!(pagerduty(&sandbox, path).await.status, 402);
 }

@@ -12,7 +12,7 @@ use crate::desired::{Snapshots, Timeline};
 use crate::diagnostics::did_you_mean;
 use crate::identity_center::ChangeKind;
 use crate::ledger::{AccessRow, HoldRow, Neighbours, PolicyInForce, Restoration, TryThen};
-use crate::model::{Cause, EntitlementId, Interval, Person, ProjectName, ResolvedTarget, Target};
+use crate::model::{Attribution, Cause, EntitlementId, Interval, Person, ProjectName, ResolvedTarget, Target};
 use crate::policy::{Policy, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind};
 
@@ -136,9 +136,12 @@ pub struct Answer {
     pub neighbours: Neighbours,
     /// What earns it at that instant.
     pub causes: Vec<Arc<Cause>>,
-    /// The overrides among what earns or earned it, each with who knows its author.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub overrides: Vec<String>,
+    /// The overrides among what earns or earned it, each with who made it, or why nobody knows.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub overrides: BTreeSet<String>,
+    /// Other edits of its schedules that a read newly showed, with who made them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub edits: BTreeSet<String>,
     /// Every rule that could earn it, with the state of each key.
     pub rules: Vec<RuleState>,
     /// What keeps it from being in force or, where it is held, what keeps it from ending.
@@ -185,6 +188,8 @@ pub struct Sources<'a> {
     pub unheld: &'a [Unheld],
     /// Problems that the last pass saw.
     pub problems: &'a [Problem],
+    /// Who changed the schedules, as far as it was found out.
+    pub attributions: &'a [Attribution],
     /// The times that the ledger turned out to be an older copy.
     pub restorations: &'a [Restoration],
     /// Since when there is a record.
@@ -496,7 +501,7 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         _ => obstacles.extend(pending),
     }
     let recorded = access.iter().flat_map(|access| &access.causes);
-    let overrides = overrides::made(
+    let out_of_turn = overrides::made(
         sources,
         causes.iter().map(AsRef::as_ref).chain(recorded.map(|r| &r.cause)),
     );
@@ -517,7 +522,8 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
         outlived,
         neighbours: Neighbours::default(),
         causes,
-        overrides,
+        overrides: out_of_turn.overrides,
+        edits: out_of_turn.edits,
         rules,
         obstacles,
         next,

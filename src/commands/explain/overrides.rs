@@ -1,40 +1,70 @@
-//! By whom an override was made, as far as a provider tells.
+//! Who put somebody on duty out of turn, as far as a provider tells.
 
 use std::collections::BTreeSet;
 
 use super::Sources;
+use crate::authors;
 use crate::config::Provider;
-use crate::model::{Basis, Cause};
+use crate::model::{Attribution, Basis, Cause, ScheduleKey};
 
-/// A line for each override among these causes: which one it is, and who knows its author. Neither provider shows that of
-/// a schedule; PagerDuty keeps it in the schedule's audit records, which take another permission
-/// (<https://developer.pagerduty.com/api-reference/>, `audit_records.read`).
-pub(super) fn made<'a>(sources: &Sources<'_>, causes: impl Iterator<Item = &'a Cause>) -> Vec<String> {
-    let mut made = BTreeSet::new();
+/// Who put somebody on duty out of turn, a line for each change.
+#[derive(Debug, Default)]
+pub(super) struct OutOfTurn {
+    /// By overrides: which one, and who made it, or why nobody knows.
+    pub(super) overrides: BTreeSet<String>,
+    /// By other edits of a schedule that a read newly showed.
+    pub(super) edits: BTreeSet<String>,
+}
+
+/// PagerDuty tells who changed a schedule in its audit records only; Opsgenie tells nobody.
+pub(super) fn made<'a>(sources: &Sources<'_>, causes: impl Iterator<Item = &'a Cause>) -> OutOfTurn {
+    let mut made = OutOfTurn::default();
     for cause in causes {
         let Basis::OnCall {
             schedule,
-            via_override: Some(via),
+            user_id,
+            via_override,
             ..
         } = &cause.basis
         else {
             continue;
         };
-        let which = match via.as_str() {
-            "override" => format!("of {schedule}, which the provider shows without an id"),
-            forwarding if forwarding.starts_with("forwarding") => continue,
-            id => format!("{id} of {schedule}"),
+        let via = via_override.as_deref();
+        let known: Vec<&Attribution> = sources
+            .attributions
+            .iter()
+            .filter(|known| known.sighting.schedule == *schedule)
+            .collect();
+        let authors = authors::of_turn(&known, user_id, cause.duty, via);
+        let which = match via {
+            None => {
+                made.edits
+                    .extend(authors.iter().map(|author| format!("{schedule}; {author}")));
+                continue;
+            }
+            Some("override") => format!("of {schedule}, which the provider shows without an id"),
+            Some(forwarding) if forwarding.starts_with("forwarding") => continue,
+            Some(id) => format!("{id} of {schedule}"),
         };
-        let provider = sources
-            .config
-            .sources
-            .get(&schedule.source)
-            .map(|source| source.api.provider());
-        let author = match provider {
-            Some(Provider::Pagerduty) => "PagerDuty's audit records of that schedule name who made it",
-            Some(Provider::Opsgenie) | None => "what the provider shows of a schedule does not name who made it",
-        };
-        made.insert(format!("{which}; {author}"));
+        if authors.is_empty() {
+            made.overrides
+                .insert(format!("{which}; {}", unknown(sources, schedule)));
+        }
+        made.overrides
+            .extend(authors.iter().map(|author| format!("{which}; {author}")));
     }
-    made.into_iter().collect()
+    made
+}
+
+/// Why nothing is on record.
+fn unknown(sources: &Sources<'_>, schedule: &ScheduleKey) -> &'static str {
+    let source = sources.config.sources.get(&schedule.source);
+    match source.map(|source| source.api.provider()) {
+        Some(Provider::Pagerduty) => {
+            "who made it is not on record, because the first read of the schedule showed it already, or nobody has looked \
+             yet; PagerDuty's audit records of that schedule name them"
+        }
+        Some(Provider::Opsgenie) => "who made it is not known, because Opsgenie does not tell",
+        None => "who made it is not on record",
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{About, Answer, Explanation};
 use crate::layout::wrap;
+use crate::ledger::chain::in_short as short;
 use crate::model::Person;
 use crate::text::{cause, clean, instant, span};
 
@@ -116,11 +117,7 @@ impl Explanation {
                     let reason = access.end_reason.as_deref().unwrap_or("revoked");
                     writeln!(out, "  ended     {}: {}", instant(revoked), clean(reason))?;
                 }
-                for recorded in access
-                    .causes
-                    .iter()
-                    .filter(|c| c.ended_at.is_none() || answer.causes.is_empty())
-                {
+                for recorded in access.causes_at(self.at) {
                     writeln!(out, "  because   {}", cause(&recorded.cause))?;
                 }
                 if let Some(since) = answer.outlived {
@@ -138,6 +135,9 @@ impl Explanation {
             }
             for made in &answer.overrides {
                 writeln!(out, "  override  {}", clean(made))?;
+            }
+            for edit in &answer.edits {
+                writeln!(out, "  edited    {}", clean(edit))?;
             }
             write_neighbours(out, answer)?;
             for rule in &answer.rules {
@@ -174,15 +174,10 @@ impl Explanation {
 
     fn write_policy(&self, out: &mut String) -> std::fmt::Result {
         let Some(then) = &self.policy else { return Ok(()) };
-        let commit = then.policy.commit.as_ref();
-        let commit = commit
-            .map(|commit| format!(" (Git commit {})", short(commit)))
-            .unwrap_or_default();
         writeln!(
             out,
-            "POLICY  {}{commit}, mode {}, in force since {}",
-            short(&then.policy.revision),
-            clean(&then.policy.mode),
+            "POLICY  {}, in force since {}",
+            then.policy.label(),
             instant(then.since)
         )?;
         if !then.is_present {
@@ -195,11 +190,6 @@ impl Explanation {
         }
         Ok(())
     }
-}
-
-/// Enough of a hash to find it by.
-fn short(hash: &str) -> &str {
-    hash.get(..12).unwrap_or(hash)
 }
 
 /// Since when, and until when, somebody does not hold it.

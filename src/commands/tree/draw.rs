@@ -12,7 +12,7 @@ use crate::text::{clean, hours, instant};
 
 const WIDTH: usize = 100;
 /// What the figures leave of a line.
-const NAME: usize = WIDTH - 55;
+const NAME: usize = WIDTH - 62;
 /// The words in front of details.
 const WORD: usize = 10;
 
@@ -22,7 +22,16 @@ impl Tree {
     pub fn text(&self) -> String {
         let mut out = line(
             "project",
-            ["members", "owns", "rules", "standing h", "windows h", "held h"].map(str::to_owned),
+            [
+                "members",
+                "owns",
+                "rules",
+                "states",
+                "standing h",
+                "windows h",
+                "held h",
+            ]
+            .map(str::to_owned),
         );
         let mut drawn = BTreeSet::new();
         for root in &self.projects {
@@ -43,6 +52,7 @@ impl Tree {
                     all.iter().map(|node| node.members).sum::<usize>().to_string(),
                     all.iter().map(|node| node.entitlements).sum::<usize>().to_string(),
                     all.iter().map(|node| node.rules).sum::<usize>().to_string(),
+                    all.iter().map(|node| node.statements.len()).sum::<usize>().to_string(),
                     shown(Some(all.iter().map(|node| node.standing_seconds).sum())),
                     shown(Some(all.iter().map(|node| node.window_seconds).sum())),
                     shown(held),
@@ -58,6 +68,9 @@ impl Tree {
         } else {
             "  held      unknown: there is no ledger yet\n"
         };
+        for statement in &self.statements {
+            out += &format!("The operator states {}\n", clean(&statement.words()));
+        }
         if let Some(gone) = self.held_elsewhere_seconds.filter(|seconds| 0 < *seconds) {
             out += &format!(
                 "Besides, {} h were held of entitlements whose project the policy no longer has.\n",
@@ -89,6 +102,7 @@ impl Node {
             self.members.to_string(),
             self.entitlements.to_string(),
             self.rules.to_string(),
+            self.statements.len().to_string(),
             shown(Some(self.standing_seconds)),
             shown(Some(self.window_seconds)),
             shown(self.held_seconds),
@@ -132,6 +146,9 @@ impl Node {
         } else if !binding.is_empty() {
             let names: Vec<&str> = binding.iter().map(|b| b.by.0.as_str()).collect();
             details.push(("bound by", format!("the limits of {}", names.join(", "))));
+        }
+        for statement in &self.statements {
+            details.push(("states", statement.words()));
         }
         if let Some(limits) = self.children_limits.as_ref().filter(|l| !l.words().is_empty()) {
             details.push((
@@ -190,9 +207,9 @@ fn shown(seconds: Option<i64>) -> String {
 }
 
 /// A name that leaves no room for the figures stands on a line of its own.
-fn line(name: &str, figures: [String; 6]) -> String {
-    let [members, owns, rules, standing, windows, held] = figures;
-    let figures = format!("{members:>8} {owns:>5} {rules:>5} {standing:>12} {windows:>10} {held:>10}\n");
+fn line(name: &str, figures: [String; 7]) -> String {
+    let [members, owns, rules, states, standing, windows, held] = figures;
+    let figures = format!("{members:>8} {owns:>5} {rules:>5} {states:>6} {standing:>12} {windows:>10} {held:>10}\n");
     match NAME.checked_sub(name.width()) {
         Some(room) => format!("{name}{}{figures}", " ".repeat(room)),
         None => format!("{name}\n{}{figures}", " ".repeat(NAME)),

@@ -60,6 +60,27 @@ pub struct PolicyInForce {
     pub commit: Option<String>,
 }
 
+impl PolicyInForce {
+    /// Enough of its hash to find it by, with the Git commit and the mode.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let commit = self.commit.as_ref();
+        let commit = commit
+            .map(|commit| format!(" (Git commit {})", in_short(commit)))
+            .unwrap_or_default();
+        format!(
+            "{}{commit}, mode {}",
+            in_short(&self.revision),
+            crate::text::clean(&self.mode)
+        )
+    }
+}
+
+/// Enough of a hash to find it by.
+pub(crate) fn in_short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
 /// An event as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {

@@ -49,6 +49,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("unknown-delegate", tree::unknown_delegate),
     ("duplicate-member", people::duplicate_member),
     ("added-by-stranger", people::added_by_stranger),
+    ("look-alike", people::look_alike),
     ("ended", people::ended),
     ("unknown-entitlement", rules::unknown_entitlement),
     ("no-consent", rules::no_consent),

@@ -29,6 +29,28 @@ pub(super) fn duplicate_member(code: &'static str, world: &World<'_>, report: &m
     }
 }
 
+/// Letters of other scripts may look like Latin ones, and no address that people write by hand has them.
+pub(super) fn look_alike(code: &'static str, world: &World<'_>, report: &mut Report) {
+    for draft in world.drafts {
+        for (entry, member) in draft.file.member.iter().zip(&draft.members) {
+            let (Some(member), Some(email)) = (member, &entry.value.email) else {
+                continue;
+            };
+            let foreign = member.person.as_str().chars().find(|c| !c.is_ascii());
+            if let Some(foreign) = foreign {
+                let message = format!(
+                    "{} has a character that may look like another: U+{:04X}",
+                    member.person,
+                    u32::from(foreign)
+                );
+                let hint =
+                    "nobody but the person with exactly this address earns anything; type it anew if it was copied";
+                report.push(draft.warning(code, email.span(), message).hint(hint));
+            }
+        }
+    }
+}
+
 pub(super) fn added_by_stranger(code: &'static str, world: &World<'_>, report: &mut Report) {
     if !world.complete {
         return;

@@ -152,6 +152,29 @@ impl Transport {
         })
     }
 
+    /// Another connection to the same place, for what is worth a try and must never keep the calls of this one waiting: it
+    /// has a pace of its own and, where tokens are used, one of its own with this scope alone.
+    pub(super) fn aside(&self, scope: &str, per_minute: u32) -> Self {
+        let credential = match &self.credential {
+            Credential::Key { scheme, key } => Credential::Key {
+                scheme,
+                key: key.clone(),
+            },
+            Credential::Oauth(app) => Credential::Oauth(app.for_scope(scope)),
+        };
+        Self {
+            client: self.client.clone(),
+            base_url: self.base_url.clone(),
+            timeout: self.timeout,
+            service: self.service.clone(),
+            credential,
+            calls: self.calls.clone(),
+            clock: Arc::clone(&self.clock),
+            pace: Mutex::new(Pace::new(per_minute)),
+            token: tokio::sync::Mutex::new(None),
+        }
+    }
+
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -34,6 +34,20 @@ impl fmt::Debug for ClientCredentials {
 }
 
 impl ClientCredentials {
+    /// The same app asking the same account for this scope alone.
+    pub(super) fn for_scope(&self, scope: &str) -> Self {
+        let account = self
+            .scope
+            .split_whitespace()
+            .find(|scope| scope.starts_with("as_account-"));
+        Self {
+            client_id: self.client_id.clone(),
+            client_secret: self.client_secret.clone(),
+            token_url: self.token_url.clone(),
+            scope: account.into_iter().chain([scope]).collect::<Vec<_>>().join(" "),
+        }
+    }
+
     /// The form to post.
     fn form(&self) -> [(&'static str, &str); 4] {
         [

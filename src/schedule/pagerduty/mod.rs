@@ -1,5 +1,6 @@
 //! Reads PagerDuty: layer-based and shift-based schedules, and escalation policies.
 
+mod audit;
 pub mod oncalls;
 mod policies;
 #[cfg(test)]
@@ -21,7 +22,9 @@ use super::http::{Call, Failure, Reading, Transport};
 use super::normalise::{Turn, normalise};
 use super::users::UserCache;
 use super::{ReadError, ReadErrorKind, Source};
-use crate::model::{Interval, ScheduleKey, ScheduleKind, Snapshot, SourceName, SourceUser, SourceUserState};
+use crate::model::{
+    Interval, ScheduleChange, ScheduleKey, ScheduleKind, Snapshot, SourceName, SourceUser, SourceUserState,
+};
 
 /// Overrides the API version that the key is bound to.
 pub(super) const ACCEPT: &str = "application/vnd.pagerduty+json;version=2";
@@ -61,6 +64,8 @@ pub struct Final {
 pub(super) struct PagerDuty {
     name: SourceName,
     transport: Transport,
+    /// For audit records, which nothing may wait for.
+    audit: Transport,
     users: UserCache,
     /// By schedule id, what worked last, so that a steady poll costs one request.
     generations: Mutex<HashMap<String, Generation>>,
@@ -71,6 +76,7 @@ impl PagerDuty {
     pub(super) fn new(name: SourceName, transport: Transport) -> Self {
         Self {
             name,
+            audit: transport.aside(audit::SCOPE, audit::PER_MINUTE),
             transport,
             users: UserCache::default(),
             generations: Mutex::default(),
@@ -252,6 +258,17 @@ impl Source for PagerDuty {
         let snapshot = self.snapshot(schedule, window).await;
         snapshot.map_err(|failure| failure.of(schedule))
     }
+
+    async fn changes(&self, schedule: &ScheduleKey, span: Interval) -> Result<Option<Vec<ScheduleChange>>, ReadError> {
+        match schedule.kind {
+            ScheduleKind::Schedule => {
+                let found = self.changes_of(&schedule.id, span).await;
+                found.map(Some).map_err(|failure| failure.of(schedule))
+            }
+            // Who is on call by a policy is decided by the schedules that it names, whose records are their own.
+            ScheduleKind::EscalationPolicy => Ok(None),
+        }
+    }
 }
 
 fn telling(failure: &Failure) -> u8 {
@@ -265,14 +282,17 @@ fn telling(failure: &Failure) -> u8 {
 /// What to ask for in order to learn about `asked`: earlier, and in whole seconds, because windows of microseconds
 /// have come back empty (<https://github.com/PagerDuty/api-schema/issues/479>).
 fn query_window(asked: Interval) -> Interval {
+    whole_seconds(asked.widen(LOOK_BACK, SignedDuration::ZERO))
+}
+
+fn whole_seconds(span: Interval) -> Interval {
     let round = |time: Timestamp, mode| {
         time.round(TimestampRound::new().smallest(Unit::Second).mode(mode))
             .unwrap_or(time)
     };
-    let wide = asked.widen(LOOK_BACK, SignedDuration::ZERO);
     Interval::new(
-        round(wide.start(), RoundMode::Floor),
-        round(wide.end(), RoundMode::Ceil),
+        round(span.start(), RoundMode::Floor),
+        round(span.end(), RoundMode::Ceil),
     )
-    .unwrap_or(wide)
+    .unwrap_or(span)
 }

@@ -42,6 +42,10 @@ pub struct PagerDuty {
     pub oncalls_cover_shift_schedules: bool,
     /// Whether `/oncalls` cuts shifts at since and until; undocumented.
     pub oncalls_cut_at_window: bool,
+    /// Whether the account's plan has audit trails; without them the records are refused with 402.
+    pub audit_trail: bool,
+    /// What was changed, by whom.
+    pub audit_records: Vec<AuditRecord>,
 }
 
 impl Default for PagerDuty {
@@ -61,6 +65,47 @@ impl Default for PagerDuty {
             shift_schedule_on_v2_path: ShiftOnV2::BadRequest,
             oncalls_cover_shift_schedules: true,
             oncalls_cut_at_window: false,
+            audit_trail: true,
+            audit_records: Vec::new(),
+        }
+    }
+}
+
+/// A change of a schedule. How real records speak about overrides is not documented, so these say only which ids they
+/// mention.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditRecord {
+    /// The record's own id.
+    pub id: String,
+    /// Which schedule.
+    pub schedule: String,
+    /// When it was executed.
+    pub at: Timestamp,
+    /// User id; none for an API key.
+    pub actor: Option<String>,
+    /// `browser`, `oauth`, `api_token`, `identity_provider` or `other`.
+    pub method: String,
+    /// The last four characters of an API key.
+    pub truncated_token: Option<String>,
+    /// `create`, `update`, `delete`.
+    pub action: String,
+    /// Ids of overrides that were added.
+    pub mentions: Vec<String>,
+}
+
+impl AuditRecord {
+    /// An update in the browser.
+    pub fn new(id: &str, schedule: &str, actor: &str, at: Timestamp) -> Self {
+        Self {
+            id: id.to_owned(),
+            schedule: schedule.to_owned(),
+            at,
+            actor: Some(actor.to_owned()),
+            method: "browser".to_owned(),
+            truncated_token: None,
+            action: "update".to_owned(),
+            mentions: Vec::new(),
         }
     }
 }
