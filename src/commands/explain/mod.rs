@@ -19,7 +19,10 @@ use crate::problem::{Problem, ProblemKind};
 mod delay;
 mod keys;
 mod overrides;
+mod read;
 mod render;
+
+pub use read::{Installation, Unanswered, read};
 
 /// What a question is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
