@@ -29,7 +29,7 @@ mod uncovered;
 
 pub use measure::{Measure, Record, Sums, measure};
 pub use standing::{length, standing, standing_spans};
-pub use tail::{Ending, LONGEST_SESSION, Outlasted, Sessions, endings, outlasted};
+pub use tail::{Ending, LONGEST_SESSION, Outlasted, Sessions, endings, outlasted, tail_of};
 pub use uncovered::{Unheld, uncovered};
 
 /// How far back a cause counts that came on record later than it began.

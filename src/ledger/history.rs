@@ -151,21 +151,56 @@ macro_rules! access_with_causes {
     };
 }
 
+/// So many intervals are read together.
+const PAGE: usize = 500;
+
+/// The access that overlaps the time from ?1 to ?2. A part for each of the indexes by how long intervals lasted, in the words
+/// of these; of those that lasted longer than eight days there are few.
+macro_rules! ids_of_access_in {
+    () => {
+        "\
+    SELECT id FROM access WHERE revoked_at IS NULL AND granted_at < ?2 UNION ALL \
+    SELECT id FROM access WHERE revoked_at <= granted_at + 86400000 \
+        AND ?1 - 86400000 < granted_at AND granted_at < ?2 AND revoked_at > ?1 UNION ALL \
+    SELECT id FROM access WHERE revoked_at > granted_at + 86400000 AND revoked_at <= granted_at + 691200000 \
+        AND ?1 - 691200000 < granted_at AND granted_at < ?2 AND revoked_at > ?1 UNION ALL \
+    SELECT id FROM access WHERE revoked_at > granted_at + 691200000 AND granted_at < ?2 AND revoked_at > ?1"
+    };
+}
+pub(super) use ids_of_access_in;
+
 impl Ledger {
     /// All access that overlaps `range`, oldest first.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub async fn access_in(&self, range: Interval) -> Result<Vec<AccessRow>, LedgerError> {
-        let rows = sqlx::query(concat!(
-            access_with_causes!(),
-            " WHERE a.granted_at < ? AND (a.revoked_at IS NULL OR a.revoked_at > ?) ORDER BY a.granted_at, a.id, c.id"
-        ))
-        .bind(range.end().as_millisecond())
-        .bind(range.start().as_millisecond())
-        .fetch_all(&self.pool)
-        .await?;
-        assemble(rows)
+        let mut found = Vec::new();
+        self.each_access_in(range, |row| found.push(row)).await?;
+        found.sort_by_key(|row| (row.granted_at, row.id));
+        Ok(found)
+    }
+
+    /// Gives `each` all access that overlaps `range`, the lowest id first, so that no more than some of it is in memory.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn each_access_in(
+        &self,
+        range: Interval,
+        mut each: impl FnMut(AccessRow) + Send,
+    ) -> Result<(), LedgerError> {
+        let mut tx = self.pool.begin().await?;
+        let mut ids: Vec<i64> = sqlx::query_scalar(ids_of_access_in!())
+            .bind(range.start().as_millisecond())
+            .bind(range.end().as_millisecond())
+            .fetch_all(&mut *tx)
+            .await?;
+        ids.sort_unstable();
+        for page in ids.chunks(PAGE) {
+            access_by_id(&mut tx, page).await?.into_iter().for_each(&mut each);
+        }
+        Ok(())
     }
 
     /// Reads a value that differs whenever access was granted or ended, or a cause of standing access came or went.
@@ -187,23 +222,6 @@ impl Ledger {
             ended_causes: row.try_get(3)?,
             removed: row.try_get(4)?,
         })
-    }
-
-    /// What may differ from an earlier look at all access: intervals with a higher id than `after`, and those of `open`,
-    /// which stood then. Ended intervals never change.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn access_since(&self, after: i64, open: &BTreeSet<i64>) -> Result<Vec<AccessRow>, LedgerError> {
-        let rows = sqlx::query(concat!(
-            access_with_causes!(),
-            " WHERE a.id > ? OR a.id IN (SELECT value FROM json_each(?)) ORDER BY a.id, c.id"
-        ))
-        .bind(after)
-        .bind(write_json(open))
-        .fetch_all(&self.pool)
-        .await?;
-        assemble(rows)
     }
 
     /// The record of somebody's access to an entitlement on both sides of an instant.
