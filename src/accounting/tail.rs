@@ -99,7 +99,7 @@ pub fn endings(rows: &[&AccessRow], sessions: &Sessions) -> Vec<Ending> {
 }
 
 /// How one interval ended, if it did, given when the same access was granted again.
-fn ending_of(row: &AccessRow, granted_again: Option<Timestamp>, sessions: &Sessions) -> Option<Ending> {
+pub(super) fn ending_of(row: &AccessRow, granted_again: Option<Timestamp>, sessions: &Sessions) -> Option<Ending> {
     let revoked_at = row.revoked_at?;
     let held = Interval::new(row.granted_at, revoked_at);
     Some(Ending {

@@ -159,7 +159,7 @@ const PAGE: usize = 500;
 macro_rules! ids_of_access_in {
     () => {
         "\
-    SELECT id FROM access WHERE revoked_at IS NULL AND granted_at < ?2 UNION ALL \
+    SELECT id FROM access WHERE revoked_at IS NULL AND entitlement >= '' AND granted_at < ?2 UNION ALL \
     SELECT id FROM access WHERE revoked_at <= granted_at + 86400000 \
         AND ?1 - 86400000 < granted_at AND granted_at < ?2 AND revoked_at > ?1 UNION ALL \
     SELECT id FROM access WHERE revoked_at > granted_at + 86400000 AND revoked_at <= granted_at + 691200000 \
@@ -201,6 +201,75 @@ impl Ledger {
             access_by_id(&mut tx, page).await?.into_iter().for_each(&mut each);
         }
         Ok(())
+    }
+
+    /// One person's access that overlaps `range`, the lowest id first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn access_of_person(&self, person: &Person, range: Interval) -> Result<Vec<AccessRow>, LedgerError> {
+        let rows = sqlx::query(concat!(
+            access_with_causes!(),
+            " WHERE a.id IN (SELECT id FROM access WHERE person = ?3 AND granted_at < ?2 \
+             AND (revoked_at IS NULL OR revoked_at > ?1)) ORDER BY a.id, c.id"
+        ))
+        .bind(range.start().as_millisecond())
+        .bind(range.end().as_millisecond())
+        .bind(person.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        assemble(rows)
+    }
+
+    /// The access to some entitlements that overlaps `range`, the lowest id first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn access_to(
+        &self,
+        entitlements: &BTreeSet<EntitlementId>,
+        range: Interval,
+    ) -> Result<Vec<AccessRow>, LedgerError> {
+        let rows = sqlx::query(concat!(
+            access_with_causes!(),
+            " WHERE a.id IN (SELECT id FROM access WHERE entitlement IN (SELECT value FROM json_each(?3)) AND granted_at < ?2 \
+             AND (revoked_at IS NULL OR revoked_at > ?1)) ORDER BY a.id, c.id"
+        ))
+        .bind(range.start().as_millisecond())
+        .bind(range.end().as_millisecond())
+        .bind(write_json(entitlements))
+        .fetch_all(&self.pool)
+        .await?;
+        assemble(rows)
+    }
+
+    /// The entitlements that were something in an AWS account within `range`, by the record.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn entitlements_in_account(
+        &self,
+        account: &str,
+        range: Interval,
+    ) -> Result<BTreeSet<EntitlementId>, LedgerError> {
+        // Targets are stored as JSON, the account first.
+        let any = write_json(&ResolvedTarget::Assignment {
+            account: account.into(),
+            permission_set_arn: "".into(),
+        });
+        let from = any.trim_end_matches("\"}}");
+        let found: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT a.entitlement FROM intent i JOIN access a ON a.grant_intent = i.id \
+             WHERE ?3 <= i.target AND i.target < ?4 AND a.granted_at < ?2 AND (a.revoked_at IS NULL OR a.revoked_at > ?1)",
+        )
+        .bind(range.start().as_millisecond())
+        .bind(range.end().as_millisecond())
+        .bind(from)
+        .bind(format!("{from}\u{10ffff}"))
+        .fetch_all(&self.pool)
+        .await?;
+        let what = || "an entitlement on record".to_owned();
+        found.into_iter().map(|id| parse(id, what)).collect()
     }
 
     /// Reads a value that differs whenever access was granted or ended, or a cause of standing access came or went.

@@ -54,6 +54,25 @@ macro_rules! unheld_with_access {
     };
 }
 
+/// What overlaps the time from ?1 to ?2: a part for each of the indexes by how long it lasted, in the words of these.
+macro_rules! unheld_in {
+    () => {
+        concat!(
+            unheld_with_access!(),
+            " WHERE u.id IN (\
+             SELECT id FROM unheld WHERE ended_at IS NULL AND duty_from < ?2 UNION ALL \
+             SELECT id FROM unheld WHERE ended_at <= duty_from + 86400000 \
+                 AND ?1 - 86400000 < duty_from AND duty_from < ?2 AND ended_at > ?1 UNION ALL \
+             SELECT id FROM unheld WHERE ended_at > duty_from + 86400000 AND duty_from < ?2 AND ended_at > ?1) \
+             ORDER BY u.id, a.id"
+        )
+    };
+}
+
+/// Asks how SQLite would go about it.
+#[cfg(test)]
+pub(super) const PLAN_OF_UNHELD_IN: &str = concat!("EXPLAIN QUERY PLAN ", unheld_in!());
+
 /// Duty without a beginning of its own counts from where the record leaves off, or from now.
 const BEGIN_UNHELD: &str = "\
     INSERT INTO unheld (entitlement, person, duty_from, duty_to, why, noted_at) \
@@ -193,18 +212,26 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn unheld_in(&self, range: Interval) -> Result<Vec<Unheld>, LedgerError> {
-        // A part for each of the indexes by how long it lasted, in the words of these.
+        let rows = sqlx::query(unheld_in!())
+            .bind(range.start().as_millisecond())
+            .bind(range.end().as_millisecond())
+            .fetch_all(&self.pool)
+            .await?;
+        assemble(rows)
+    }
+
+    /// One person's duty without access that overlaps `range`, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn unheld_of(&self, person: &Person, range: Interval) -> Result<Vec<Unheld>, LedgerError> {
         let rows = sqlx::query(concat!(
             unheld_with_access!(),
-            " WHERE u.id IN (\
-             SELECT id FROM unheld WHERE ended_at IS NULL AND duty_from < ?2 UNION ALL \
-             SELECT id FROM unheld WHERE ended_at <= duty_from + 86400000 \
-                 AND ?1 - 86400000 < duty_from AND duty_from < ?2 AND ended_at > ?1 UNION ALL \
-             SELECT id FROM unheld WHERE ended_at > duty_from + 86400000 AND duty_from < ?2 AND ended_at > ?1) \
-             ORDER BY u.id, a.id"
+            " WHERE u.person = ? AND u.duty_from < ? AND (u.ended_at IS NULL OR u.ended_at > ?) ORDER BY u.id, a.id"
         ))
-        .bind(range.start().as_millisecond())
+        .bind(person.as_str())
         .bind(range.end().as_millisecond())
+        .bind(range.start().as_millisecond())
         .fetch_all(&self.pool)
         .await?;
         assemble(rows)

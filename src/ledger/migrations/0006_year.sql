@@ -1,21 +1,24 @@
--- Who held something at an instant, or in a period, is asked of a record of years: intervals by how long they lasted, so that
--- the question looks at few that neither began nor ended near it. Each interval is in exactly one of these.
+-- Who held something at an instant, or in a period, is asked of a record of years: intervals by how long they lasted, so
+-- that the question looks at few that neither began nor ended near it. Each interval is in exactly one of these.
 DROP INDEX access_by_time;
-CREATE INDEX access_standing ON access (entitlement, person) WHERE revoked_at IS NULL;
-CREATE INDEX access_of_a_day ON access (granted_at) WHERE revoked_at <= granted_at + 86400000;
-CREATE INDEX access_of_a_week ON access (granted_at)
+CREATE INDEX access_standing ON access (entitlement, person, granted_at, revoked_at) WHERE revoked_at IS NULL;
+CREATE INDEX access_of_a_day ON access (granted_at, revoked_at) WHERE revoked_at <= granted_at + 86400000;
+CREATE INDEX access_of_a_week ON access (granted_at, revoked_at)
     WHERE revoked_at > granted_at + 86400000 AND revoked_at <= granted_at + 691200000;
-CREATE INDEX access_of_longer ON access (entitlement, person) WHERE revoked_at > granted_at + 691200000;
+CREATE INDEX access_of_longer ON access (entitlement, person, granted_at, revoked_at)
+    WHERE revoked_at > granted_at + 691200000;
 
--- The same for duty without access.
-CREATE INDEX unheld_of_a_day ON unheld (duty_from) WHERE ended_at <= duty_from + 86400000;
-CREATE INDEX unheld_of_longer ON unheld (duty_from) WHERE ended_at > duty_from + 86400000;
+-- The same for duty without access, and one person's.
+DROP INDEX unheld_by_holder;
+CREATE INDEX unheld_by_person ON unheld (person, entitlement, ended_at);
+CREATE INDEX unheld_of_a_day ON unheld (duty_from, ended_at) WHERE ended_at <= duty_from + 86400000;
+CREATE INDEX unheld_of_longer ON unheld (duty_from, ended_at) WHERE ended_at > duty_from + 86400000;
 
 -- Changes that took longer than an hour.
 CREATE INDEX intent_that_lasted ON intent (created_at) WHERE completed_at > created_at + 3600000;
 
--- What counters show of everything that ended and of which nothing changes any more, whether or not it is still on record,
--- by entitlement. It derives from the tables above, so the chain does not tell of it; `audit verify` adds it up again.
+-- What counters show of everything that ended and of which nothing changes any more, whether or not it is still on
+-- record, by entitlement. It derives from the tables above, so the chain does not tell of it; `audit verify` adds it up again.
 CREATE TABLE total (
     entitlement TEXT NOT NULL PRIMARY KEY,
     body        TEXT NOT NULL
