@@ -88,7 +88,7 @@ pub(crate) async fn write(path: &Path, organisation: &Organisation, end: Timesta
         standing += 1;
     }
     drop(first);
-    let turns = i64::try_from(YEAR.as_secs() / TURN.as_secs()).unwrap();
+    let turns = YEAR.as_secs() / TURN.as_secs();
     let mut ended = 0;
     for turn in 0..turns {
         let from = begin + TURN * i32::try_from(turn).unwrap();

@@ -210,8 +210,9 @@ async fn screens(
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, site, async move { drop(stopped.await) }));
+    let client = reqwest::Client::new();
     let get = async |path: &str| {
-        let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+        let response = client.get(format!("http://{address}{path}")).send().await.unwrap();
         let ok = response.status().is_success();
         (response.bytes().await.unwrap().len(), ok)
     };
