@@ -27,9 +27,9 @@ mod standing;
 mod tail;
 mod uncovered;
 
-pub use measure::{Measure, Record, Sums, measure};
-pub use standing::{length, standing, standing_spans};
-pub use tail::{Ending, LONGEST_SESSION, Outlasted, Sessions, endings, outlasted};
+pub use measure::{Measure, Record, Running, Sums, measure};
+pub use standing::{length, standing, standing_spans, standing_spans_of};
+pub use tail::{Ending, LONGEST_SESSION, Outlasted, Sessions, endings, outlasted, tail_of};
 pub use uncovered::{Unheld, uncovered};
 
 /// How far back a cause counts that came on record later than it began.
@@ -258,10 +258,15 @@ pub fn account(rows: &[AccessRow], period: Interval, now: Timestamp) -> Account 
 }
 
 fn figures(row: &AccessRow, period: Interval, now: Timestamp) -> Figures {
+    within(&phases(row, now), period)
+}
+
+/// The part of some [`phases`] that lies in `period`.
+fn within(phases: &[(Interval, Phase)], period: Interval) -> Figures {
     let mut figures = Figures::default();
-    for (span, phase) in phases(row, now) {
+    for (span, phase) in phases {
         if let Some(part) = span.intersect(&period) {
-            figures.add(phase, part.duration());
+            figures.add(*phase, part.duration());
         }
     }
     figures

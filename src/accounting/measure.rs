@@ -1,13 +1,14 @@
 //! All figures of a period together, so that every screen says the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::AddAssign;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Figures, Kind, Sessions, Unheld, account, endings, uncovered};
+use super::tail::ending_of;
+use super::{Ending, Figures, Kind, Sessions, Unheld, account, endings, phases, uncovered, within};
 use crate::ledger::AccessRow;
-use crate::model::{EntitlementId, Interval, Person};
+use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget};
 
 /// What the ledger says about a period.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +101,96 @@ impl Measure {
     }
 }
 
+/// What the end of one interval adds to `period`; `None` where that is nothing.
+fn after(ending: &Ending, period: Interval, now: Timestamp) -> Option<Sums> {
+    let in_period = period.contains(ending.revoked_at) && ending.revoked_at <= now;
+    let to_now = Interval::new(Timestamp::MIN, now).and_then(|past| past.intersect(&period));
+    let tail = ending.tail().zip(to_now).and_then(|(tail, span)| tail.intersect(&span));
+    if !in_period && tail.is_none() {
+        return None;
+    }
+    Some(Sums {
+        revokes: u32::from(in_period),
+        revokes_without_tail: u32::from(in_period && ending.effective_until.is_none()),
+        tail: tail.map_or(SignedDuration::ZERO, |tail| tail.duration()),
+        ..Sums::default()
+    })
+}
+
+/// Works out several periods at once from intervals of access that are given one after the other, in the order of their
+/// ids, so that few of them are in memory at any time. What [`measure`] says of access in each of the periods, this adds up
+/// to; it says nothing of duty without access.
+#[derive(Debug)]
+pub struct Running<'a> {
+    periods: &'a [Interval],
+    sessions: &'a Sessions,
+    now: Timestamp,
+    /// What ended and may have been granted again, by what it is in AWS and whose.
+    ended: HashMap<(ResolvedTarget, PrincipalId), Vec<Ending>>,
+}
+
+impl<'a> Running<'a> {
+    /// Nothing yet; what is given is counted to `now`.
+    #[must_use]
+    pub fn new(periods: &'a [Interval], sessions: &'a Sessions, now: Timestamp) -> Self {
+        Self {
+            periods,
+            sessions,
+            now,
+            ended: HashMap::new(),
+        }
+    }
+
+    /// Takes in an interval. `add` is told what that adds to which of the periods.
+    pub fn take(&mut self, row: &AccessRow, add: &mut impl FnMut(usize, &EntitlementId, &Person, &Sums)) {
+        let phases = phases(row, self.now);
+        let whole = Interval::new(row.granted_at, row.revoked_at.unwrap_or(self.now).min(self.now));
+        for (place, period) in self.periods.iter().enumerate() {
+            if whole.is_none_or(|whole| whole.intersect(period).is_none()) {
+                continue;
+            }
+            let held = within(&phases, *period);
+            if held != Figures::default() {
+                let sums = Sums {
+                    held,
+                    ..Sums::default()
+                };
+                add(place, &row.entitlement, &row.person, &sums);
+            }
+        }
+        let key = (row.target.clone(), row.principal.clone());
+        if let Some(waiting) = self.ended.get_mut(&key) {
+            let again = |ending: &mut Ending| ending.revoked_at <= row.granted_at;
+            let again: Vec<Ending> = waiting.extract_if(.., again).collect();
+            for ending in again {
+                let ending = Ending {
+                    granted_again: Some(row.granted_at),
+                    ..ending
+                };
+                self.tell(&ending, add);
+            }
+        }
+        if let Some(ending) = ending_of(row, None, self.sessions) {
+            self.ended.entry(key).or_default().push(ending);
+        }
+    }
+
+    /// Tells what is left: of intervals that were not granted again.
+    pub fn end(mut self, add: &mut impl FnMut(usize, &EntitlementId, &Person, &Sums)) {
+        for ending in std::mem::take(&mut self.ended).into_values().flatten() {
+            self.tell(&ending, add);
+        }
+    }
+
+    fn tell(&self, ending: &Ending, add: &mut impl FnMut(usize, &EntitlementId, &Person, &Sums)) {
+        for (place, period) in self.periods.iter().enumerate() {
+            if let Some(sums) = after(ending, *period, self.now) {
+                add(place, &ending.entitlement, &ending.person, &sums);
+            }
+        }
+    }
+}
+
 /// Works out all figures of `period`, counted to `now` and not beyond. They add up over any split of the period.
 #[must_use]
 pub fn measure(record: Record<'_>, period: Interval, now: Timestamp) -> Measure {
@@ -109,19 +200,9 @@ pub fn measure(record: Record<'_>, period: Interval, now: Timestamp) -> Measure 
     }
     let rows: Vec<&AccessRow> = record.rows.iter().collect();
     for ending in endings(&rows, record.sessions) {
-        let in_period = period.contains(ending.revoked_at) && ending.revoked_at <= now;
-        let to_now = Interval::new(Timestamp::MIN, now).and_then(|past| past.intersect(&period));
-        let tail = ending.tail().zip(to_now).and_then(|(tail, span)| tail.intersect(&span));
-        if !in_period && tail.is_none() {
-            continue;
+        if let Some(sums) = after(&ending, period, now) {
+            *measure.cells.entry((ending.entitlement, ending.person)).or_default() += &sums;
         }
-        let known = ending.effective_until.is_some();
-        let sums = measure.cells.entry((ending.entitlement, ending.person)).or_default();
-        sums.revokes += u32::from(in_period);
-        sums.revokes_without_tail += u32::from(in_period && !known);
-        sums.tail = sums
-            .tail
-            .saturating_add(tail.map_or(SignedDuration::ZERO, |tail| tail.duration()));
     }
     for unheld in record.unheld {
         for span in uncovered(unheld, now).iter().filter_map(|span| span.intersect(&period)) {

@@ -38,8 +38,23 @@ pub fn standing_spans(
     identities: &[Identity],
     period: Interval,
 ) -> BTreeMap<(EntitlementId, Person), Vec<Interval>> {
+    standing_spans_of(policy, snapshots, identities, period, |_| true)
+}
+
+/// The same for some people.
+#[must_use]
+pub fn standing_spans_of(
+    policy: &Policy,
+    snapshots: &Snapshots,
+    identities: &[Identity],
+    period: Interval,
+    whom: impl Fn(&Person) -> bool,
+) -> BTreeMap<(EntitlementId, Person), Vec<Interval>> {
     let mut could: BTreeMap<(EntitlementId, Person), Vec<Interval>> = BTreeMap::new();
     let mut add = |entitlement: &EntitlementId, person: &Person, valid: Option<Interval>, until: Option<Timestamp>| {
+        if !whom(person) {
+            return;
+        }
         let spans = could.entry((entitlement.clone(), person.clone())).or_default();
         let rule = Interval::new(
             period.start(),
@@ -78,6 +93,10 @@ fn seen_on_call(
     snapshots: &Snapshots,
     identities: &[Identity],
 ) -> BTreeSet<(EntitlementId, Person, Option<Timestamp>)> {
+    let mut rules = policy.projects.values().flat_map(|project| &project.rules);
+    if rules.all(needs_member) {
+        return BTreeSet::new();
+    }
     let mut open_to_all = policy.clone();
     let mut ends: BTreeMap<Origin, Option<Timestamp>> = BTreeMap::new();
     for project in open_to_all.projects.values_mut() {

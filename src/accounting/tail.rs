@@ -92,20 +92,30 @@ pub fn endings(rows: &[&AccessRow], sessions: &Sessions) -> Vec<Ending> {
     for row in rows {
         let Some(revoked_at) = row.revoked_at else { continue };
         let again = grants.get(&(&row.target, &row.principal)).into_iter().flatten();
-        let held = Interval::new(row.granted_at, revoked_at);
-        endings.push(Ending {
-            entitlement: row.entitlement.clone(),
-            person: row.person.clone(),
-            granted_at: row.granted_at,
-            revoked_at,
-            effective_until: held.and_then(|held| sessions.effective_until(&row.target, held)),
-            granted_again: again
-                .filter(|at| revoked_at <= **at && row.granted_at < **at)
-                .min()
-                .copied(),
-        });
+        let again = again.filter(|at| revoked_at <= **at && row.granted_at < **at).min();
+        endings.extend(ending_of(row, again.copied(), sessions));
     }
     endings
+}
+
+/// How one interval ended, if it did, given when the same access was granted again.
+pub(super) fn ending_of(row: &AccessRow, granted_again: Option<Timestamp>, sessions: &Sessions) -> Option<Ending> {
+    let revoked_at = row.revoked_at?;
+    let held = Interval::new(row.granted_at, revoked_at);
+    Some(Ending {
+        entitlement: row.entitlement.clone(),
+        person: row.person.clone(),
+        granted_at: row.granted_at,
+        revoked_at,
+        effective_until: held.and_then(|held| sessions.effective_until(&row.target, held)),
+        granted_again,
+    })
+}
+
+/// The tail of one interval, given when the same access was granted again; see [`Ending::tail`].
+#[must_use]
+pub fn tail_of(row: &AccessRow, granted_again: Option<Timestamp>, sessions: &Sessions) -> Option<Interval> {
+    ending_of(row, granted_again, sessions)?.tail()
 }
 
 /// An entitlement whose sessions live longer than the time between two turns of one person, so that taking it away

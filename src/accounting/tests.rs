@@ -423,6 +423,36 @@ proptest! {
     }
 
     #[test]
+    fn given_one_by_one_the_rows_come_to_the_same(
+        held in proptest::collection::vec(any_row(), 0..6), rows in any_assignment(), session in 1..2000i64,
+        now in 0..4000i64, mut cuts in proptest::collection::vec(-100..4000i64, 2..8),
+    ) {
+        cuts.sort_unstable();
+        cuts.dedup();
+        let periods: Vec<Interval> = cuts.windows(2).map(|pair| span(pair[0], pair[1])).collect();
+        let sessions = sessions(&[(0, session)]);
+        // Nobody holds the same twice at once.
+        let apart = |(n, mut row): (usize, AccessRow)| {
+            row.principal = PrincipalId(format!("apart-{n}").into());
+            row
+        };
+        let rows: Vec<AccessRow> = held.into_iter().enumerate().map(apart).chain(rows).collect();
+        let mut added = vec![Measure::default(); periods.len()];
+        let mut running = Running::new(&periods, &sessions, t(now));
+        let mut add = |place: usize, id: &EntitlementId, person: &Person, sums: &Sums| {
+            *added[place].cells.entry((id.clone(), person.clone())).or_default() += sums;
+        };
+        for row in &rows {
+            running.take(row, &mut add);
+        }
+        running.end(&mut add);
+        for (added, period) in added.iter().zip(&periods) {
+            let record = Record { rows: &rows, unheld: &[], sessions: &sessions };
+            prop_assert_eq!(added, &measure(record, *period, t(now)));
+        }
+    }
+
+    #[test]
     fn tails_and_uncovered_time_add_up_over_any_split(
         rows in any_assignment(), unheld in any_unheld(), session in 1..2000i64,
         now in 0..4000i64, mut cuts in proptest::collection::vec(-100..4000i64, 2..8),

@@ -1,6 +1,6 @@
 //! Commands that look and write nothing: `diff`, `status`, `explain`, `report`, `tree`, `codeowners`, `iam-policy`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,15 +19,12 @@ use crate::commands::{
     codeowners as owners_of_files, diff as look, explain, report as hours, status as standing, tree as drawn,
 };
 use crate::config::Config;
-use crate::desired::Snapshots;
 use crate::diagnostics::did_you_mean;
 use crate::iam_policy::{Place, for_import, iam_policy as policy_for};
 use crate::identity_center::{Client, Instance};
-use crate::ledger::{AccessRow, Board, Ledger};
-use crate::model::{Interval, ProjectName, ResolvedTarget, ScheduleKey, Target};
+use crate::ledger::Ledger;
+use crate::model::{Interval, ProjectName, ResolvedTarget, Target};
 use crate::policy::Policy;
-use crate::problem::Problem;
-use crate::reconcile::UNKNOWN_IS_OURS;
 use crate::secret::Secrets;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
@@ -113,88 +110,21 @@ async fn status_now(path: &Path) -> anyhow::Result<standing::Status> {
     Ok(standing::read(&installation, &stored, now).await?)
 }
 
-/// How long before a duty the schedule may have shown it: longer than the longest horizon.
-const KNOWN_AHEAD: SignedDuration = SignedDuration::from_hours(100 * 24);
-
-/// The schedules by which access was earned, also those that no rule names any more.
-fn recorded_schedules(access: &[AccessRow]) -> BTreeSet<ScheduleKey> {
-    let causes = access.iter().flat_map(|access| &access.causes);
-    causes.flat_map(|recorded| recorded.cause.schedule().cloned()).collect()
-}
-
 pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8> {
     let now = system_clock().now();
     let config = load_config(path, Secrets::Skip)?;
     let policy = load_policy(&config, now)?;
     let about = explain::About::parse(&args.subject, args.entitlement.as_deref()).map_err(anyhow::Error::msg)?;
-    let at = args.at.unwrap_or(now);
-    let mut snapshots = Snapshots::default();
-    let (mut access, mut holds, mut board) = (Vec::new(), Vec::new(), Board::default());
-    let (mut restorations, mut record_begins, mut policy_then) = (Vec::new(), None, None);
-    let (mut tries, mut unheld, mut attributions) = (Vec::new(), Vec::new(), Vec::new());
     let ledger = open_if_there(&config).await?;
-    if let Some(ledger) = &ledger {
-        snapshots = ledger.load_snapshots().await?.newest(&policy.schedules());
-        access = ledger.access_in(standing::around(at)).await?;
-        holds = match args.at {
-            Some(at) if at < now => ledger.holds_at(at).await?,
-            Some(_) => Vec::new(),
-            None => ledger.holds().await?,
-        };
-        board = ledger.board().await?.unwrap_or_default();
-        if at <= now {
-            unheld = ledger.unheld_in(standing::around(at)).await?;
-            tries = ledger
-                .tries_at(at, at.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN))
-                .await?;
-        }
-        let schedules = policy.schedules().into_iter().chain(recorded_schedules(&access));
-        attributions = ledger
-            .attributions(
-                &schedules.collect(),
-                at.checked_sub(KNOWN_AHEAD).unwrap_or(Timestamp::MIN),
-            )
-            .await?;
-        policy_then = ledger.policy_at(at).await?.filter(|_| at <= now);
-        restorations = ledger.restorations().await?;
-        record_begins = Some(ledger.begins().await?);
-        if args.at.is_none() {
-            let unfinished =
-                standing::not_in_force(ledger, &config.identities, &policy, &snapshots, &access, now).await?;
-            let newer: Vec<_> = unfinished.iter().map(Problem::subject).collect();
-            board.problems.retain(|p| !newer.contains(&p.subject()));
-            board.problems.extend(unfinished);
-        }
-    } else {
+    if ledger.is_none() {
         tracing::warn!("there is no ledger yet, so nothing is known of schedules and of what was granted");
     }
-    let sources = explain::Sources {
+    let installation = explain::Installation {
+        ledger: ledger.as_ref(),
         config: &config,
         policy: &policy,
-        snapshots: &snapshots,
-        access: &access,
-        holds: &holds,
-        tries: &tries,
-        unheld: &unheld,
-        problems: &board.problems,
-        attributions: &attributions,
-        restorations: &restorations,
-        record_begins,
-        policy_then,
-        now,
     };
-    let question = explain::Question::new(&sources, about, at);
-    if let Some(unknown) = question.unknown_entitlement() {
-        bail!(unknown);
-    }
-    let mut neighbours = BTreeMap::new();
-    if let Some(ledger) = &ledger {
-        for (entitlement, person) in question.concerned() {
-            let found = ledger.neighbours(entitlement, person, at).await?;
-            neighbours.insert((entitlement.clone(), person.clone()), found);
-        }
-    }
-    let explanation = question.answer(neighbours);
+    let explanation = explain::read(&installation, about, args.at, now).await?;
     match args.format {
         Format::Text => print(explanation.text(width()))?,
         Format::Json => print_json(&explanation)?,

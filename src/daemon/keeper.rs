@@ -1,4 +1,4 @@
-//! Publishes the head of the record's chain and removes what is older than is to be kept.
+//! Publishes the head of the record's chain, keeps its totals and removes what is older than is to be kept.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -29,6 +29,9 @@ impl Keeper {
     pub(super) async fn look(&mut self, ledger: &Ledger, audit: &Audit, now: Timestamp) {
         if is_due(self.next_look, now, LOOK) {
             self.next_look = now.checked_add(LOOK).ok();
+            if let Err(error) = ledger.settle(now).await {
+                self.trouble(&crate::chain(&error));
+            }
             self.remove(ledger, audit, now).await;
         }
         if is_due(self.next_head, now, audit.heads_every) {
@@ -75,7 +78,7 @@ impl Keeper {
     /// Each trouble is said once until it is over.
     fn trouble(&mut self, why: &str) {
         if self.failed.as_deref() != Some(why) {
-            tracing::error!(reason = %clean(why), "the record's chain could not be published or shortened; it is tried again");
+            tracing::error!(reason = %clean(why), "the record's chain could not be published or shortened, or its totals not kept; it is tried again");
             self.failed = Some(why.to_owned());
         }
     }

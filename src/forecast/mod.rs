@@ -186,7 +186,7 @@ fn gap_of(problem: &Problem, period: Interval) -> Option<Gap> {
 
 /// Makes one holding of causes that touch or overlap.
 fn merge(causes: &[Arc<Cause>], period: Interval) -> Vec<Holding> {
-    let mut by_cell: BTreeMap<(&EntitlementId, &Person), Vec<&Cause>> = BTreeMap::new();
+    let mut by_cell: BTreeMap<(&EntitlementId, &Person), Vec<&Arc<Cause>>> = BTreeMap::new();
     for cause in causes {
         by_cell
             .entry((&cause.entitlement, &cause.person))
@@ -206,9 +206,9 @@ fn merge(causes: &[Arc<Cause>], period: Interval) -> Vec<Holding> {
                     } else if held.end() == cause.held.end() {
                         *end_known &= cause.end_known;
                     }
-                    run.push(cause.clone().into());
+                    run.push(Arc::clone(cause));
                 }
-                _ => runs.push((cause.held, cause.end_known, vec![cause.clone().into()])),
+                _ => runs.push((cause.held, cause.end_known, vec![Arc::clone(cause)])),
             }
         }
         for (held, end_known, causes) in runs {

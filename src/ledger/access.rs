@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
+use super::history::ids_of_access_in;
 use super::redo::Entry;
 use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
 use crate::model::{Cause, EntitlementId, Person, PrincipalId};
@@ -45,11 +46,13 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn held_since(&self, since: Timestamp) -> Result<Vec<HeldSpan>, LedgerError> {
-        let rows = sqlx::query(
-            "SELECT id, entitlement, person, granted_at, revoked_at FROM access \
-             WHERE revoked_at IS NULL OR revoked_at > ? ORDER BY granted_at, id",
-        )
+        let rows = sqlx::query(concat!(
+            "SELECT id, entitlement, person, granted_at, revoked_at FROM access WHERE id IN (",
+            ids_of_access_in!(),
+            ") ORDER BY granted_at, id"
+        ))
         .bind(since.as_millisecond())
+        .bind(i64::MAX)
         .fetch_all(&self.pool)
         .await?;
         let mut held = Vec::with_capacity(rows.len());

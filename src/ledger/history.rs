@@ -166,21 +166,125 @@ macro_rules! access_with_causes {
     };
 }
 
+/// So many intervals are read together.
+const PAGE: usize = 500;
+
+/// The access that overlaps the time from ?1 to ?2. A part for each of the indexes by how long intervals lasted, in the words
+/// of these; of those that lasted longer than eight days there are few.
+macro_rules! ids_of_access_in {
+    () => {
+        "\
+    SELECT id FROM access WHERE revoked_at IS NULL AND entitlement >= '' AND granted_at < ?2 UNION ALL \
+    SELECT id FROM access WHERE revoked_at <= granted_at + 86400000 \
+        AND ?1 - 86400000 < granted_at AND granted_at < ?2 AND revoked_at > ?1 UNION ALL \
+    SELECT id FROM access WHERE revoked_at > granted_at + 86400000 AND revoked_at <= granted_at + 691200000 \
+        AND ?1 - 691200000 < granted_at AND granted_at < ?2 AND revoked_at > ?1 UNION ALL \
+    SELECT id FROM access WHERE revoked_at > granted_at + 691200000 AND granted_at < ?2 AND revoked_at > ?1"
+    };
+}
+pub(super) use ids_of_access_in;
+
 impl Ledger {
     /// All access that overlaps `range`, oldest first.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub async fn access_in(&self, range: Interval) -> Result<Vec<AccessRow>, LedgerError> {
+        let mut found = Vec::new();
+        self.each_access_in(range, |row| found.push(row)).await?;
+        found.sort_by_key(|row| (row.granted_at, row.id));
+        Ok(found)
+    }
+
+    /// Gives `each` all access that overlaps `range`, the lowest id first, so that no more than some of it is in memory.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn each_access_in(
+        &self,
+        range: Interval,
+        mut each: impl FnMut(AccessRow) + Send,
+    ) -> Result<(), LedgerError> {
+        let mut tx = self.pool.begin().await?;
+        let mut ids: Vec<i64> = sqlx::query_scalar(ids_of_access_in!())
+            .bind(range.start().as_millisecond())
+            .bind(range.end().as_millisecond())
+            .fetch_all(&mut *tx)
+            .await?;
+        ids.sort_unstable();
+        for page in ids.chunks(PAGE) {
+            access_by_id(&mut tx, page).await?.into_iter().for_each(&mut each);
+        }
+        Ok(())
+    }
+
+    /// One person's access that overlaps `range`, the lowest id first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn access_of_person(&self, person: &Person, range: Interval) -> Result<Vec<AccessRow>, LedgerError> {
         let rows = sqlx::query(concat!(
             access_with_causes!(),
-            " WHERE a.granted_at < ? AND (a.revoked_at IS NULL OR a.revoked_at > ?) ORDER BY a.granted_at, a.id, c.id"
+            " WHERE a.id IN (SELECT id FROM access WHERE person = ?3 AND granted_at < ?2 \
+             AND (revoked_at IS NULL OR revoked_at > ?1)) ORDER BY a.id, c.id"
         ))
-        .bind(range.end().as_millisecond())
         .bind(range.start().as_millisecond())
+        .bind(range.end().as_millisecond())
+        .bind(person.as_str())
         .fetch_all(&self.pool)
         .await?;
         assemble(rows)
+    }
+
+    /// The access to some entitlements that overlaps `range`, the lowest id first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn access_to(
+        &self,
+        entitlements: &BTreeSet<EntitlementId>,
+        range: Interval,
+    ) -> Result<Vec<AccessRow>, LedgerError> {
+        let rows = sqlx::query(concat!(
+            access_with_causes!(),
+            " WHERE a.id IN (SELECT id FROM access WHERE entitlement IN (SELECT value FROM json_each(?3)) AND granted_at < ?2 \
+             AND (revoked_at IS NULL OR revoked_at > ?1)) ORDER BY a.id, c.id"
+        ))
+        .bind(range.start().as_millisecond())
+        .bind(range.end().as_millisecond())
+        .bind(write_json(entitlements))
+        .fetch_all(&self.pool)
+        .await?;
+        assemble(rows)
+    }
+
+    /// The entitlements that were something in an AWS account within `range`, by the record.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn entitlements_in_account(
+        &self,
+        account: &str,
+        range: Interval,
+    ) -> Result<BTreeSet<EntitlementId>, LedgerError> {
+        // Targets are stored as JSON, the account first.
+        let any = write_json(&ResolvedTarget::Assignment {
+            account: account.into(),
+            permission_set_arn: "".into(),
+        });
+        let from = any.trim_end_matches("\"}}");
+        let found: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT a.entitlement FROM intent i JOIN access a ON a.grant_intent = i.id \
+             WHERE ?3 <= i.target AND i.target < ?4 AND a.granted_at < ?2 AND (a.revoked_at IS NULL OR a.revoked_at > ?1)",
+        )
+        .bind(range.start().as_millisecond())
+        .bind(range.end().as_millisecond())
+        .bind(from)
+        .bind(format!("{from}\u{10ffff}"))
+        .fetch_all(&self.pool)
+        .await?;
+        let what = || "an entitlement on record".to_owned();
+        found.into_iter().map(|id| parse(id, what)).collect()
     }
 
     /// Reads a value that differs whenever access was granted or ended, or a cause of standing access came or went.
@@ -202,23 +306,6 @@ impl Ledger {
             ended_causes: row.try_get(3)?,
             removed: row.try_get(4)?,
         })
-    }
-
-    /// What may differ from an earlier look at all access: intervals with a higher id than `after`, and those of `open`,
-    /// which stood then. Ended intervals never change.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn access_since(&self, after: i64, open: &BTreeSet<i64>) -> Result<Vec<AccessRow>, LedgerError> {
-        let rows = sqlx::query(concat!(
-            access_with_causes!(),
-            " WHERE a.id > ? OR a.id IN (SELECT value FROM json_each(?)) ORDER BY a.id, c.id"
-        ))
-        .bind(after)
-        .bind(write_json(open))
-        .fetch_all(&self.pool)
-        .await?;
-        assemble(rows)
     }
 
     /// The record of somebody's access to an entitlement on both sides of an instant.

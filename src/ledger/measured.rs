@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
 
 use super::{Ledger, LedgerError, instant, parse, write_json};
 use crate::accounting::{Sessions, Unheld};
@@ -30,14 +30,48 @@ pub struct UnheldMark {
     open: i64,
 }
 
-/// A macro, because the statement must be a literal to be known free of anything else.
+impl UnheldMark {
+    /// The highest id, or 0.
+    #[must_use]
+    pub fn newest(&self) -> i64 {
+        self.newest.unwrap_or_default()
+    }
+}
+
+/// A macro, because the statement must be a literal to be known free of anything else. What was held in the meantime is looked
+/// for by the indexes by how long intervals lasted, in the words of these; the signs keep another index from being taken.
 macro_rules! unheld_with_access {
     () => {
         "SELECT u.id, u.entitlement, u.person, u.duty_from, u.duty_to, u.why, u.ended_at, a.granted_at, a.revoked_at \
-         FROM unheld u LEFT JOIN access a ON a.entitlement = u.entitlement AND a.person = u.person \
-         AND a.granted_at < u.duty_to AND (a.revoked_at IS NULL OR u.duty_from < a.revoked_at)"
+         FROM unheld u LEFT JOIN access a ON a.id IN (\
+             SELECT x.id FROM access x WHERE x.entitlement = u.entitlement AND x.person = u.person \
+                 AND x.revoked_at IS NULL AND +x.granted_at < u.duty_to UNION ALL \
+             SELECT x.id FROM access x WHERE x.entitlement = u.entitlement AND x.person = u.person \
+                 AND x.revoked_at <= x.granted_at + 691200000 AND u.duty_from - 691200000 < x.granted_at \
+                 AND x.granted_at < u.duty_to AND u.duty_from < x.revoked_at UNION ALL \
+             SELECT x.id FROM access x WHERE x.entitlement = u.entitlement AND x.person = u.person \
+                 AND x.revoked_at > x.granted_at + 691200000 AND +x.granted_at < u.duty_to AND u.duty_from < x.revoked_at)"
     };
 }
+
+/// What overlaps the time from ?1 to ?2: a part for each of the indexes by how long it lasted, in the words of these.
+macro_rules! unheld_in {
+    () => {
+        concat!(
+            unheld_with_access!(),
+            " WHERE u.id IN (\
+             SELECT id FROM unheld WHERE ended_at IS NULL AND duty_from < ?2 UNION ALL \
+             SELECT id FROM unheld WHERE ended_at <= duty_from + 86400000 \
+                 AND ?1 - 86400000 < duty_from AND duty_from < ?2 AND ended_at > ?1 UNION ALL \
+             SELECT id FROM unheld WHERE ended_at > duty_from + 86400000 AND duty_from < ?2 AND ended_at > ?1) \
+             ORDER BY u.id, a.id"
+        )
+    };
+}
+
+/// Asks how SQLite would go about it.
+#[cfg(test)]
+pub(super) const PLAN_OF_UNHELD_IN: &str = concat!("EXPLAIN QUERY PLAN ", unheld_in!());
 
 /// Duty without a beginning of its own counts from where the record leaves off, or from now.
 const BEGIN_UNHELD: &str = "\
@@ -178,10 +212,24 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn unheld_in(&self, range: Interval) -> Result<Vec<Unheld>, LedgerError> {
+        let rows = sqlx::query(unheld_in!())
+            .bind(range.start().as_millisecond())
+            .bind(range.end().as_millisecond())
+            .fetch_all(&self.pool)
+            .await?;
+        assemble(rows)
+    }
+
+    /// One person's duty without access that overlaps `range`, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn unheld_of(&self, person: &Person, range: Interval) -> Result<Vec<Unheld>, LedgerError> {
         let rows = sqlx::query(concat!(
             unheld_with_access!(),
-            " WHERE u.duty_from < ? AND (u.ended_at IS NULL OR u.ended_at > ?) ORDER BY u.id, a.id"
+            " WHERE u.person = ? AND u.duty_from < ? AND (u.ended_at IS NULL OR u.ended_at > ?) ORDER BY u.id, a.id"
         ))
+        .bind(person.as_str())
         .bind(range.end().as_millisecond())
         .bind(range.start().as_millisecond())
         .fetch_all(&self.pool)
@@ -233,6 +281,35 @@ impl Ledger {
             .map(|ms| instant(ms, || "the oldest open intent".to_owned()))
             .transpose()
     }
+}
+
+/// Duty without access that is in no sum yet.
+pub(super) async fn uncounted_unheld(connection: &mut SqliteConnection) -> Result<Vec<Unheld>, LedgerError> {
+    let rows = sqlx::query(concat!(
+        unheld_with_access!(),
+        " WHERE u.id IN (SELECT id FROM uncounted_unheld) ORDER BY u.id, a.id"
+    ))
+    .fetch_all(connection)
+    .await?;
+    assemble(rows)
+}
+
+/// The first of it, as far as it was over at `until`; `limit` of them at most.
+pub(super) async fn uncounted_unheld_until(
+    connection: &mut SqliteConnection,
+    until: Timestamp,
+    limit: usize,
+) -> Result<Vec<Unheld>, LedgerError> {
+    let rows = sqlx::query(concat!(
+        unheld_with_access!(),
+        " WHERE u.id IN (SELECT n.id FROM uncounted_unheld n JOIN unheld o ON o.id = n.id WHERE o.ended_at <= ? \
+         ORDER BY n.id LIMIT ?) ORDER BY u.id, a.id"
+    ))
+    .bind(until.as_millisecond())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    assemble(rows)
 }
 
 /// Rows of one entry stand together.

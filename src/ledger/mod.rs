@@ -24,6 +24,7 @@ pub mod restored;
 mod retention;
 pub mod snapshots;
 mod taken_over;
+mod totals;
 pub mod tries;
 mod trouble;
 
@@ -40,6 +41,7 @@ pub use owned::{OwnedIndex, Touched};
 pub use restored::{Adopted, Gone, Outstanding, Restoration};
 pub use retention::Removed;
 pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};
+pub use totals::{Counted, Total};
 pub use tries::{FailedTry, LastTry, TryThen};
 pub use trouble::Trouble;
 

@@ -59,6 +59,9 @@ impl Ledger {
         ledger.check_owner(path, owner_id).await?;
         ledger.begin_chain(now).await.map_err(|error| error.at(path))?;
         ledger.join_redo(path, now).await.map_err(|error| error.at(path))?;
+        // Of a ledger of an earlier version this is everything, once.
+        let counted = ledger.settle(now).await.map_err(|error| error.at(path))?;
+        tracing::debug!(counted, "brought the totals up to date");
         Ok(ledger)
     }
 

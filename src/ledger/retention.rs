@@ -1,7 +1,7 @@
 //! Removes what is older than is to be kept, so that the chain goes on from there and no counter goes backwards.
 //!
 //! What is removed are intervals of access that ended before, with their causes, the intents that nothing refers to any
-//! more, and the events up to the last one before that time. One transaction writes what it takes away into the chain
+//! more, duty without access that was over before, and the events up to the last one before that time. One transaction writes what it takes away into the chain
 //! first: how many rows of each table with a digest of them, where the chain is cut and the hash there, and once more
 //! the rows that stay although the events that told of them go.
 
@@ -13,7 +13,7 @@ use super::chain::pages::Rows;
 use super::chain::tables::{TABLES, Table, hex};
 use super::chain::{self, Rows as Digest, end, note, restate};
 use super::{Ledger, LedgerError, read_json, write_json};
-use crate::accounting::{Figures, account};
+use crate::accounting::{Figures, Sessions, account};
 use crate::model::{EntitlementId, Interval};
 
 /// Removal waits until this much is older than is to be kept: once a day is often enough.
@@ -53,6 +53,7 @@ impl Ledger {
         let far = SignedDuration::from_millis(oldest.unwrap_or_default()).saturating_add(AT_MOST);
         let before = before.min(Timestamp::from_duration(far).unwrap_or(before));
         let ms = before.as_millisecond();
+        let sessions = self.sessions().await?;
         let mut tx = self.begin().await?;
         // The clock may have been set back in between: everything up to the cut is older.
         let newer: Option<i64> = sqlx::query_scalar("SELECT MIN(seq) FROM event WHERE at >= ?")
@@ -77,7 +78,7 @@ impl Ledger {
             .execute(&mut *tx)
             .await?;
         self.choose(&mut tx, cut, ms).await?;
-        let intervals = self.carry_totals(&mut tx).await?;
+        let intervals = self.carry_totals(&mut tx, &sessions).await?;
 
         let mut gone = serde_json::Map::new();
         let mut intents = 0;
@@ -108,6 +109,14 @@ impl Ledger {
             .await?
             .rows_affected();
         let events = i64::try_from(events).unwrap_or(i64::MAX);
+        // The newest stays here, too; nothing refers to an entry that is counted.
+        sqlx::query(
+            "DELETE FROM unheld WHERE ended_at < ? AND id < (SELECT MAX(id) FROM unheld) \
+             AND id NOT IN (SELECT id FROM uncounted_unheld)",
+        )
+        .bind(ms)
+        .execute(&mut *tx)
+        .await?;
         let body = json!({ "before": before, "cut": cut, "hash": hex(&hash), "events": events, "removed": gone });
         note(&mut tx, "retention", &body).await?;
         for table in &TABLES {
@@ -164,7 +173,7 @@ impl Ledger {
     }
 
     /// Adds the access time of the intervals that leave to what was removed before. Returns how many leave.
-    async fn carry_totals(&self, tx: &mut chain::Writing) -> Result<i64, LedgerError> {
+    async fn carry_totals(&self, tx: &mut chain::Writing, sessions: &Sessions) -> Result<i64, LedgerError> {
         let (mut after, mut count) = (i64::MIN, 0);
         loop {
             let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM leaving_access WHERE id > ? ORDER BY id LIMIT ?")
@@ -176,6 +185,9 @@ impl Ledger {
             after = *last;
             let rows = super::history::access_by_id(tx, &ids).await?;
             count += i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            let uncounted = super::totals::uncounted_among(tx, &ids).await?;
+            let late: Vec<_> = rows.iter().filter(|row| uncounted.contains(&row.id)).cloned().collect();
+            super::totals::count_access(tx, &late, sessions).await?;
             let figures =
                 account(&rows, Interval::ALWAYS, Timestamp::MAX).grouped(|entitlement, _| entitlement.clone());
             for (entitlement, figures) in figures {
@@ -215,26 +227,5 @@ impl Ledger {
     #[cfg(test)]
     pub(crate) async fn try_raw(&self, statement: &'static str) -> Result<(), sqlx::Error> {
         sqlx::query(statement).execute(&self.pool).await.map(drop)
-    }
-
-    /// Access time of the intervals that were removed because of their age.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn removed_totals(&self) -> Result<Vec<(EntitlementId, Figures)>, LedgerError> {
-        if !self.has_chain().await? {
-            return Ok(Vec::new());
-        }
-        let rows = sqlx::query("SELECT entitlement, body FROM removed ORDER BY id")
-            .fetch_all(&self.pool)
-            .await?;
-        let mut totals = Vec::with_capacity(rows.len());
-        for row in rows {
-            let entitlement: String = row.try_get(0)?;
-            let what = || format!("the total of {entitlement}");
-            let figures = read_json(row.try_get(1)?, what)?;
-            totals.push((super::parse(entitlement.clone(), what)?, figures));
-        }
-        Ok(totals)
     }
 }

@@ -1,6 +1,6 @@
 //! Counters that derive from the ledger and never go backwards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,13 +8,9 @@ use crate::accounting::{
     BACKDATE, Figures, LONGEST_SESSION, Part, Phase, Sessions, Unheld, account, endings, length, phases, settled,
     uncovered,
 };
-use crate::ledger::history::AccessMark;
 use crate::ledger::{AccessRow, Ledger, LedgerError, UnheldMark};
-use crate::model::{EntitlementId, Interval, ResolvedTarget};
+use crate::model::{EntitlementId, Interval, PrincipalId, ResolvedTarget};
 use crate::problem::ProblemKind;
-
-/// Far less than anything is kept for: nothing that ended since is removed yet.
-const AGES: SignedDuration = SignedDuration::from_hours(24);
 
 /// What the counters of one entitlement show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,40 +31,109 @@ pub(super) struct Held {
     pub(super) session: Option<SignedDuration>,
 }
 
-/// What was read of the ledger before, so that a scrape reads only what is new and nothing where nothing changed.
+/// What was read of the ledger before, so that a scrape reads only what is new and nothing where nothing changed. The first
+/// one reads the sums that the ledger keeps, and what is in none of them.
 #[derive(Debug, Default)]
 pub(super) struct AccessTime {
-    mark: Option<(AccessMark, UnheldMark)>,
-    read_at: Option<Timestamp>,
+    /// The last event of the chain that is taken in.
+    seen: Option<i64>,
+    /// The highest id of an interval that is.
     newest: i64,
     newest_unheld: i64,
-    /// Ended intervals never change.
-    ended: BTreeMap<EntitlementId, Figures>,
-    /// Tails and uncovered time that are over.
-    over: BTreeMap<EntitlementId, Beside>,
-    open: BTreeMap<i64, Open>,
-    /// Ended intervals whose tail may still grow or be cut by a new grant.
-    tails: BTreeMap<i64, AccessRow>,
+    unheld_mark: Option<UnheldMark>,
+    of: BTreeMap<EntitlementId, Of>,
+    /// What stands, as which entitlement.
+    open: HashMap<i64, EntitlementId>,
+    recent: Recent,
     unheld: BTreeMap<i64, Unheld>,
-    /// What each entitlement was when it was granted last.
-    targets: BTreeMap<EntitlementId, ResolvedTarget>,
     /// The highest values shown. A pass stamps what it records with the instant at which it began, and the host's clock
     /// may be set back: the record can say a moment less than the scrape before did.
     shown: BTreeMap<EntitlementId, Held>,
 }
 
-/// An interval of access that stands, as far as its future is known.
-#[derive(Debug)]
-struct Open {
-    row: AccessRow,
-    phases: Vec<(Interval, Phase)>,
+/// What is known of one entitlement.
+#[derive(Debug, Default)]
+struct Of {
+    /// Ended intervals never change.
+    ended: Figures,
+    /// Tails that are over.
+    tail: SignedDuration,
+    /// Uncovered time that is over.
+    uncovered: SignedDuration,
+    /// Intervals that stand, as far as their future is known.
+    open: BTreeMap<i64, Vec<(Interval, Phase)>>,
+    /// What it was when it was granted last.
+    target: Option<ResolvedTarget>,
 }
 
-/// What is counted beside access.
-#[derive(Debug, Clone, Copy, Default)]
-struct Beside {
-    tail: SignedDuration,
-    uncovered: SignedDuration,
+/// Ended intervals whose tail may still grow or be cut by a new grant, and such grants.
+#[derive(Debug, Default)]
+struct Recent {
+    rows: BTreeMap<i64, AccessRow>,
+    /// The keys of those that ended.
+    keys: HashSet<(ResolvedTarget, PrincipalId)>,
+    /// What follows from the rows; `None` once these are others.
+    tails: Option<(Sessions, Vec<Tail>)>,
+}
+
+#[derive(Debug)]
+struct Tail {
+    access: i64,
+    entitlement: EntitlementId,
+    span: Option<Interval>,
+    /// Nothing that is recorded after this instant changes it.
+    over: Timestamp,
+}
+
+impl Recent {
+    fn add(&mut self, row: AccessRow) {
+        let key = (row.target.clone(), row.principal.clone());
+        if row.revoked_at.is_some() {
+            self.keys.insert(key);
+        } else if !self.keys.contains(&key) {
+            return;
+        }
+        self.rows.insert(row.id, row);
+        self.tails = None;
+    }
+
+    fn remove(&mut self, over: &[i64]) {
+        for id in over {
+            self.rows.remove(id);
+        }
+        let ended = self.rows.values().filter(|row| row.revoked_at.is_some());
+        self.keys = ended.map(|row| (row.target.clone(), row.principal.clone())).collect();
+        let keys = &self.keys;
+        self.rows
+            .retain(|_, row| row.revoked_at.is_some() || keys.contains(&(row.target.clone(), row.principal.clone())));
+        if let Some((_, tails)) = &mut self.tails {
+            tails.retain(|tail| !over.contains(&tail.access));
+        }
+    }
+
+    fn tails(&mut self, sessions: &Sessions) -> &[Tail] {
+        let known = self.tails.take().filter(|(of, _)| of == sessions);
+        let (_, tails) = self.tails.insert(known.unwrap_or_else(|| {
+            let rows: Vec<&AccessRow> = self.rows.values().collect();
+            let ended = rows.iter().filter(|row| row.revoked_at.is_some());
+            let tail = |(row, ending): (&&AccessRow, crate::accounting::Ending)| {
+                let span = ending.tail();
+                // Where the duration is not known, none is longer than AWS allows.
+                let longest = ending.revoked_at.checked_add(LONGEST_SESSION).unwrap_or(Timestamp::MAX);
+                Tail {
+                    access: row.id,
+                    entitlement: ending.entitlement,
+                    span,
+                    over: span.map_or(longest, |tail| tail.end()),
+                }
+            };
+            (
+                sessions.clone(),
+                ended.zip(endings(&rows, sessions)).map(tail).collect(),
+            )
+        }));
+        tails
+    }
 }
 
 impl AccessTime {
@@ -78,47 +143,37 @@ impl AccessTime {
         ledger: &Ledger,
         now: Timestamp,
     ) -> Result<&BTreeMap<EntitlementId, Held>, LedgerError> {
-        let mark = (ledger.access_mark().await?, ledger.unheld_mark().await?);
-        let long_ago = self.read_at.is_none_or(|read| AGES < read.duration_until(now));
-        if self
-            .mark
-            .is_none_or(|before| before.0.removed != mark.0.removed && long_ago)
-        {
-            // Intervals that were never looked at since they ended may be among the removed ones: everything is added up
-            // anew. Others are in these sums, and stay.
-            (self.newest, self.mark) = (0, None);
-            self.open.clear();
-            self.ended = ledger.removed_totals().await?.into_iter().collect();
-        }
-        if self.mark != Some(mark) {
-            self.catch_up(ledger).await?;
-            if self.mark.is_none() && ledger.access_mark().await?.removed != mark.0.removed {
-                // Something was removed while this was being added up.
-                return Ok(&self.shown);
-            }
-            self.mark = Some(mark);
-        }
-        self.read_at = Some(now);
+        self.catch_up(ledger).await?;
         let certain = now.checked_sub(BACKDATE).unwrap_or(Timestamp::MIN);
         // Of what was asked for and not answered nobody knows yet whether it is held.
         let certain = certain.min(ledger.oldest_open_grant().await?.unwrap_or(Timestamp::MAX));
         let sessions = ledger.sessions().await?;
-        let beside = self.beside(&sessions, certain);
-        let mut sums = self.ended.clone();
-        for held in self.shown.values_mut() {
-            (held.active, held.unheld) = (0, 0);
-        }
-        for open in self.open.values() {
-            let id = &open.row.entitlement;
-            *sums.entry(id.clone()).or_default() += settled(&open.phases, now);
-            self.shown.entry(id.clone()).or_default().active += 1;
-        }
-        for (id, target) in &self.targets {
-            let newest = match target {
-                ResolvedTarget::Assignment { permission_set_arn, .. } => sessions.newest(permission_set_arn),
-                ResolvedTarget::Group { .. } => None,
+        let mut beside = self.tails(&sessions, certain);
+        self.uncovered(&mut beside, certain);
+        for (id, of) in &self.of {
+            let mut figures = of.ended;
+            for phases in of.open.values() {
+                figures += settled(phases, now);
+            }
+            let held = match self.shown.get_mut(id) {
+                Some(held) => held,
+                None => self.shown.entry(id.clone()).or_default(),
             };
-            self.shown.entry(id.clone()).or_default().session = newest;
+            for (shown, basis) in held.bases.iter_mut().zip(Phase::BASES) {
+                *shown = figures.basis(basis).max(*shown);
+            }
+            for (shown, part) in held.overhang.iter_mut().zip(Part::OVERHANG) {
+                *shown = figures.part(part).max(*shown);
+            }
+            let (tail, uncovered) = beside.remove(id).unwrap_or_default();
+            held.tail = of.tail.saturating_add(tail).max(held.tail);
+            held.uncovered = of.uncovered.saturating_add(uncovered).max(held.uncovered);
+            held.active = u32::try_from(of.open.len()).unwrap_or(u32::MAX);
+            held.unheld = 0;
+            held.session = match &of.target {
+                Some(ResolvedTarget::Assignment { permission_set_arn, .. }) => sessions.newest(permission_set_arn),
+                _ => None,
+            };
         }
         for unheld in self.unheld.values() {
             let without = !uncovered(unheld, Timestamp::MAX).iter().all(|span| !span.contains(now));
@@ -127,79 +182,128 @@ impl AccessTime {
             let ordered = unheld.why == ProblemKind::Barred.as_str();
             held.unheld += u32::from(without && !ordered && unheld.ended_at.is_none());
         }
-        for (id, figures) in sums {
-            let held = self.shown.entry(id).or_default();
-            for (shown, basis) in held.bases.iter_mut().zip(Phase::BASES) {
-                *shown = figures.basis(basis).max(*shown);
-            }
-            for (shown, part) in held.overhang.iter_mut().zip(Part::OVERHANG) {
-                *shown = figures.part(part).max(*shown);
-            }
-        }
-        for (id, beside) in beside {
-            let held = self.shown.entry(id).or_default();
-            held.tail = beside.tail.max(held.tail);
-            held.uncovered = beside.uncovered.max(held.uncovered);
-        }
         Ok(&self.shown)
     }
 
-    /// Tails and uncovered time up to `certain`, which no later record changes. What is over then is not looked at again.
-    fn beside(&mut self, sessions: &Sessions, certain: Timestamp) -> BTreeMap<EntitlementId, Beside> {
-        let open = self.open.values().map(|open| &open.row);
-        let rows: Vec<&AccessRow> = self.tails.values().chain(open).collect();
-        let (mut sums, mut over) = (self.over.clone(), Vec::new());
-        let to_now = |span: &Interval| Interval::new(span.start(), span.end().min(certain));
-        let ended = rows.iter().filter(|row| row.revoked_at.is_some());
-        for (row, ending) in ended.zip(endings(&rows, sessions)) {
-            let tail = ending.tail();
-            let time = tail
-                .and_then(|tail| to_now(&tail))
-                .map_or(SignedDuration::ZERO, |span| span.duration());
-            sums.entry(row.entitlement.clone()).or_default().tail += time;
-            // Where the duration is not known, none is longer than AWS allows.
-            let longest = ending.revoked_at.checked_add(LONGEST_SESSION).unwrap_or(Timestamp::MAX);
-            if tail.map_or(longest, |tail| tail.end()) <= certain {
-                self.over.entry(row.entitlement.clone()).or_default().tail += time;
-                over.push(row.id);
+    /// Tails up to `certain`, which no later record changes, of those that are not over. What is over then is added to its
+    /// entitlement and not looked at again.
+    fn tails(
+        &mut self,
+        sessions: &Sessions,
+        certain: Timestamp,
+    ) -> BTreeMap<EntitlementId, (SignedDuration, SignedDuration)> {
+        let mut sums: BTreeMap<EntitlementId, (SignedDuration, SignedDuration)> = BTreeMap::new();
+        let mut over = Vec::new();
+        let to_now = |span: Interval| Interval::new(span.start(), span.end().min(certain));
+        for tail in self.recent.tails(sessions) {
+            let time = tail.span.and_then(to_now);
+            let time = time.map_or(SignedDuration::ZERO, |span| span.duration());
+            if tail.over <= certain {
+                over.push(tail.access);
+                let of = self.of.entry(tail.entitlement.clone()).or_default();
+                of.tail = of.tail.saturating_add(time);
+            } else if !time.is_zero() {
+                let sum = &mut sums.entry(tail.entitlement.clone()).or_default().0;
+                *sum = sum.saturating_add(time);
             }
         }
-        for id in over {
-            self.tails.remove(&id);
+        if !over.is_empty() {
+            self.recent.remove(&over);
         }
-        for unheld in self.unheld.values() {
-            let time = length(uncovered(unheld, certain));
-            sums.entry(unheld.entitlement.clone()).or_default().uncovered += time;
-            if unheld.ended_at.is_some_and(|ended| ended <= certain) {
-                self.over.entry(unheld.entitlement.clone()).or_default().uncovered += time;
-            }
-        }
-        self.unheld
-            .retain(|_, unheld| unheld.ended_at.is_none_or(|ended| certain < ended));
         sums
     }
 
-    async fn catch_up(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
-        let open: BTreeSet<i64> = self.open.keys().copied().collect();
-        for row in ledger.access_since(self.newest, &open).await? {
-            self.newest = self.newest.max(row.id);
-            self.targets.insert(row.entitlement.clone(), row.target.clone());
-            if row.revoked_at.is_none() {
-                let phases = phases(&row, Timestamp::MAX);
-                self.open.insert(row.id, Open { row, phases });
+    /// The same for uncovered time.
+    fn uncovered(&mut self, sums: &mut BTreeMap<EntitlementId, (SignedDuration, SignedDuration)>, certain: Timestamp) {
+        for unheld in self.unheld.values() {
+            let time = length(uncovered(unheld, certain));
+            let of = self.of.entry(unheld.entitlement.clone()).or_default();
+            let sum = if unheld.ended_at.is_some_and(|ended| ended <= certain) {
+                &mut of.uncovered
             } else {
-                self.open.remove(&row.id);
-                let id = row.entitlement.clone();
-                let figures = account(std::slice::from_ref(&row), Interval::ALWAYS, Timestamp::MAX).total();
-                *self.ended.entry(id).or_default() += figures;
-                self.tails.insert(row.id, row);
+                &mut sums.entry(unheld.entitlement.clone()).or_default().1
+            };
+            *sum = sum.saturating_add(time);
+        }
+        self.unheld
+            .retain(|_, unheld| unheld.ended_at.is_none_or(|ended| certain < ended));
+    }
+
+    async fn catch_up(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
+        // Whatever fails in between, the next call begins anew.
+        if let Some(seen) = self.seen.take() {
+            let mut changed = Vec::new();
+            if let Some(last) = ledger.access_after(seen, |row| changed.push(row)).await? {
+                for row in changed {
+                    self.take(row);
+                }
+                let mark = ledger.unheld_mark().await?;
+                // Access that began or ended changes what of duty was without it.
+                if last != seen || self.unheld_mark != Some(mark) {
+                    self.unheld_since(ledger).await?;
+                    self.unheld_mark = Some(mark);
+                }
+                self.seen = Some(last);
+                return Ok(());
             }
         }
-        let open: BTreeSet<i64> = self.unheld.keys().copied().collect();
-        for unheld in ledger.unheld_since(self.newest_unheld, &open).await? {
+        let mut shown = std::mem::take(&mut self.shown);
+        for held in shown.values_mut() {
+            (held.active, held.unheld) = (0, 0);
+        }
+        *self = Self {
+            shown,
+            ..Self::default()
+        };
+        let mark = ledger.unheld_mark().await?;
+        let counted = ledger.counted(|row| self.take(row)).await?;
+        for (id, total) in counted.totals {
+            let of = self.of.entry(id).or_default();
+            of.ended += total.held;
+            of.tail = of.tail.saturating_add(total.tail);
+            of.uncovered = of.uncovered.saturating_add(total.uncovered);
+            of.target = of.target.take().or(total.target);
+        }
+        for unheld in counted.unheld {
+            self.newest_unheld = self.newest_unheld.max(unheld.id);
+            self.unheld.insert(unheld.id, unheld);
+        }
+        self.newest_unheld = self.newest_unheld.max(mark.newest());
+        self.newest = self.newest.max(counted.newest);
+        self.unheld_mark = Some(mark);
+        self.seen = Some(counted.seq);
+        Ok(())
+    }
+
+    async fn unheld_since(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
+        let known: BTreeSet<i64> = self.unheld.keys().copied().collect();
+        for unheld in ledger.unheld_since(self.newest_unheld, &known).await? {
             self.newest_unheld = self.newest_unheld.max(unheld.id);
             self.unheld.insert(unheld.id, unheld);
         }
         Ok(())
+    }
+
+    /// Takes in an interval that is new, or that changed.
+    fn take(&mut self, row: AccessRow) {
+        let was = self.open.remove(&row.id);
+        // An entitlement may have another name since.
+        if let Some(of) = was.as_ref().and_then(|id| self.of.get_mut(id)) {
+            of.open.remove(&row.id);
+        }
+        let is_new = self.newest < row.id;
+        self.newest = self.newest.max(row.id);
+        let of = self.of.entry(row.entitlement.clone()).or_default();
+        of.target = Some(row.target.clone());
+        if row.revoked_at.is_none() {
+            of.open.insert(row.id, phases(&row, Timestamp::MAX));
+            self.open.insert(row.id, row.entitlement.clone());
+        } else if is_new || was.is_some() {
+            of.ended += account(std::slice::from_ref(&row), Interval::ALWAYS, Timestamp::MAX).total();
+        } else {
+            // It was counted when it ended.
+            return;
+        }
+        self.recent.add(row);
     }
 }

@@ -8,8 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use prometheus::proto::MetricFamily;
-use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use crate::accounting::{Part, Phase};
 use crate::apply::{Applied, End, kind_word};
@@ -35,7 +34,7 @@ mod sources;
 
 use access::{AccessTime, Held};
 use outlook::Outlook;
-use page::{Page, flag, number, unix};
+use page::{Format, Page, flag, number, unix};
 use sources::SourceState;
 
 /// The media type of Prometheus' text format; with another one a scrape fails.
@@ -344,7 +343,7 @@ impl Metrics {
     /// # Errors
     /// Never in practice; see [`Metrics::new`].
     pub async fn encode(&self, ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<String, Error> {
-        TextEncoder::new().encode_to_string(&self.families(ledger, policy, now).await?)
+        self.written(Format::Text, ledger, policy, now).await
     }
 
     /// The same in the format that the `Accept` header asks for, with its media type.
@@ -358,16 +357,16 @@ impl Metrics {
         policy: &Policy,
         now: Timestamp,
     ) -> Result<(&'static str, String), Error> {
-        if !openmetrics::wanted(accept) {
-            return Ok((TEXT_TYPE, self.encode(ledger, policy, now).await?));
-        }
-        let families = self.families(ledger, policy, now).await?;
-        let text = openmetrics::encode(&families).map_err(|error| Error::Msg(error.to_string()))?;
-        Ok((openmetrics::TYPE, text))
+        let (kind, format) = if openmetrics::wanted(accept) {
+            (openmetrics::TYPE, Format::OpenMetrics)
+        } else {
+            (TEXT_TYPE, Format::Text)
+        };
+        Ok((kind, self.written(format, ledger, policy, now).await?))
     }
 
     /// Everything, sorted by name.
-    async fn families(&self, ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<Vec<MetricFamily>, Error> {
+    async fn written(&self, format: Format, ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<String, Error> {
         let mut page = Page::default();
         let mut access = self.access.lock().await;
         match recorded(&mut access, ledger, now).await {
@@ -386,10 +385,7 @@ impl Metrics {
         }
         drop(access);
         self.state_families(&mut page, policy)?;
-        let mut families = page.gather();
-        families.extend(self.registry.gather());
-        families.sort_by(|a, b| a.name().cmp(b.name()));
-        Ok(families)
+        page.encode(self.registry.gather(), format)
     }
 
     fn state_families(&self, page: &mut Page, policy: &Policy) -> Result<(), Error> {
@@ -569,10 +565,10 @@ async fn recorded<'a>(
 }
 
 fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy: &Policy) -> Result<(), Error> {
-    let ids: BTreeSet<&EntitlementId> = policy.entitlements().map(|e| &e.id).chain(held.keys()).collect();
-    let of = |id: &EntitlementId| held.get(id).copied().unwrap_or_default();
-    let times = ids.iter().flat_map(|id| {
-        let bases = of(id).bases;
+    let mut all: BTreeMap<&EntitlementId, Held> = policy.entitlements().map(|e| (&e.id, Held::default())).collect();
+    all.extend(held.iter().map(|(id, held)| (id, *held)));
+    let times = all.iter().flat_map(|(id, held)| {
+        let bases = held.bases;
         Phase::BASES
             .into_iter()
             .zip(bases)
@@ -584,8 +580,8 @@ fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy
         &["project", "entitlement", "basis"],
         times,
     )?;
-    let overhang = ids.iter().flat_map(|id| {
-        let times = of(id).overhang;
+    let overhang = all.iter().flat_map(|(id, held)| {
+        let times = held.overhang;
         let named = Part::OVERHANG.into_iter().zip(times);
         named.map(|(part, time)| {
             (
@@ -604,32 +600,32 @@ fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy
         "dutybound_uncovered_seconds_total",
         "Time that people were on duty without the access that it earns; counts five minutes behind, and not while a grant is open.",
         &["project", "entitlement"],
-        ids.iter().map(|id| (labels(id), of(id).uncovered.as_secs_f64())),
+        all.iter().map(|(id, held)| (labels(id), held.uncovered.as_secs_f64())),
     )?;
     page.counters(
         "dutybound_session_tail_seconds_total",
         "For how long role sessions can have lived on after revokes, at the most; counts five minutes behind, and not while a grant is open. Nothing for groups.",
         &["project", "entitlement"],
-        ids.iter().map(|id| (labels(id), of(id).tail.as_secs_f64())),
+        all.iter().map(|(id, held)| (labels(id), held.tail.as_secs_f64())),
     )?;
     page.gauges(
         "dutybound_session_duration_seconds",
         "The session duration of the entitlement's permission set; absent for groups and before the first grant.",
         &["project", "entitlement"],
-        ids.iter()
-            .filter_map(|id| Some((labels(id), of(id).session?.as_secs_f64()))),
+        all.iter()
+            .filter_map(|(id, held)| Some((labels(id), held.session?.as_secs_f64()))),
     )?;
     page.gauges(
         "dutybound_uncovered_people",
         "People who are on duty without the access that it earns, as of the last pass; not those whom an order keeps from it.",
         &["project", "entitlement"],
-        ids.iter().map(|id| (labels(id), f64::from(of(id).unheld))),
+        all.iter().map(|(id, held)| (labels(id), f64::from(held.unheld))),
     )?;
     page.gauges(
         "dutybound_active_grants",
         "Access that dutybound granted and that stands.",
         &["project", "entitlement"],
-        ids.iter().map(|id| (labels(id), f64::from(of(id).active))),
+        all.iter().map(|(id, held)| (labels(id), f64::from(held.active))),
     )
 }
 

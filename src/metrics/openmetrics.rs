@@ -10,26 +10,33 @@ pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; char
 /// The units that names end with.
 const UNITS: [&str; 2] = ["seconds", "bytes"];
 
-/// Writes the families in the order given, and the mark that nothing is missing.
+/// The mark that nothing is missing.
+pub(super) const END: &str = "# EOF\n";
+
+/// Writes what stands above the samples of a family, and returns its name.
 ///
 /// # Errors
 /// Never: a `String` takes everything.
-pub(super) fn encode(families: &[MetricFamily]) -> Result<String, fmt::Error> {
-    let mut out = String::new();
-    for family in families {
-        one(&mut out, family)?;
-    }
-    out.push_str("# EOF\n");
-    Ok(out)
-}
-
-fn one(out: &mut String, family: &MetricFamily) -> fmt::Result {
-    let kind = family.get_field_type();
+pub(super) fn head<'a>(out: &mut String, name: &'a str, kind: &str, help: &str) -> Result<&'a str, fmt::Error> {
     // A counter's family is named without what its samples end with.
     let name = match kind {
-        MetricType::COUNTER => family.name().strip_suffix("_total").unwrap_or(family.name()),
-        _ => family.name(),
+        "counter" => name.strip_suffix("_total").unwrap_or(name),
+        _ => name,
     };
+    writeln!(out, "# TYPE {name} {kind}")?;
+    if let Some(unit) = UNITS.iter().find(|unit| name.ends_with(&format!("_{unit}"))) {
+        writeln!(out, "# UNIT {name} {unit}")?;
+    }
+    writeln!(out, "# HELP {name} {}", Escaped(help))?;
+    Ok(name)
+}
+
+/// Writes a family.
+///
+/// # Errors
+/// Never: a `String` takes everything.
+pub(super) fn encode(out: &mut String, family: &MetricFamily) -> fmt::Result {
+    let kind = family.get_field_type();
     let word = match kind {
         MetricType::COUNTER => "counter",
         MetricType::GAUGE => "gauge",
@@ -37,11 +44,7 @@ fn one(out: &mut String, family: &MetricFamily) -> fmt::Result {
         // Nothing here makes any of these, and their samples would need other names.
         MetricType::SUMMARY | MetricType::UNTYPED => return Ok(()),
     };
-    writeln!(out, "# TYPE {name} {word}")?;
-    if let Some(unit) = UNITS.iter().find(|unit| name.ends_with(&format!("_{unit}"))) {
-        writeln!(out, "# UNIT {name} {unit}")?;
-    }
-    writeln!(out, "# HELP {name} {}", Escaped(family.help()))?;
+    let name = head(out, family.name(), word, family.help())?;
     for metric in family.get_metric() {
         match kind {
             MetricType::COUNTER => sample(out, name, "_total", metric, None, metric.get_counter().get_value())?,
@@ -207,7 +210,11 @@ c_seconds_sum 0.7
 c_seconds_count 1
 # EOF
 "#;
-        assert_eq!(encode(&families).unwrap(), expected);
+        let mut written = String::new();
+        for family in &families {
+            encode(&mut written, family).unwrap();
+        }
+        assert_eq!(written + END, expected);
         // Every sample is in the text format, too.
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text).unwrap();

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use crate::accounting::{LONGEST_SESSION, Measure, Record, Sums, length, measure, standing_spans};
+use crate::accounting::{
+    LONGEST_SESSION, Measure, Record, Running, Sums, length, measure, standing_spans_of, uncovered,
+};
 use crate::desired::Snapshots;
 use crate::http::InUse;
 use crate::ledger::{Ledger, LedgerError};
@@ -66,6 +68,7 @@ pub(super) type Line = Vec<Day>;
 pub(super) struct Groups {
     total: Day,
     projects: BTreeMap<ProjectName, Day>,
+    /// Nobody where all of an organisation is added up.
     people: BTreeMap<Person, Day>,
 }
 
@@ -79,9 +82,16 @@ impl Groups {
     }
 
     fn add(&mut self, entitlement: &EntitlementId, person: &Person, day: &Day) {
-        self.total.add(day);
-        self.projects.entry(entitlement.project.clone()).or_default().add(day);
+        self.add_to_project(&entitlement.project, day);
         self.people.entry(person.clone()).or_default().add(day);
+    }
+
+    fn add_to_project(&mut self, project: &ProjectName, day: &Day) {
+        self.total.add(day);
+        match self.projects.get_mut(project) {
+            Some(known) => known.add(day),
+            None => self.projects.entry(project.clone()).or_default().add(day),
+        }
     }
 }
 
@@ -95,6 +105,7 @@ pub(super) struct FourWeeks {
     pub(super) days: Vec<Interval>,
     pub(super) total: Line,
     pub(super) projects: BTreeMap<ProjectName, Line>,
+    /// Of a person's page only that person.
     pub(super) people: BTreeMap<Person, Line>,
     /// Since when there is a record; what came before is not counted, in standing access neither.
     pub(super) begins: Timestamp,
@@ -119,7 +130,8 @@ pub(super) fn days(now: Timestamp) -> Vec<Interval> {
         .collect()
 }
 
-/// Reads and measures day by day, so that no more than a day of the record is in memory at once.
+/// Reads and measures what is not known yet, page by page, so that no more than some of the record is in memory at once.
+/// People are left out: there are many, and each has a page with [`read_of`].
 pub(super) async fn read(
     ledger: &Ledger,
     in_use: &InUse,
@@ -127,39 +139,105 @@ pub(super) async fn read(
     now: Timestamp,
 ) -> Result<FourWeeks, LedgerError> {
     let days = days(now);
-    let (Some(first), Some(last)) = (days.first(), days.last()) else {
+    let Some(first) = days.first() else {
         return Ok(FourWeeks::default());
     };
     past.0.retain(|start, _| first.start() <= *start);
+    let unknown: Vec<Interval> = days
+        .iter()
+        .filter(|day| !past.0.contains_key(&day.start()))
+        .copied()
+        .collect();
     let sessions = ledger.sessions().await?;
-    let mut measured = Vec::with_capacity(days.len());
-    for day in &days {
-        if let Some(known) = past.0.get(&day.start()) {
-            measured.push(known.clone());
-            continue;
-        }
-        let rows = ledger
-            .access_in(day.widen(LONGEST_SESSION, SignedDuration::ZERO))
-            .await?;
-        let unheld = ledger.unheld_in(*day).await?;
-        let record = Record {
-            rows: &rows,
-            unheld: &unheld,
-            sessions: &sessions,
+    let mut news: Vec<Groups> = vec![Groups::default(); unknown.len()];
+    if let (Some(first), Some(last)) = (unknown.first(), unknown.last()) {
+        let mut running = Running::new(&unknown, &sessions, now);
+        let mut add = |day: usize, entitlement: &EntitlementId, _: &Person, sums: &Sums| {
+            if let Some(groups) = news.get_mut(day) {
+                groups.add_to_project(&entitlement.project, &Day::from(sums));
+            }
         };
-        let groups = Groups::new(&measure(record, *day, now));
+        let whole = Interval::new(first.start(), last.end()).unwrap_or(*last);
+        let widened = whole.widen(LONGEST_SESSION, SignedDuration::ZERO);
+        ledger
+            .each_access_in(widened, |row| running.take(&row, &mut add))
+            .await?;
+        running.end(&mut add);
+    }
+    for (groups, day) in news.iter_mut().zip(&unknown) {
+        for unheld in ledger.unheld_in(*day).await? {
+            let spans = uncovered(&unheld, now);
+            let times = spans.iter().filter_map(|span| span.intersect(day)).collect();
+            let day = Day {
+                uncovered: length(times),
+                ..Day::default()
+            };
+            groups.add_to_project(&unheld.entitlement.project, &day);
+        }
         if day.end().saturating_add(SETTLED).is_ok_and(|settled| settled <= now) {
             past.0.insert(day.start(), groups.clone());
         }
-        measured.push(groups);
     }
+    let mut news = unknown
+        .iter()
+        .map(|day| day.start())
+        .zip(news)
+        .collect::<BTreeMap<_, _>>();
+    let measured = days.iter().map(|day| match news.remove(&day.start()) {
+        Some(groups) => groups,
+        None => past.0.get(&day.start()).cloned().unwrap_or_default(),
+    });
+    let measured = measured.collect();
+    let snapshots = ledger.load_snapshots().await?.newest(&in_use.policy.schedules());
+    four_weeks(ledger, days, measured, in_use, &snapshots, None).await
+}
+
+/// One person's, from what the record and the policy say of that person alone.
+pub(super) async fn read_of(
+    ledger: &Ledger,
+    in_use: &InUse,
+    snapshots: &Snapshots,
+    person: &Person,
+    now: Timestamp,
+) -> Result<FourWeeks, LedgerError> {
+    let days = days(now);
+    let (Some(first), Some(last)) = (days.first(), days.last()) else {
+        return Ok(FourWeeks::default());
+    };
+    let whole = Interval::new(first.start(), last.end()).unwrap_or(*last);
+    let sessions = ledger.sessions().await?;
+    let rows = ledger
+        .access_of_person(person, whole.widen(LONGEST_SESSION, SignedDuration::ZERO))
+        .await?;
+    let unheld = ledger.unheld_of(person, whole).await?;
+    let record = Record {
+        rows: &rows,
+        unheld: &unheld,
+        sessions: &sessions,
+    };
+    let measured = days.iter().map(|day| Groups::new(&measure(record, *day, now)));
+    let measured = measured.collect();
+    four_weeks(ledger, days, measured, in_use, snapshots, Some(person)).await
+}
+
+/// Adds standing access, and what of the record is lost.
+async fn four_weeks(
+    ledger: &Ledger,
+    days: Vec<Interval>,
+    mut measured: Vec<Groups>,
+    in_use: &InUse,
+    snapshots: &Snapshots,
+    person: Option<&Person>,
+) -> Result<FourWeeks, LedgerError> {
+    let (Some(first), Some(last)) = (days.first(), days.last()) else {
+        return Ok(FourWeeks::default());
+    };
     let whole = Interval::new(first.start(), last.end()).unwrap_or(*last);
     let lost = ledger.restorations().await?.into_iter();
     let lost = lost.filter(|r| r.is_gap() && r.lost_from < whole.end() && whole.start() < r.found_at);
-    let snapshots = ledger.load_snapshots().await?.newest(&in_use.policy.schedules());
     let begins = ledger.begins().await?;
     if let Some(counted) = Interval::new(whole.start().max(begins), whole.end()) {
-        against_standing(&mut measured, &days, counted, in_use, &snapshots);
+        against_standing(&mut measured, &days, counted, in_use, snapshots, person);
     }
     let mut four_weeks = lines(days, measured);
     four_weeks.begins = begins;
@@ -179,15 +257,39 @@ fn against_standing(
     whole: Interval,
     in_use: &InUse,
     snapshots: &Snapshots,
+    person: Option<&Person>,
 ) {
-    for ((entitlement, person), spans) in standing_spans(&in_use.policy, snapshots, &in_use.identities, whole) {
-        for (groups, day) in measured.iter_mut().zip(days) {
-            let standing = length(spans.iter().flat_map(|span| span.intersect(day)).collect());
+    let whom = |who: &Person| person.is_none_or(|person| who == person);
+    let could = standing_spans_of(&in_use.policy, snapshots, &in_use.identities, whole, whom);
+    // Those of one project stand together.
+    let mut of_project: BTreeMap<&ProjectName, Vec<SignedDuration>> = BTreeMap::new();
+    let mut last: Option<(&ProjectName, Vec<SignedDuration>)> = None;
+    for ((entitlement, _), spans) in &could {
+        if last.as_ref().is_none_or(|(name, _)| **name != entitlement.project) {
+            of_project.extend(last.replace((&entitlement.project, vec![SignedDuration::ZERO; days.len()])));
+        }
+        let Some((_, times)) = &mut last else { continue };
+        for (time, day) in times.iter_mut().zip(days) {
+            let mut inside = spans.iter().filter_map(|span| span.intersect(day));
+            let standing = match (inside.next(), inside.next()) {
+                (None, _) => continue,
+                (Some(one), None) => one.duration(),
+                (Some(one), Some(two)) => length([one, two].into_iter().chain(inside).collect()),
+            };
+            *time = time.saturating_add(standing);
+        }
+    }
+    of_project.extend(last);
+    for (name, times) in of_project {
+        for (groups, standing) in measured.iter_mut().zip(times) {
             let day = Day {
                 standing,
                 ..Day::default()
             };
-            groups.add(&entitlement, &person, &day);
+            groups.add_to_project(name, &day);
+            if let Some(person) = person.filter(|_| !standing.is_zero()) {
+                groups.people.entry(person.clone()).or_default().add(&day);
+            }
         }
     }
 }

@@ -111,11 +111,13 @@ async fn person(State(pages): State<Arc<Pages>>, Path(email): Path<String>) -> R
     let Some(now) = pages.now().await else {
         return pages.unreadable();
     };
-    let hours = pages.hours().await;
+    let person = Person::parse(&email).ok();
+    let hours = match &person {
+        Some(person) => pages.hours_of(&now, person).await,
+        None => None,
+    };
     drawn(move || {
-        let view = Person::parse(&email)
-            .ok()
-            .and_then(|person| about::person(&now, hours.as_deref(), &person));
+        let view = person.and_then(|person| about::person(&now, hours.as_ref(), &person));
         match view {
             Some(view) => page(&view),
             None => missing(
@@ -171,6 +173,15 @@ impl Pages {
             )
         };
         (StatusCode::SERVICE_UNAVAILABLE, page(&Plain { title, text })).into_response()
+    }
+
+    /// One person's access hours, worked out at once: it is little. `None` where they cannot be read.
+    async fn hours_of(&self, now: &Now, person: &Person) -> Option<FourWeeks> {
+        let in_use = Arc::clone(&self.site.in_use.borrow());
+        let read = hours::read_of(&self.site.ledger, &in_use, &now.snapshots, person, now.status.at).await;
+        let told =
+            |error: LedgerError| tracing::warn!(error = %clean(&chain(&error)), "a page could not read the record");
+        read.map_err(told).ok()
     }
 
     /// Access hours, as new as could be had in a moment. `None` where none were ever added up.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::commands::status::{self, Installation, Status};
+use crate::desired::Snapshots;
 use crate::forecast::{Forecast, days_from, forecast};
 use crate::http::Site;
 use crate::ledger::LedgerError;
@@ -19,6 +20,7 @@ const AHEAD_DAYS: u16 = 7;
 pub(super) struct Now {
     pub(super) status: Status,
     pub(super) ahead: Forecast,
+    pub(super) snapshots: Snapshots,
     pub(super) policy: Arc<Policy>,
     pub(super) policy_refused: bool,
 }
@@ -41,6 +43,7 @@ pub(super) async fn read(site: &Site, at: Timestamp) -> Result<Now, LedgerError>
     Ok(Now {
         status,
         ahead,
+        snapshots,
         policy: Arc::clone(&in_use.policy),
         policy_refused: in_use.policy_refused,
     })

@@ -39,6 +39,7 @@ fn now_with(access: Vec<AccessRow>, problems: Vec<Problem>) -> Now {
             Vec::new(),
             Some(board),
         ),
+        snapshots: snapshots(),
         policy: policy.into(),
         policy_refused: false,
     }

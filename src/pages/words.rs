@@ -1,6 +1,6 @@
 //! Turns what stands, what comes and what was measured into the rows, texts and places that the templates show.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
@@ -315,25 +315,34 @@ pub(super) fn hand_offs(
     most: usize,
     concerns: Concerns<'_>,
 ) -> (Option<Timestamp>, Vec<HandOff>) {
-    let mut changes: BTreeMap<(Timestamp, &EntitlementId), [BTreeSet<String>; 2]> = BTreeMap::new();
+    // Borrowed, because few of them are shown.
+    let mut changes: Vec<(Timestamp, &EntitlementId, usize, &Person)> = Vec::new();
     let granted = ahead.holdings.iter().filter(|h| h.kept_from.is_none());
     for h in granted.filter(|h| concerns(Some(&h.entitlement), Some(h.person.as_str()))) {
         let edges = [(h.held.start(), true), (h.held.end(), h.end_known)];
         for ((t, known), slot) in edges.into_iter().zip(0..) {
             if known && at < t && t < ahead.period.end() {
-                let names = changes.entry((t, &h.entitlement)).or_default();
-                names
-                    .get_mut(slot)
-                    .map(|names: &mut BTreeSet<String>| names.insert(h.person.as_str().to_owned()));
+                changes.push((t, &h.entitlement, slot, &h.person));
             }
         }
     }
-    let first = changes.keys().next().map(|(t, _)| *t);
-    let rows = changes.into_iter().take(most).map(|((t, id), [gets, loses])| HandOff {
-        at: when(t, at),
-        entitlement: Name::from(id),
-        gets: gets.into_iter().collect(),
-        loses: loses.into_iter().collect(),
+    changes.sort_unstable();
+    changes.dedup();
+    let first = changes.first().map(|change| change.0);
+    let rows = changes.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).take(most);
+    let rows = rows.filter_map(|of| {
+        let (t, id, ..) = of.first()?;
+        let names = |slot: usize| {
+            of.iter()
+                .filter(move |change| change.2 == slot)
+                .map(|change| change.3.as_str().to_owned())
+        };
+        Some(HandOff {
+            at: when(*t, at),
+            entitlement: Name::from(*id),
+            gets: names(0).collect(),
+            loses: names(1).collect(),
+        })
     });
     (first, rows.collect())
 }

@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench passes`. Other sizes, in percent of the large organisation: `DUTYBOUND_PERCENT=1,10`.
 
+mod meter;
 mod rig;
 
 use std::alloc::System;
@@ -20,6 +21,7 @@ use dutybound::reconcile::{Pass, Reconciler};
 use dutybound::survey::Resting;
 use dutybound_sandbox::organisation::Organisation;
 use jiff::{SignedDuration, Timestamp};
+use meter::{cpu, forget_peak, peak_mb};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -204,20 +206,4 @@ async fn pass(reconciler: &mut Reconciler, config: &Config, policy: &Policy) -> 
     let pass = reconciler.look(config, policy, None).await.unwrap();
     reconciler.act(&pass, config, policy).await.unwrap();
     pass
-}
-
-/// CPU time of all threads of this process so far.
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
-}
-
-fn forget_peak() {
-    std::fs::write("/proc/self/clear_refs", "5").unwrap();
-}
-
-fn peak_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1e3
 }

@@ -19,7 +19,10 @@ use crate::problem::{Problem, ProblemKind};
 mod delay;
 mod keys;
 mod overrides;
+mod read;
 mod render;
+
+pub use read::{Installation, Unanswered, read};
 
 /// What a question is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -178,7 +181,7 @@ pub struct Sources<'a> {
     pub policy: &'a Policy,
     /// The last complete reads.
     pub snapshots: &'a Snapshots,
-    /// Access on record around the instant.
+    /// Access on record around the instant, to everything that the question can be about.
     pub access: &'a [AccessRow],
     /// What guards held at that instant.
     pub holds: &'a [HoldRow],
@@ -211,12 +214,15 @@ pub struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    /// Finds out whom and which entitlements a question concerns.
+    /// Finds out whom and which entitlements a question concerns, among those that it can be about at all.
     #[must_use]
-    pub fn new(sources: &'a Sources<'a>, about: About, at: Timestamp) -> Self {
+    pub fn new(sources: &'a Sources<'a>, about: About, among: &BTreeSet<EntitlementId>, at: Timestamp) -> Self {
         let horizon = at.checked_add(sources.config.timing.horizon).unwrap_or(Timestamp::MAX);
         let range = Interval::new(at, horizon).unwrap_or(Interval::ALWAYS);
-        let timeline = Timeline::build(sources.policy, sources.snapshots, &sources.config.identities, range);
+        let identities = &sources.config.identities;
+        let timeline = Timeline::of_some(sources.policy, sources.snapshots, identities, range, |id| {
+            among.contains(id)
+        });
         let mut question = Self {
             sources,
             about,

@@ -1,5 +1,6 @@
 //! Gathers from the record what `status` and the status page show.
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +9,7 @@ use super::{Status, schedule_status};
 use crate::config::Identity;
 use crate::desired::{Snapshots, Timeline};
 use crate::ledger::{AccessRow, Ledger, LedgerError, StoredSnapshots};
-use crate::model::{EntitlementId, Interval, Person};
+use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget};
 use crate::plan::Key;
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
@@ -72,14 +73,26 @@ pub async fn not_in_force(
         .failed_tries(now.checked_sub(UNKNOWN_IS_OURS).unwrap_or(Timestamp::MIN))
         .await?;
     let bars = ledger.bars().await?;
-    let desired = Timeline::build(policy, snapshots, identities, around(now)).at(now);
+    // Nothing is tried in vain as a rule, and then nothing is to be worked out.
+    let tried: BTreeSet<&EntitlementId> = open
+        .iter()
+        .map(|open| &open.intent.change.entitlement)
+        .chain(tries.iter().map(|tried| &tried.change.entitlement))
+        .collect();
+    if tried.is_empty() {
+        return Ok(Vec::new());
+    }
+    let of_these = |id: &EntitlementId| tried.contains(id);
+    let desired = Timeline::of_some(policy, snapshots, identities, around(now), of_these).at(now);
+    let stands: HashSet<(&ResolvedTarget, &PrincipalId)> = access
+        .iter()
+        .filter(|row| row.revoked_at.is_none())
+        .map(|row| (&row.target, &row.principal))
+        .collect();
     let wanted = |id: &EntitlementId, person: &Person| {
         desired.calls_for(id, person) && !bars.iter().any(|bar| bar.concerns(person))
     };
-    let standing = |key: &Key| {
-        let mut open = access.iter().filter(|row| row.revoked_at.is_none());
-        open.any(|row| row.target == key.0 && row.principal == key.1)
-    };
+    let standing = |key: &Key| stands.contains(&(&key.0, &key.1));
     Ok(unfinished::from_record(&open, &tries, wanted, standing, now))
 }
 

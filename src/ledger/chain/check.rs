@@ -149,6 +149,10 @@ impl Ledger {
             compare(&mut tx, table, before.get(table.name), &mut verdict).await?;
         }
         strangers(&mut tx, &mut verdict).await?;
+        if verdict.wrong == 0 {
+            // Where the record is wrong, its sums are, and that says nothing more.
+            compare_totals(&mut tx, &mut verdict).await?;
+        }
         for head in heads {
             look_up(&mut tx, &head, &mut verdict).await?;
         }
@@ -420,6 +424,23 @@ async fn strangers(tx: &mut SqliteConnection, verdict: &mut Verdict) -> Result<(
     for guard in guards.iter().filter(|guard| !names.iter().any(|name| name == *guard)) {
         verdict.add(Finding::new(format!(
             "the trigger `{guard}`, which keeps the record from being changed, is gone"
+        )));
+    }
+    Ok(())
+}
+
+/// Adds up again what counters derive from.
+async fn compare_totals(tx: &mut SqliteConnection, verdict: &mut Verdict) -> Result<(), LedgerError> {
+    let known: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'total')")
+            .fetch_one(&mut *tx)
+            .await?;
+    if !known {
+        return Ok(());
+    }
+    for entitlement in super::super::totals::wrong_totals(tx).await? {
+        verdict.add(Finding::new(format!(
+            "the total of {entitlement}, which counters begin with, is not what its intervals on record and the removed ones add up to"
         )));
     }
     Ok(())

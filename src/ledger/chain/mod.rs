@@ -406,7 +406,8 @@ impl Ledger {
             return Ok(None);
         }
         let row = sqlx::query(
-            "SELECT at, body FROM event WHERE kind = 'policy_in_force' AND at <= ? ORDER BY seq DESC LIMIT 1",
+            "SELECT at, body FROM event WHERE kind = 'policy_in_force' AND tbl = '' AND row IS NULL AND at <= ? \
+             ORDER BY seq DESC LIMIT 1",
         )
         .bind(at.as_millisecond())
         .fetch_optional(&self.pool)
@@ -426,12 +427,14 @@ impl Ledger {
         if !self.has_chain().await? {
             return Ok(policies);
         }
-        let rows =
-            sqlx::query("SELECT at, body FROM event WHERE kind = 'policy_in_force' AND ? < at AND at < ? ORDER BY seq")
-                .bind(range.start().as_millisecond())
-                .bind(range.end().as_millisecond())
-                .fetch_all(&self.pool)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT at, body FROM event WHERE kind = 'policy_in_force' AND tbl = '' AND row IS NULL \
+                 AND ? < at AND at < ? ORDER BY seq",
+        )
+        .bind(range.start().as_millisecond())
+        .bind(range.end().as_millisecond())
+        .fetch_all(&self.pool)
+        .await?;
         let what = || "the policy in force".to_owned();
         for row in rows {
             policies.push((instant(row.try_get(0)?, what)?, read_json(row.try_get(1)?, what)?));
