@@ -133,6 +133,9 @@ pub fn text(period: Interval, tested: &Backtest, against: Option<&Backtest>, not
         let _infallible = writeln!(out, "{}", line.trim_end());
     };
     say(&format!("Backtest {}, in UTC", when(period)));
+    if against.is_some() {
+        say("The last column is what would have been held by the policy in force.");
+    }
     for note in notes {
         say(&format!("  ! {}", clean(note)));
     }
@@ -149,7 +152,7 @@ pub fn text(period: Interval, tested: &Backtest, against: Option<&Backtest>, not
         "nobody h",
     ];
     if against.is_some() {
-        header.push("held h by the policy in force");
+        header.push("in force h");
     }
     table.set_header(header);
     for line in tested.lines.iter().chain([&tested.total]) {

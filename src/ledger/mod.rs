@@ -33,7 +33,7 @@ pub use chain::{Finding, Head, PolicyInForce, PublishedHead, Verdict};
 pub use ended::EndedChange;
 pub use error::LedgerError;
 pub use export::{Export, ExportedCause, ExportedEvent, Stretch};
-pub use history::{AccessRow, Board, HeldSummary, HoldRow, Neighbours, RecordedCause};
+pub use history::{AccessRow, Board, DriftSummary, HeldSummary, HoldRow, Neighbours, RecordedCause};
 pub use intents::{OpenIntent, Opened, Outcome};
 pub use measured::{OnDuty, UnheldMark};
 pub use orders::{Approval, Bar};

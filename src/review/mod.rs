@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::desired::Timeline;
 use crate::ledger::AccessRow;
-use crate::ledger::history::DriftSummary;
+use crate::ledger::DriftSummary;
 use crate::model::{Basis, EntitlementId, Interval, Origin, Person, ProjectName, Target};
 use crate::policy::bundles::{Bundle, bundles};
 use crate::policy::{Member, Policy, Project, Rule, Trigger};

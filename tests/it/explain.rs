@@ -304,3 +304,18 @@ async fn what_earned_it_is_told_of_a_past_moment_that_the_schedule_still_shows()
         .expect(0)
         .says(&["  ended     ", "  because   on call in pagerduty/PABC123 until "]);
 }
+
+/// Found on the walk from standing access: it said that nobody had granted it, of somebody who held it.
+#[tokio::test]
+async fn whoever_holds_it_without_dutybound_is_said_to() {
+    let site = Site::payments().await;
+    let alice = site.user_id(ALICE);
+    site.sandbox.edit(|world| {
+        let set = world.aws.permission_set_arn(ADMIN).unwrap().to_owned();
+        world.aws.assign(ACCOUNT, &set, &alice);
+    });
+    site.run(&["apply"]).await.expect(0);
+    let said = site.run(&["explain", ALICE, "payments/prod-admin"]).await;
+    said.says(&["holds it in AWS all the same, not through dutybound"]);
+    assert!(!said.stdout.contains("next pass makes it"), "{}", said.stdout);
+}

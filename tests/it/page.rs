@@ -84,8 +84,8 @@ async fn report_metrics_page_and_what_aws_did_agree_to_the_second() {
         "\n[[rule]]\nentitlement = \"prod-readers\"\non_call     = \"pagerduty/PABC123\"\nlinger      = \"2s\"\n";
     let site = Site::new(organisation(), &format!("{PAYMENTS}{readers_on_call}")).await;
     site.shifts(&[
-        ("PALICE1", from_now(-60), from_now(8)),
-        ("PBOB002", from_now(8), from_now(14)),
+        ("PALICE1", from_now(-60), from_now(25)),
+        ("PBOB002", from_now(25), from_now(40)),
     ]);
     let daemon = site.ready_daemon().await;
     site.until("both had it in turn", |view| {

@@ -331,10 +331,10 @@ async fn a_hand_off_waits_for_no_collector() {
     let silent = Collector::default();
     silent.always(Some(Answer::Silence));
     let url = silent.start().await;
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Bound for as long as it must refuse, so that no other test listens there.
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = reserved.local_addr().unwrap();
     let site = Site::payments().await;
     site.configure(|settings| {
         settings.more.push_str(&format!(

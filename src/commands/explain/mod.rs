@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::desired::{Snapshots, Timeline};
 use crate::diagnostics::did_you_mean;
 use crate::identity_center::ChangeKind;
-use crate::ledger::{AccessRow, HoldRow, Neighbours, PolicyInForce, Restoration, TryThen};
+use crate::ledger::{AccessRow, DriftSummary, HoldRow, Neighbours, PolicyInForce, Restoration, TryThen};
 use crate::model::{Attribution, Cause, EntitlementId, Interval, Person, ProjectName, ResolvedTarget, Target};
 use crate::policy::{Policy, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind};
@@ -191,6 +191,8 @@ pub struct Sources<'a> {
     pub unheld: &'a [Unheld],
     /// Problems that the last pass saw.
     pub problems: &'a [Problem],
+    /// Who held what without dutybound when the last pass looked.
+    pub drift: &'a [DriftSummary],
     /// Who changed the schedules, as far as it was found out.
     pub attributions: &'a [Attribution],
     /// The times that the ledger turned out to be an older copy.
@@ -462,6 +464,13 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
             .map(ToString::to_string)
             .collect();
         obstacles.extend(seen);
+        let name = person.to_string();
+        let mut strangers = sources.drift.iter().filter(|_| present);
+        if strangers.any(|drift| drift.entitlement == *id && drift.holder == name) {
+            obstacles.push(format!(
+                "{person} holds it in AWS all the same, not through dutybound, which leaves it alone"
+            ));
+        }
         obstacles.extend(delay::held(sources, ChangeKind::Grant, person, id));
         let without = delay::without_access(sources, person, id, at);
         if !present {

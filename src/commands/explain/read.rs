@@ -107,6 +107,7 @@ pub async fn read(
         tries: &tries,
         unheld: &unheld,
         problems: &board.problems,
+        drift: &board.drift,
         attributions: &attributions,
         restorations: &restorations,
         record_begins,
