@@ -13,10 +13,10 @@ use dutybound::identity_center::ChangeKind;
 use dutybound::ledger::Ledger;
 use dutybound::model::{
     Basis, Cause, EntitlementId, GroupRef, Interval, MemberRef, Origin, PermissionSetRef, Person, ProjectName,
-    ResolvedTarget, ScheduleKey, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState, Target,
+    ResolvedTarget, ScheduleKey, ScheduleKind, Snapshot, SourceName, Target,
 };
 use dutybound::plan::{Change, Foresight};
-use dutybound_sandbox::organisation::{OnCallSchedule, Organisation};
+use dutybound_sandbox::organisation::Organisation;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -132,39 +132,16 @@ pub(crate) fn snapshots(organisation: &Organisation, end: Timestamp, at: Timesta
     let turn_at = |t: Timestamp| begin.duration_until(t).as_secs().div_euclid(TURN.as_secs());
     let turns = turn_at(window.start())..=turn_at(window.end());
     let schedules = organisation.projects().iter().flat_map(|project| &project.schedules);
-    let snapshot = |schedule: &OnCallSchedule| {
-        let shifts = turns.clone().filter_map(|turn| {
-            let from = begin + TURN * i32::try_from(turn).unwrap();
-            let (id, email) = schedule.turn(usize::try_from(turn).unwrap());
-            Some(Shift {
-                interval: Interval::new(from, from + TURN)?.intersect(&window)?,
-                start_known: window.start() <= from,
-                end_known: from + TURN <= window.end(),
-                user: SourceUser {
-                    id: id.into(),
-                    name: Some(email.to_owned()),
-                    email: Some(email.to_owned()),
-                    state: SourceUserState::Active,
-                },
-                level: None,
-                permanent: false,
-                via_override: None,
-            })
-        });
-        Snapshot {
-            schedule: ScheduleKey {
-                source: SourceName(schedule.provider.into()),
-                kind: ScheduleKind::Schedule,
-                id: schedule.id.clone().into(),
-            },
-            read_at: at,
-            window,
-            shifts: shifts.collect(),
-            notices: Vec::new(),
-            clock_offset_ms: Some(0),
-        }
-    };
-    schedules.map(snapshot).collect()
+    let turns = turns.map(|turn| {
+        (
+            usize::try_from(turn).unwrap(),
+            begin + TURN * i32::try_from(turn).unwrap(),
+        )
+    });
+    let turns: Vec<_> = turns.collect();
+    schedules
+        .map(|schedule| rig::read(schedule, &turns, TURN, window, at))
+        .collect()
 }
 
 fn entitlement(project: &str, name: &str) -> EntitlementId {

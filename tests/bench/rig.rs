@@ -18,7 +18,7 @@ use dutybound::model::{
     Snapshot, SourceName, SourceUser, SourceUserState, Target,
 };
 use dutybound::policy::{self, Policy, PolicyContext};
-use dutybound_sandbox::organisation::Organisation;
+use dutybound_sandbox::organisation::{OnCallSchedule, Organisation};
 use jiff::{SignedDuration, Timestamp};
 
 /// The hand-over of every schedule.
@@ -53,41 +53,50 @@ pub(crate) fn parse(files: Vec<(String, Vec<u8>)>) -> Policy {
 pub(crate) fn snapshots(organisation: &Organisation, at: Timestamp) -> Vec<Snapshot> {
     let window = dutybound::poll::window(at, Timing::default().horizon, None);
     let schedules = organisation.projects().iter().flat_map(|project| &project.schedules);
-    let snapshot = |schedule: &dutybound_sandbox::organisation::OnCallSchedule| {
-        let shifts = (-1_i32..4).filter_map(|turn| {
-            let begins = monday() + WEEK * turn;
-            let index = usize::try_from(turn + 55).unwrap();
-            let (id, email) = schedule.turn(index);
-            let interval = Interval::new(begins, begins + WEEK)?.intersect(&window)?;
-            Some(Shift {
-                interval,
-                start_known: window.start() < begins,
-                end_known: begins + WEEK <= window.end(),
-                user: SourceUser {
-                    id: id.into(),
-                    name: Some(email.to_owned()),
-                    email: Some(email.to_owned()),
-                    state: SourceUserState::Active,
-                },
-                level: None,
-                permanent: false,
-                via_override: None,
-            })
-        });
-        Snapshot {
-            schedule: ScheduleKey {
-                source: SourceName(schedule.provider.into()),
-                kind: ScheduleKind::Schedule,
-                id: schedule.id.clone().into(),
+    let turns = (-1_i32..4).map(|turn| (usize::try_from(turn + 55).unwrap(), monday() + WEEK * turn));
+    let turns: Vec<_> = turns.collect();
+    schedules
+        .map(|schedule| read(schedule, &turns, WEEK, window, at))
+        .collect()
+}
+
+/// What a read at `at` finds of one schedule: of these turns, given with their begin, those in the window.
+pub(crate) fn read(
+    schedule: &OnCallSchedule,
+    turns: &[(usize, Timestamp)],
+    lasts: SignedDuration,
+    window: Interval,
+    at: Timestamp,
+) -> Snapshot {
+    let shifts = turns.iter().filter_map(|(turn, from)| {
+        let (id, email) = schedule.turn(*turn);
+        Some(Shift {
+            interval: Interval::new(*from, *from + lasts)?.intersect(&window)?,
+            start_known: window.start() <= *from,
+            end_known: *from + lasts <= window.end(),
+            user: SourceUser {
+                id: id.into(),
+                name: Some(email.to_owned()),
+                email: Some(email.to_owned()),
+                state: SourceUserState::Active,
             },
-            read_at: at,
-            window,
-            shifts: shifts.collect(),
-            notices: Vec::new(),
-            clock_offset_ms: Some(0),
-        }
-    };
-    schedules.map(snapshot).collect()
+            level: None,
+            permanent: false,
+            via_override: None,
+        })
+    });
+    Snapshot {
+        schedule: ScheduleKey {
+            source: SourceName(schedule.provider.into()),
+            kind: ScheduleKind::Schedule,
+            id: schedule.id.clone().into(),
+        },
+        read_at: at,
+        window,
+        shifts: shifts.collect(),
+        notices: Vec::new(),
+        clock_offset_ms: Some(0),
+    }
 }
 
 /// A configuration with its files in `dir`.

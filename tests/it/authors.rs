@@ -2,11 +2,12 @@
 
 use dutybound_sandbox::world::Rotation;
 use dutybound_sandbox::world::opsgenie::Recipient;
-use dutybound_sandbox::world::pagerduty::{AuditRecord, OauthClient, Override};
+use dutybound_sandbox::world::pagerduty::{AuditRecord, Override};
 use dutybound_sandbox::{Fault, Service};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::harness::*;
+use crate::one_shot::sign_in_as_an_app;
 
 const RECORDS: &str = "GET /schedules/PABC123/audit/records";
 
@@ -204,29 +205,7 @@ async fn audit_records_that_do_not_answer_keep_nobody_waiting() {
 #[tokio::test]
 async fn an_app_needs_the_scope_for_this_alone() {
     let site = site().await;
-    let url = site.sandbox.pagerduty_url();
-    site.secret("client-secret", "s3cret-of-the-app\n");
-    site.configure(|s| {
-        s.pagerduty = format!(
-            "base_url = \"{url}\"\n[source.pagerduty.oauth]\nclient_id = \"app\"\n\
-             client_secret = {{ file = \"client-secret\" }}\nsubdomain = \"acme\"\ntoken_url = \"{url}/oauth/token\""
-        );
-    });
-    site.sandbox.edit(|world| {
-        world.pagerduty.tokens.clear();
-        let scopes = [
-            "as_account-us.acme",
-            "oncalls.read",
-            "schedules.read",
-            "users.read",
-            "escalation_policies.read",
-        ];
-        world.pagerduty.oauth_clients.push(OauthClient {
-            id: "app".into(),
-            secret: "s3cret-of-the-app".into(),
-            scopes: scopes.map(str::to_owned).to_vec(),
-        });
-    });
+    sign_in_as_an_app(&site);
     site.run(&["apply"]).await.expect(0);
     bob_takes_over(&site);
     site.run(&["apply"]).await.expect(0);

@@ -319,9 +319,8 @@ async fn an_opsgenie_team_on_call_is_flattened_to_its_people() {
     assert_eq!(site.written(), [""; 0]);
 }
 
-#[tokio::test]
-async fn a_source_may_sign_in_as_an_oauth_app() {
-    let site = Site::payments().await;
+/// PagerDuty takes no key any more, and the source signs in as an OAuth app with the scopes that access needs.
+pub(crate) fn sign_in_as_an_app(site: &Site) {
     let url = site.sandbox.pagerduty_url();
     site.secret("client-secret", "s3cret-of-the-app\n");
     site.configure(|s| {
@@ -345,6 +344,12 @@ async fn a_source_may_sign_in_as_an_oauth_app() {
             scopes: scopes.map(str::to_owned).to_vec(),
         });
     });
+}
+
+#[tokio::test]
+async fn a_source_may_sign_in_as_an_oauth_app() {
+    let site = Site::payments().await;
+    sign_in_as_an_app(&site);
     site.run(&["apply"]).await.expect(0);
     assert!(site.admin(ALICE));
 

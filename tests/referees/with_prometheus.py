@@ -554,7 +554,7 @@ def referee(stage: Stage):
         for key, word in (("access", "of access"), ("session_tail", "of tail"))
     )
     return (
-        f"agrees with report and ledger on {held}, over a restart; {asked} queries of panels give data; 6 alerts fire alone; "
+        f"agrees with report and ledger on {held}, over a restart; {asked} queries of panels give data; 12 alerts fire alone; "
         f"prometheus_client reads {families} families"
     )
 
