@@ -234,7 +234,8 @@ impl Run {
             let events = [world.state().next(), due, Some(self.story.next), Some(self.end)];
             let next = events.into_iter().flatten().min().unwrap().max(now);
             world.state().now = next;
-            if next == self.story.next {
+            // What fell into the time when no process was there happens as soon as one is.
+            if self.story.next <= next {
                 let before = self.in_force.policy().revision.clone();
                 match self.tell() {
                     Asked::Nothing => {}
