@@ -468,12 +468,14 @@ async fn a_report_and_a_review_that_were_missed_are_made_up_for_once() {
         .until_taken(&site, "/hook", "the grant", |got| got.body["kind"] == "grant")
         .await;
     daemon.kill();
+    // A kill before the queue has noted a delivery makes it again, under the same id: at least once.
     let kinds = |kind: &str| {
-        receiver
-            .taken("/hook")
-            .iter()
-            .filter(|got| got.body["kind"] == kind)
-            .count()
+        let taken = receiver.taken("/hook");
+        let of_kind = taken.iter().filter(|got| got.body["kind"] == kind);
+        of_kind
+            .map(|got| got.body["id"].to_string())
+            .collect::<BTreeSet<_>>()
+            .len()
     };
     assert_eq!(
         (kinds("report"), kinds("review")),
