@@ -35,7 +35,7 @@ impl Applier {
         let intent = match self.ledger.open_intent(change, revision, self.clock.now()).await? {
             Opened::Intent(intent) => intent,
             Opened::Barred(bar) => {
-                let why = format!("it was not begun, for {} ordered: {}", bar.ordered_by, bar.reason);
+                let why = format!("it was not begun: barred by {}: {}", bar.ordered_by, bar.reason);
                 return Ok(End::Deferred(why));
             }
         };

@@ -84,6 +84,17 @@ impl State {
         self.in_flight.contains_key(key) || self.results.iter().any(|applied| applied.change.key() == *key)
     }
 
+    /// Revokes that have begun, or have ended and no pass has taken that in yet.
+    fn begun_revokes(&self) -> Vec<Key> {
+        let under_way = self.in_flight.iter().filter(|(_, kind)| **kind == ChangeKind::Revoke);
+        let ended = self.results.iter().filter(|applied| {
+            let begun = matches!(applied.end, End::Confirmed | End::Failed(_) | End::Unsettled(_));
+            begun && applied.change.kind == ChangeKind::Revoke
+        });
+        let ended = ended.map(|applied| applied.change.key());
+        under_way.map(|(key, _)| key.clone()).chain(ended).collect()
+    }
+
     fn must_wait(&self, key: &Key, now: Timestamp) -> bool {
         self.failures.get(key).is_some_and(|f| now < f.not_before)
     }
@@ -179,11 +190,17 @@ impl Applier {
         let now = self.clock.now();
         let mut state = self.state();
         let overtaken = plan.is_overtaken(|key| state.is_news(key));
+        let surprised = plan.surprised_by(state.begun_revokes().iter());
         let mut steps = plan.into_steps();
         // Statements were asked without it; the pass that its end calls for decides anew.
         steps.retain(|step| !overtaken || step.change.kind == ChangeKind::Revoke);
         // The plan could not know of what has begun or ended since its look; the pass that the end calls for decides anew.
         steps.retain(|step| !state.is_news(&step.change.key()));
+        steps.retain(|step| {
+            let Change { kind, target, .. } = &step.change;
+            let waits = *kind == ChangeKind::Revoke && now < step.patience_ends && !step.change.is_ordered();
+            !(waits && surprised.contains(target))
+        });
         steps.retain(|step| step.change.is_ordered() || !state.must_wait(&step.change.key(), now));
         let coming: BTreeSet<Key> = steps
             .iter()

@@ -51,8 +51,6 @@ pub struct Conditions<'a> {
     pub unidentified: &'a BTreeSet<ResolvedTarget>,
     /// What somebody should hold who could not be looked up in the identity store just now.
     pub unresolved: &'a BTreeSet<ResolvedTarget>,
-    /// Grants under way from an earlier pass.
-    pub in_flight_grants: &'a BTreeSet<Key>,
     /// How many grants the ledger owns.
     pub owned: usize,
     /// The digest that a person approved.
@@ -75,6 +73,8 @@ pub struct ApprovedPlan {
     /// Grants that a statement holds back in favour of those of this plan. One of an earlier plan that has begun since the
     /// look takes their place.
     instead_of: BTreeSet<Key>,
+    /// The changes under way at the look.
+    in_flight: BTreeSet<Key>,
 }
 
 impl ApprovedPlan {
@@ -96,6 +96,20 @@ impl ApprovedPlan {
     #[must_use]
     pub fn is_overtaken(&self, begun: impl Fn(&Key) -> bool) -> bool {
         self.instead_of.iter().any(begun)
+    }
+
+    /// What of the given revokes that have begun the plan neither saw begin nor asks for itself: it counts on access that
+    /// is being taken away, and its own revokes there may be one too many.
+    #[must_use]
+    pub fn surprised_by<'a>(&self, revokes: impl Iterator<Item = &'a Key>) -> BTreeSet<ResolvedTarget> {
+        let mut unknown: BTreeSet<Key> = revokes.filter(|key| !self.in_flight.contains(key)).cloned().collect();
+        if !unknown.is_empty() {
+            let asked = self.steps.iter().filter(|step| step.change.kind == ChangeKind::Revoke);
+            asked.for_each(|step| {
+                unknown.remove(&step.change.key());
+            });
+        }
+        unknown.into_iter().map(|(target, _)| target).collect()
     }
 
     /// Hands the changes over to be carried out.
@@ -308,7 +322,11 @@ pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
     let by_statement = held.iter().filter(|h| h.guard == Guard::Invariant);
     let instead_of = by_statement.map(|h| h.change.key()).collect();
     Verdict {
-        approved: ApprovedPlan { steps, instead_of },
+        approved: ApprovedPlan {
+            steps,
+            instead_of,
+            in_flight: plan.in_flight.clone(),
+        },
         held,
     }
 }
@@ -540,8 +558,11 @@ fn order(
             format!("the grant to {} is held ({})", hold.change.who(), hold.guard),
         );
     }
-    for (target, principal) in c.in_flight_grants {
-        stuck.insert(target.clone(), format!("the grant to {principal} is under way"));
+    for (target, person) in &plan.awaited {
+        stuck.insert(
+            target.clone(),
+            format!("AWS has not yet confirmed a change of {person}'s access"),
+        );
     }
     let mut steps = Vec::new();
     for change in passed {

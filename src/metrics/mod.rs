@@ -124,7 +124,7 @@ impl Metrics {
         let changes = IntCounterVec::new(
             Opts::new(
                 "dutybound_changes_total",
-                "Changes to AWS that ended, by kind and outcome: confirmed, failed, unsettled (no answer; settled later), deferred (make before break).",
+                "Changes to AWS that ended, by kind and outcome: confirmed, failed, unsettled (no answer; settled later), deferred (not begun: make before break, or barred).",
             ),
             &["kind", "outcome"],
         )?;

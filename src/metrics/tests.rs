@@ -103,6 +103,8 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
         unchanged: 0,
         kept: Vec::new(),
         lapsing: Vec::new(),
+        awaited: BTreeMap::new(),
+        in_flight: BTreeSet::new(),
     };
     let verdict = ask_guards(&plan, Mode::Sync);
     Pass {
@@ -235,7 +237,6 @@ fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
         clock_skew: None,
         unidentified: &BTreeSet::new(),
         unresolved: &BTreeSet::new(),
-        in_flight_grants: &BTreeSet::new(),
         owned: 0,
         approved_digest: None,
     };

@@ -115,6 +115,13 @@ pub struct Plan {
     /// Grants to be taken back whose causes would have gone on by the record; see [`Plan::recordable`].
     #[serde(skip)]
     pub lapsing: Vec<(Key, Kept)>,
+    /// Who is to hold what while a change of it is under way: a grant that is not confirmed yet, or a revoke that was right
+    /// when it began. Whatever AWS shows of them now, their access is still to come.
+    #[serde(skip)]
+    pub awaited: BTreeMap<ResolvedTarget, Person>,
+    /// The changes under way of which the plan knew.
+    #[serde(skip)]
+    pub in_flight: BTreeSet<Key>,
 }
 
 impl Plan {
@@ -240,6 +247,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         kept: Vec::new(),
         unchanged: 0,
         lapsing: Vec::new(),
+        awaited: BTreeMap::new(),
         drift: BTreeSet::new(),
     };
     let mut problems = Vec::new();
@@ -268,6 +276,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         unchanged: draft.unchanged,
         kept: draft.kept,
         lapsing: draft.lapsing,
+        awaited: draft.awaited,
+        in_flight: inputs.in_flight.clone(),
     }
 }
 
@@ -281,6 +291,7 @@ struct Draft<'a> {
     kept: Vec<Kept>,
     unchanged: usize,
     lapsing: Vec<(Key, Kept)>,
+    awaited: BTreeMap<ResolvedTarget, Person>,
     drift: BTreeSet<Drift>,
 }
 
@@ -301,6 +312,7 @@ impl Draft<'_> {
                 continue;
             };
             if inputs.in_flight.contains(key) {
+                self.awaited.insert(key.0.clone(), want.person.clone());
                 continue;
             }
             let owned = inputs.owned.get(key);

@@ -263,12 +263,6 @@ pub async fn survey(
         let exclusive = policy.entitlements().filter(|e| e.exclusive);
         unresolved_people.extend(exclusive.filter_map(|e| targets.get(&e.id)?.clone().ok()));
     }
-    let in_flight_grants = record
-        .in_flight
-        .iter()
-        .filter(|(_, k)| **k == ChangeKind::Grant)
-        .map(|(key, _)| key.clone())
-        .collect();
     let ground = ground(policy, &targets, &holders, &people, &plan, record);
     let conditions = Conditions {
         // A file that cannot be looked for counts as there: a pause must never fail open.
@@ -286,7 +280,6 @@ pub async fn survey(
         clock_skew: clock_skew(config, &newest, at).and_then(|skew| skew.of_ours()),
         unidentified: &of_kind(ProblemKind::is_not_knowing),
         unresolved: &unresolved_people,
-        in_flight_grants: &in_flight_grants,
         owned: record.owned_in_all,
         approved_digest,
     };

@@ -140,7 +140,6 @@ impl World {
             clock_skew: None,
             unidentified: &BTreeSet::new(),
             unresolved: &BTreeSet::new(),
-            in_flight_grants: &BTreeSet::new(),
             owned: self.owned.len(),
             approved_digest: None,
         };

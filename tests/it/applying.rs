@@ -22,7 +22,7 @@ use dutybound::ledger::Ledger;
 use dutybound::model::{
     Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Target,
 };
-use dutybound::plan::{Change, Foresight, Plan};
+use dutybound::plan::{Change, Foresight, Key, Plan};
 use dutybound::policy::{self, PolicyContext};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, watch};
@@ -159,10 +159,10 @@ fn change(kind: ChangeKind, entitlement_name: &str, account: &str, name: &str) -
 }
 
 fn approved(changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
-    approved_on(&Ground::default(), changes, turns)
+    approved_on(&Ground::default(), BTreeSet::new(), changes, turns)
 }
 
-fn approved_on(ground: &Ground<'_>, changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
+fn approved_on(ground: &Ground<'_>, in_flight: BTreeSet<Key>, changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
     let mut timeline = Timeline {
         causes: turns.into_iter().map(Arc::new).collect(),
         problems: vec![],
@@ -178,6 +178,8 @@ fn approved_on(ground: &Ground<'_>, changes: Vec<Change>, turns: Vec<Cause>) -> 
         unchanged: 0,
         kept: vec![],
         lapsing: vec![],
+        awaited: BTreeMap::new(),
+        in_flight,
     };
     let conditions = Conditions {
         mode: Mode::Sync,
@@ -194,7 +196,6 @@ fn approved_on(ground: &Ground<'_>, changes: Vec<Change>, turns: Vec<Cause>) -> 
         clock_skew: None,
         unidentified: &BTreeSet::new(),
         unresolved: &BTreeSet::new(),
-        in_flight_grants: &BTreeSet::new(),
         owned: 0,
         approved_digest: None,
     };
@@ -412,11 +413,38 @@ async fn a_grant_that_took_the_place_of_one_that_has_begun_after_all_does_not_be
             due: t(-60),
             ..bob.clone()
         };
-        let plan = approved_on(&ground, vec![ann.clone(), earlier], turns());
+        let plan = approved_on(&ground, BTreeSet::new(), vec![ann.clone(), earlier], turns());
         assert_eq!(plan.steps().len(), 1, "ann is held");
         applier.start(plan, "revision", |_| 5);
         fake.answer("bob");
         applier.idle().await;
         assert_eq!(fake.calls(), [if ann_began { "Grant ann" } else { "Grant bob" }]);
+    }
+}
+
+/// An override was taken back while the revoke that it had caused began: the plan of the pass that saw it taken back
+/// counts on access that is going, and revokes the substitute.
+#[tokio::test]
+async fn a_revoke_does_not_count_on_access_that_is_being_taken_away_unknown_to_its_plan() {
+    let revoke = |name| change(ChangeKind::Revoke, "admin", "1", name);
+    for known in [false, true] {
+        let (fake, dir) = (Fake::new(t(0)), tempfile::tempdir().unwrap());
+        let applier = applier(&fake, &dir).await;
+        applier.start(approved(vec![revoke("ann")], vec![]), "revision", |_| 5);
+        while fake.calls().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let seen = known.then(|| revoke("ann").key()).into_iter().collect();
+        let plan = approved_on(&Ground::default(), seen, vec![revoke("bob")], vec![]);
+        applier.start(plan, "revision", |_| 5);
+        fake.answer("ann");
+        fake.answer("bob");
+        applier.idle().await;
+        let begun = if known {
+            vec!["Revoke ann", "Revoke bob"]
+        } else {
+            vec!["Revoke ann"]
+        };
+        assert_eq!(fake.calls(), begun);
     }
 }

@@ -362,6 +362,8 @@ fn approved(hand_overs: &[HandOver]) -> (ApprovedPlan, Vec<Change>) {
         unchanged: 0,
         kept: vec![],
         lapsing: vec![],
+        awaited: BTreeMap::new(),
+        in_flight: BTreeSet::new(),
     };
     let conditions = Conditions {
         mode: Mode::Sync,
@@ -378,7 +380,6 @@ fn approved(hand_overs: &[HandOver]) -> (ApprovedPlan, Vec<Change>) {
         clock_skew: None,
         unidentified: &BTreeSet::new(),
         unresolved: &BTreeSet::new(),
-        in_flight_grants: &BTreeSet::new(),
         owned: 0,
         approved_digest: None,
     };

@@ -111,6 +111,7 @@ struct World {
     unknown: BTreeSet<Key>,
     planned_since: BTreeMap<Key, Timestamp>,
     bars: Vec<Bar>,
+    in_flight: BTreeSet<Key>,
     min_holders: u32,
     past: Past,
 }
@@ -160,6 +161,7 @@ impl World {
             unknown: BTreeSet::new(),
             planned_since: BTreeMap::new(),
             bars: vec![],
+            in_flight: BTreeSet::new(),
             min_holders: 0,
             past: Past::new(),
         }
@@ -184,7 +186,7 @@ impl World {
             unknown_outcomes: &self.unknown,
             planned_since: &self.planned_since,
             bars: &self.bars,
-            in_flight: &BTreeSet::new(),
+            in_flight: &self.in_flight,
         })
     }
 
@@ -253,7 +255,6 @@ impl World {
                 clock_skew: None,
                 unidentified: &unidentified,
                 unresolved: &unresolved,
-                in_flight_grants: &BTreeSet::new(),
                 owned: self.owned.len(),
                 approved_digest: approved,
             },
@@ -321,6 +322,39 @@ fn words(plan: &Plan) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Found with a provider that went back and forth: an override was taken back while AWS worked on the revoke that it had
+/// caused, and the substitute lost the access although nobody else held it any more.
+#[test]
+fn a_substitute_keeps_access_while_the_revoke_of_whoever_is_on_duty_again_is_under_way() {
+    let mut world = World::new(ON_CALL, vec![shift("ann", t(0), t(18))]);
+    world.apply(t(1));
+    let (ann, anns) = world
+        .owned
+        .first_key_value()
+        .map(|(k, o)| (k.clone(), o.clone()))
+        .unwrap();
+    let was = world.newest.clone();
+    let bobs = vec![shift("bob", t(0), t(18))];
+    world
+        .newest
+        .insert(key("PABC123"), snapshot("PABC123", t(1), bobs).into());
+    world.apply(t(1));
+    // AWS is still at it, and shows ann.
+    world.newest = was;
+    world.owned.insert(ann.clone(), anns);
+    world.live.get_mut(&ann.0).unwrap().users.insert(ann.1.clone(), None);
+    for (under_way, released) in [(false, 1), (true, 0)] {
+        world.in_flight = under_way.then(|| ann.clone()).into_iter().collect();
+        let plan = world.plan(t(1));
+        assert_eq!(words(&plan), ["-bob"]);
+        let verdict = world.guard(&plan, None);
+        assert_eq!(verdict.approved.steps().len(), released, "{:?}", verdict.held);
+        let held = verdict.held.iter().map(|held| (held.guard, held.change.who()));
+        let waits = (Guard::MakeBeforeBreak, "bob@example.com".to_owned());
+        assert_eq!(held.collect::<Vec<_>>(), Vec::from_iter(under_way.then_some(waits)));
+    }
 }
 
 #[test]
