@@ -10,7 +10,7 @@ use crate::config::Identity;
 use crate::model::{
     Basis, Cause, EntitlementId, Interval, MemberRef, Person, ScheduleKey, Shift, Snapshot, SourceName, SourceUser,
     SourceUserState,
-    spans::{common, gaps, merged, without},
+    spans::{gaps, merged, without},
 };
 use crate::policy::{Member, OnCall, Policy, Project, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind, collapse};
@@ -62,6 +62,7 @@ impl Timeline {
         let people = OnceCell::new();
         let mut timeline = Self::default();
         for project in policy.projects.values() {
+            let before = timeline.causes.len();
             for rule in project.rules.iter().filter(|rule| wanted(&rule.entitlement)) {
                 match &rule.trigger {
                     Trigger::OnCall(on_call) => {
@@ -91,7 +92,11 @@ impl Timeline {
                     }
                 }
             }
+            if let Some(new) = timeline.causes.get_mut(before..) {
+                new.sort();
+            }
         }
+        // Only what one project's rules grant of another's entitlements is out of order now.
         timeline.causes.sort();
         timeline.causes.dedup();
         timeline.forget_what_another_rule_earns();
@@ -101,27 +106,20 @@ impl Timeline {
 
     /// Somebody who does not qualify by one rule and holds the entitlement by another for all that time lacks nothing.
     fn forget_what_another_rule_earns(&mut self) {
-        let mut earned: BTreeMap<(&EntitlementId, &Person), Vec<Interval>> = BTreeMap::new();
-        for cause in &self.causes {
-            earned
-                .entry((&cause.entitlement, &cause.person))
-                .or_default()
-                .push(cause.held);
-        }
-        for spans in earned.values_mut() {
-            *spans = merged(std::mem::take(spans));
-        }
-        self.problems.retain(|problem| {
-            let (Some(entitlement), Some(person), Some(during)) =
-                (&problem.entitlement, &problem.person, problem.during)
-            else {
+        let mut problems = std::mem::take(&mut self.problems);
+        problems.retain(|problem| {
+            let (true, Some(entitlement), Some(person), Some(during)) = (
+                problem.kind.is_lack_of_a_key(),
+                &problem.entitlement,
+                &problem.person,
+                problem.during,
+            ) else {
                 return true;
             };
-            let covered = earned
-                .get(&(entitlement, person))
-                .is_some_and(|spans| without(&[during], spans).is_empty());
-            !(problem.kind.is_lack_of_a_key() && covered)
+            let earned = self.of(entitlement, person).map(|cause| cause.held).collect();
+            !without(&[during], &merged(earned)).is_empty()
         });
+        self.problems = problems;
     }
 
     /// The instant's slice.
@@ -253,9 +251,9 @@ impl Timeline {
     fn earn(&mut self, project: &Project, rule: &Rule, person: &Person, turn: Turn, range: Interval) {
         let held = turn.duty.widen(rule.lead, rule.linger);
         let member = project.members.get(person);
-        let mut valid: Vec<Interval> = Interval::new(Timestamp::MIN, rule.until.unwrap_or(Timestamp::MAX))
-            .into_iter()
-            .collect();
+        let Some(until) = Interval::new(Timestamp::MIN, rule.until.unwrap_or(Timestamp::MAX)) else {
+            return;
+        };
         if rule.member || !rule.trainings.is_empty() {
             let Some(member) = member else {
                 return self.lacks(
@@ -277,30 +275,15 @@ impl Timeline {
                 self.outside_membership(project, rule, member, held, range);
             }
             self.untrained(rule, member, held, range);
-            valid = common(&valid, &member.qualified(&rule.trainings));
-        }
-        let whole = held;
-        for limit in valid {
-            let Some(held) = whole.intersect(&limit).filter(|held| held.intersect(&range).is_some()) else {
-                continue;
-            };
-            // Duty that lies wholly outside the prerequisites' validity leaves only lead or linger: the cause is then all
-            // overhang.
-            let duty = turn.duty.intersect(&limit).unwrap_or(turn.duty);
-            self.causes.push(Arc::new(Cause {
-                entitlement: rule.entitlement.clone(),
-                person: person.clone(),
-                held,
-                duty,
-                end_known: turn.end_known || held.end() < whole.end(),
-                basis: turn.basis.clone(),
-                project: project.name.clone(),
-                rule: rule.origin.clone(),
-                delegation: rule.delegation.as_ref().map(|delegation| delegation.origin.clone()),
-                member: member
-                    .filter(|_| rule.member || !rule.trainings.is_empty())
-                    .map(member_ref),
-            }));
+            for valid in member.qualified(&rule.trainings) {
+                if let Some(valid) = valid.intersect(&until) {
+                    self.causes
+                        .extend(caused(project, rule, person, Some(member), &turn, valid, range));
+                }
+            }
+        } else {
+            self.causes
+                .extend(caused(project, rule, person, None, &turn, until, range));
         }
     }
 
@@ -398,6 +381,35 @@ pub(crate) fn next_boundary<'a>(causes: impl Iterator<Item = &'a Arc<Cause>>, t:
         [Some(c.held.start()), end]
     });
     edges.flatten().filter(|edge| t < *edge && *edge < Timestamp::MAX).min()
+}
+
+/// What a turn causes while the prerequisites are `valid`, if that touches the range.
+fn caused(
+    project: &Project,
+    rule: &Rule,
+    person: &Person,
+    member: Option<&Member>,
+    turn: &Turn,
+    valid: Interval,
+    range: Interval,
+) -> Option<Arc<Cause>> {
+    let whole = turn.duty.widen(rule.lead, rule.linger);
+    let held = whole.intersect(&valid)?;
+    held.intersect(&range)?;
+    Some(Arc::new(Cause {
+        entitlement: rule.entitlement.clone(),
+        person: person.clone(),
+        held,
+        // Duty that lies wholly outside the prerequisites' validity leaves only lead or linger: the cause is then all
+        // overhang.
+        duty: turn.duty.intersect(&valid).unwrap_or(turn.duty),
+        end_known: turn.end_known || held.end() < whole.end(),
+        basis: turn.basis.clone(),
+        project: project.name.clone(),
+        rule: rule.origin.clone(),
+        delegation: rule.delegation.as_ref().map(|delegation| delegation.origin.clone()),
+        member: member.map(member_ref),
+    }))
 }
 
 struct Turn {

@@ -1,6 +1,6 @@
 //! Keeps the live state between complete reads and reads it anew where it matters.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ type Ended = (ResolvedTarget, Timestamp, Result<Holders, AwsError>);
 /// The live state of managed targets, each with the instant of its last complete read.
 #[derive(Debug, Default)]
 pub struct LiveCache {
-    targets: BTreeMap<ResolvedTarget, (Timestamp, Holders)>,
+    targets: HashMap<ResolvedTarget, (Timestamp, Arc<Holders>)>,
     /// How long nothing may be answered before a pass goes on; `None` waits for every read.
     silence: Option<Duration>,
     reads: JoinSet<Ended>,
@@ -71,7 +71,7 @@ impl LiveCache {
     pub async fn refresh(
         &mut self,
         reader: &Arc<dyn Read>,
-        wanted: &BTreeSet<ResolvedTarget>,
+        wanted: &HashSet<&ResolvedTarget>,
         suspects: &BTreeSet<ResolvedTarget>,
         confirmed: &BTreeMap<Key, ChangeKind>,
         audit: Audit,
@@ -84,17 +84,17 @@ impl LiveCache {
         }
         self.targets.retain(|target, _| wanted.contains(target));
         self.slow.retain(|target| wanted.contains(target));
-        let read_at = |target: &&ResolvedTarget| self.targets.get(*target).map(|(read_at, _)| *read_at);
-        let is_old =
-            |target: &&ResolvedTarget| read_at(target).is_none_or(|t| audit.older_than <= t.duration_until(at));
-        let mut oldest: Vec<_> = wanted
-            .iter()
-            .filter(|t| !suspects.contains(*t))
-            .filter(is_old)
-            .collect();
-        oldest.sort_by_key(|target| read_at(target));
-        oldest.truncate(audit.at_most);
-        let due: Vec<_> = wanted.intersection(suspects).chain(oldest).cloned().collect();
+        let mut old = Vec::new();
+        for target in wanted.iter().filter(|target| !suspects.contains(**target)) {
+            let read_at = self.targets.get(*target).map(|(read_at, _)| *read_at);
+            if read_at.is_none_or(|read_at| audit.older_than <= read_at.duration_until(at)) {
+                old.push((read_at, *target));
+            }
+        }
+        old.sort_unstable();
+        let oldest = old.into_iter().take(audit.at_most).map(|(_, target)| target);
+        let suspects = suspects.iter().filter(|target| wanted.contains(target));
+        let due: Vec<_> = suspects.chain(oldest).cloned().collect();
         for target in due {
             if answered.contains(&target) || self.under_way.values().any(|t| *t == target) {
                 continue;
@@ -137,10 +137,12 @@ impl LiveCache {
             Ok((id, (target, begun, Ok(mut holders)))) => {
                 self.under_way.remove(&id);
                 self.slow.remove(&target);
-                for ((_, principal), kind) in confirmed.iter().filter(|((t, _), _)| *t == target) {
+                let first = (target.clone(), PrincipalId::default());
+                let here = confirmed.range(first..).take_while(|((t, _), _)| *t == target);
+                for ((_, principal), kind) in here {
                     overlay(&mut holders, principal, *kind);
                 }
-                let before = self.targets.insert(target.clone(), (begun, holders));
+                let before = self.targets.insert(target.clone(), (begun, Arc::new(holders)));
                 let now = self.targets.get(&target).map(|(_, holders)| holders);
                 if !before.is_some_and(|(_, before)| now.is_some_and(|now| are_the_same(&before, now))) {
                     self.changed.insert(target.clone());
@@ -168,8 +170,8 @@ impl LiveCache {
     pub fn holders<'a>(
         &self,
         targets: impl IntoIterator<Item = &'a ResolvedTarget>,
-    ) -> BTreeMap<ResolvedTarget, Holders> {
-        let known = |target: &ResolvedTarget| Some((target.clone(), self.targets.get(target)?.1.clone()));
+    ) -> BTreeMap<ResolvedTarget, Arc<Holders>> {
+        let known = |target: &ResolvedTarget| Some((target.clone(), Arc::clone(&self.targets.get(target)?.1)));
         targets.into_iter().filter_map(known).collect()
     }
 
@@ -188,7 +190,7 @@ impl LiveCache {
     /// Takes in a change that AWS confirmed.
     pub fn note(&mut self, key: &Key, kind: ChangeKind) {
         if let Some((_, holders)) = self.targets.get_mut(&key.0) {
-            overlay(holders, &key.1, kind);
+            overlay(Arc::make_mut(holders), &key.1, kind);
             self.changed.insert(key.0.clone());
         }
     }

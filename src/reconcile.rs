@@ -82,7 +82,7 @@ impl Reconciler {
     pub async fn look(
         &mut self,
         config: &Config,
-        policy: &Policy,
+        policy: &Arc<Policy>,
         approved_digest: Option<&str>,
     ) -> Result<Pass, PassError> {
         let pass = self.see(config, policy, approved_digest).await;
@@ -95,7 +95,7 @@ impl Reconciler {
     async fn see(
         &mut self,
         config: &Config,
-        policy: &Policy,
+        policy: &Arc<Policy>,
         approved_digest: Option<&str>,
     ) -> Result<Pass, PassError> {
         let ended = self

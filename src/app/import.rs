@@ -260,7 +260,7 @@ fn check(config: &Config, files: &[(String, String)], now: jiff::Timestamp) -> a
 pub(super) async fn adopt(path: &Path, args: &cli::Adopt) -> anyhow::Result<u8> {
     let clock = system_clock();
     let config = load_config(path, Secrets::Read)?;
-    let policy = load_policy(&config, clock.now())?;
+    let policy = Arc::new(load_policy(&config, clock.now())?);
     let selected = adopt::selected(&policy, &args.entitlement).map_err(|why| anyhow::anyhow!(why))?;
     let by = operator();
     let calls = ApiCalls::new()?;

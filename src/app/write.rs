@@ -40,6 +40,7 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
     let config = load_config(path, Secrets::Read)?;
     let mut policy = load_policy(&config, clock.now())?;
     policy.commit = checkout::commit_of(&policy.revision, &config.policy_dir);
+    let policy = Arc::new(policy);
     let by = operator();
     let ledger = match (
         Ledger::open(&config.ledger, &config.owner_id, clock.now()).await,
@@ -153,7 +154,7 @@ pub(super) async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Resul
     let left = if is_writer {
         let config = revoke::with_a_writer(&config);
         let policy = policy::load(&config.policy_dir, &context(&config, clock.now()))
-            .map(|(policy, _)| policy)
+            .map(|(policy, _)| Arc::new(policy))
             .ok();
         let mut reconciler = reconciler(&config, ApiCalls::new()?, &clock, ledger.clone()).await?;
         let revoking = revoke::carry_out(&mut reconciler, &config, policy.as_ref());

@@ -58,7 +58,7 @@ pub struct Outcome {
 pub async fn run(
     reconciler: &mut Reconciler,
     config: &Config,
-    policy: &Policy,
+    policy: &Arc<Policy>,
     sources: &Sources,
     approve: Option<(&str, &str)>,
     show: impl FnOnce(&Pass, &crate::ledger::StoredSnapshots),

@@ -141,7 +141,7 @@ async fn record(ledger: &Ledger, policy: &Policy, now: Timestamp) -> Result<Reco
     let owned = ledger.owned().await?;
     Ok(Record {
         owned_in_all: owned.len(),
-        owned,
+        owned: owned.into_iter().map(|(key, owned)| (key, Arc::new(owned))).collect(),
         unknown_outcomes: ledger.unknown_grants(Timestamp::MIN).await?,
         bars: ledger.bars().await?,
         confirmed: ledger

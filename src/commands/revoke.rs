@@ -28,14 +28,14 @@ const WATCH: SignedDuration = SignedDuration::from_secs(120);
 pub async fn carry_out(
     reconciler: &mut Reconciler,
     config: &Config,
-    policy: Option<&Policy>,
+    policy: Option<&Arc<Policy>>,
 ) -> Result<Vec<Applied>, PassError> {
-    let none = Policy {
+    let none = Arc::new(Policy {
         commit: None,
         revision: String::new(),
         projects: BTreeMap::new(),
         invariants: Vec::new(),
-    };
+    });
     let policy = policy.unwrap_or(&none);
     let pass = reconciler.look(config, policy, None).await?;
     let Some(applier) = &reconciler.applier else {

@@ -1,19 +1,24 @@
 //! Standing access that we caused, and its causes.
 
+use std::collections::btree_map;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
+use sqlx::{Row, SqliteConnection, SqlitePool};
 
 use super::history::ids_of_access_in;
 use super::redo::Entry;
 use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
-use crate::model::{Cause, EntitlementId, Person, PrincipalId};
+use crate::model::{Cause, EntitlementId, Person, PrincipalId, Texts};
 use crate::plan::{Kept, Key, Owned};
 
 /// What somebody held, from when, and until when if it has ended.
 pub type HeldSpan = (EntitlementId, Person, Timestamp, Option<Timestamp>);
+
+/// So many intervals are read together.
+const PAGE: usize = 1_000;
 
 impl Ledger {
     /// Everything that we granted and did not revoke.
@@ -143,41 +148,57 @@ impl Ledger {
     }
 }
 
-/// The access that stands through us: all of it, or that of some rows, given as a JSON list of their ids.
-pub(super) async fn owned_of(pool: &SqlitePool, ids: Option<&str>) -> Result<BTreeMap<Key, Owned>, LedgerError> {
-    let of_these = match ids {
-        Some(_) => " AND a.id IN (SELECT value FROM json_each(?1))",
-        None => "",
+/// The access that stands through us: all of it, or that of some rows, as of one instant.
+pub(super) async fn owned_of(pool: &SqlitePool, ids: Option<&[i64]>) -> Result<BTreeMap<Key, Owned>, LedgerError> {
+    let mut tx = pool.begin().await?;
+    let ids = match ids {
+        Some(ids) => ids.to_vec(),
+        None => {
+            sqlx::query_scalar("SELECT id FROM access WHERE revoked_at IS NULL ORDER BY id")
+                .fetch_all(&mut *tx)
+                .await?
+        }
     };
-    let query = format!(
-        "SELECT a.id, a.entitlement, a.target, a.principal, a.person, a.granted_at, c.body, c.ended_at IS NOT NULL \
-         FROM access a LEFT JOIN cause c ON c.access_id = a.id AND c.ended_at IS \
-         (SELECT CASE WHEN COUNT(*) = COUNT(ended_at) THEN MAX(ended_at) END FROM cause WHERE access_id = a.id) \
-         WHERE a.revoked_at IS NULL{of_these} ORDER BY a.id, c.id"
-    );
-    let query = sqlx::query(AssertSqlSafe(query));
-    let rows = match ids {
-        Some(ids) => query.bind(ids).fetch_all(pool).await?,
-        None => query.fetch_all(pool).await?,
-    };
+    let mut texts = Texts::default();
     let mut owned: BTreeMap<Key, Owned> = BTreeMap::new();
-    for row in rows {
-        let id: i64 = row.try_get(0)?;
-        let what = || format!("access {id}");
-        let principal = PrincipalId(row.try_get::<&str, _>(3)?.into());
-        let entry = owned.entry((read_json(row.try_get(2)?, what)?, principal));
-        let owned = match entry {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Owned {
-                access_id: id,
-                entitlement: parse(row.try_get::<String, _>(1)?, what)?,
-                person: parse(row.try_get::<String, _>(4)?, what)?,
-                causes: Vec::new(),
-                lapsed: row.try_get(7)?,
-            }),
-        };
-        if let Some(body) = row.try_get::<Option<&str>, _>(6)? {
-            owned.causes.push(read_json(body, what)?);
+    for page in ids.chunks(PAGE) {
+        let rows = sqlx::query(
+            "SELECT a.id, a.entitlement, a.target, a.principal, a.person, c.body, c.ended_at IS NOT NULL \
+             FROM access a LEFT JOIN cause c ON c.access_id = a.id AND c.ended_at IS \
+             (SELECT CASE WHEN COUNT(*) = COUNT(ended_at) THEN MAX(ended_at) END FROM cause WHERE access_id = a.id) \
+             WHERE a.revoked_at IS NULL AND a.id IN (SELECT value FROM json_each(?)) ORDER BY a.id, c.id",
+        )
+        .bind(write_json(&page))
+        .fetch_all(&mut *tx)
+        .await?;
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let what = || format!("access {id}");
+            let mut target = read_json(row.try_get(2)?, what)?;
+            texts.target(&mut target);
+            let mut principal = PrincipalId(row.try_get::<&str, _>(3)?.into());
+            texts.principal(&mut principal);
+            let owned = match owned.entry((target, principal)) {
+                btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                btree_map::Entry::Vacant(entry) => {
+                    let mut entitlement = parse(row.try_get::<String, _>(1)?, what)?;
+                    texts.entitlement(&mut entitlement);
+                    let mut person = parse(row.try_get::<String, _>(4)?, what)?;
+                    texts.person(&mut person);
+                    entry.insert(Owned {
+                        access_id: id,
+                        entitlement,
+                        person,
+                        causes: Vec::with_capacity(1),
+                        lapsed: row.try_get(6)?,
+                    })
+                }
+            };
+            if let Some(body) = row.try_get::<Option<&str>, _>(5)? {
+                let mut cause: Cause = read_json(body, what)?;
+                texts.cause(&mut cause);
+                owned.causes.push(Arc::new(cause));
+            }
         }
     }
     Ok(owned)

@@ -1,11 +1,12 @@
 //! What is ours, kept in step with the ledger by the events that tell of changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use sqlx::Row;
 
 use super::access::owned_of;
-use super::{Ledger, LedgerError, write_json};
+use super::{Ledger, LedgerError};
 use crate::model::{EntitlementId, ResolvedTarget};
 use crate::plan::{Key, Owned};
 
@@ -17,7 +18,7 @@ const FEW: i64 = 20_000;
 pub struct OwnedIndex {
     /// The last event that is taken in.
     seq: Option<i64>,
-    by_entitlement: BTreeMap<EntitlementId, BTreeMap<Key, Owned>>,
+    by_entitlement: BTreeMap<EntitlementId, BTreeMap<Key, Arc<Owned>>>,
     by_id: HashMap<i64, (EntitlementId, Key)>,
 }
 
@@ -51,7 +52,7 @@ impl OwnedIndex {
         .fetch_all(&ledger.pool)
         .await?;
         let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
-        let stands = owned_of(&ledger.pool, Some(&write_json(&ids))).await?;
+        let stands = owned_of(&ledger.pool, Some(&ids)).await?;
         let mut touched = Touched::new();
         for id in ids {
             if let Some((entitlement, key)) = self.by_id.remove(&id) {
@@ -88,7 +89,10 @@ impl OwnedIndex {
     fn insert(&mut self, key: Key, owned: Owned) {
         let entitlement = owned.entitlement.clone();
         self.by_id.insert(owned.access_id, (entitlement.clone(), key.clone()));
-        self.by_entitlement.entry(entitlement).or_default().insert(key, owned);
+        self.by_entitlement
+            .entry(entitlement)
+            .or_default()
+            .insert(key, Arc::new(owned));
     }
 
     /// How many grants of ours stand.
@@ -105,10 +109,10 @@ impl OwnedIndex {
 
     /// Those of the entitlements that the caller asks for.
     #[must_use]
-    pub fn of(&self, wanted: impl Fn(&EntitlementId) -> bool) -> BTreeMap<Key, Owned> {
+    pub fn of(&self, wanted: impl Fn(&EntitlementId) -> bool) -> BTreeMap<Key, Arc<Owned>> {
         let groups = self.by_entitlement.iter().filter(|(id, _)| wanted(id));
         let all = groups.flat_map(|(_, of)| of.iter());
-        all.map(|(key, owned)| (key.clone(), owned.clone())).collect()
+        all.map(|(key, owned)| (key.clone(), Arc::clone(owned))).collect()
     }
 
     /// How many stand of one entitlement.

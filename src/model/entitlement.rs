@@ -143,7 +143,7 @@ impl fmt::Display for ResolvedTarget {
 }
 
 /// The id of a user in the identity store.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PrincipalId(pub SmolStr);
 

@@ -5,6 +5,7 @@ mod change;
 mod duty;
 mod entitlement;
 pub mod spans;
+mod texts;
 
 use std::fmt;
 
@@ -16,6 +17,7 @@ pub use cause::{Basis, Cause, MemberRef, Origin};
 pub use change::{Actor, Attribution, Authorship, NewTurn, ScheduleChange, Sighting};
 pub use duty::{ScheduleKey, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState};
 pub use entitlement::{EntitlementId, GroupRef, PermissionSetRef, PrincipalId, ProjectName, ResolvedTarget, Target};
+pub(crate) use texts::Texts;
 
 /// A human, named by a canonical e-mail address: the ASCII letters in lower case, nothing else changed.
 ///

@@ -12,7 +12,6 @@
 //! | no | yes | no | drift; `exclusive` makes it a surprising revoke |
 //! | no | no | yes | revoke; AWS says that it is gone, and the record is closed |
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -23,16 +22,18 @@ use sha2::{Digest, Sha256};
 use crate::desired::Desired;
 use crate::identity_center::{ChangeKind, Holders, Resolution};
 use crate::ledger::Bar;
-use crate::model::{Basis, Cause, EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey};
-use crate::policy::{Policy, Trigger};
+use crate::model::{Cause, EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey};
+use crate::policy::Policy;
 use crate::problem::{Problem, collapse};
 
+mod by_target;
 pub mod convergence;
+mod draft;
 pub mod render;
 mod resolve;
 
+use draft::{Decided, Draft};
 pub(crate) use resolve::principal_of;
-use resolve::{Wanted, owning_entitlements, resolve};
 pub use resolve::{refuse_shared_targets, unsettled_targets};
 
 /// One thing that can be held: a target in AWS by a user of the identity store.
@@ -76,9 +77,9 @@ pub struct Inputs<'a> {
     /// What entitlements are in AWS; an error carries the words for people.
     pub targets: &'a BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
     /// Who holds what now. A target that is missing here could not be read and is left alone.
-    pub live: &'a BTreeMap<ResolvedTarget, Holders>,
+    pub live: &'a BTreeMap<ResolvedTarget, Arc<Holders>>,
     /// What the ledger says is ours.
-    pub owned: &'a BTreeMap<Key, Owned>,
+    pub owned: &'a BTreeMap<Key, Arc<Owned>>,
     /// Grants that we asked for and whose outcome was never learnt; ours if they turn up.
     pub unknown_outcomes: &'a BTreeSet<Key>,
     /// When each change that is still to be made was first planned: since then a grant that lost its cause before its
@@ -238,309 +239,30 @@ impl Change {
 /// Makes the plan. Same inputs, same plan, byte for byte.
 #[must_use]
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
-    let mut draft = Draft {
-        inputs,
-        wanted: BTreeMap::new(),
-        predicted: OnceCell::new(),
-        changes: Vec::new(),
-        lost: Vec::new(),
-        kept: Vec::new(),
-        unchanged: 0,
-        lapsing: Vec::new(),
-        awaited: BTreeMap::new(),
-        drift: BTreeSet::new(),
-    };
     let mut problems = Vec::new();
-    draft.wanted = resolve(inputs, inputs.desired, Some(&mut problems));
-    draft.give();
-    draft.take_back();
-    draft.look_for_strangers();
-    let mut changes = draft.changes;
-    let order = |c: &Change| {
-        (
-            c.kind,
-            c.entitlement.clone(),
-            c.person.clone(),
-            c.target.clone(),
-            c.principal.clone(),
-        )
-    };
-    changes.sort_by_cached_key(order);
+    let draft = Draft::new(inputs, &mut problems);
+    let mut decided = Decided::default();
+    draft.give(&mut decided);
+    draft.take_back(&mut decided);
+    draft.look_for_strangers(&mut decided);
+    let mut changes = std::mem::take(&mut decided.changes);
+    fn order(c: &Change) -> impl Ord {
+        (c.kind, &c.entitlement, &c.person, &c.target, &c.principal)
+    }
+    changes.sort_by(|a, b| order(a).cmp(&order(b)));
     Plan {
         at: inputs.at,
         digest: digest(&changes),
         changes,
-        drift: draft.drift.into_iter().collect(),
+        drift: decided.drift.into_iter().collect(),
         problems: collapse(problems),
-        lost: draft.lost,
-        unchanged: draft.unchanged,
-        kept: draft.kept,
-        lapsing: draft.lapsing,
-        awaited: draft.awaited,
+        lost: decided.lost,
+        unchanged: decided.unchanged,
+        kept: decided.kept,
+        lapsing: decided.lapsing,
+        awaited: decided.awaited,
         in_flight: inputs.in_flight.clone(),
     }
-}
-
-struct Draft<'a> {
-    inputs: &'a Inputs<'a>,
-    wanted: BTreeMap<Key, Wanted<'a>>,
-    /// Worked out where something is to change.
-    predicted: OnceCell<BTreeSet<Key>>,
-    changes: Vec<Change>,
-    lost: Vec<Key>,
-    kept: Vec<Kept>,
-    unchanged: usize,
-    lapsing: Vec<(Key, Kept)>,
-    awaited: BTreeMap<ResolvedTarget, Person>,
-    drift: BTreeSet<Drift>,
-}
-
-impl Draft<'_> {
-    /// What the snapshots known for long enough say.
-    fn predicted(&self) -> &BTreeSet<Key> {
-        self.predicted.get_or_init(|| {
-            let predicted = resolve(self.inputs, self.inputs.predicted, None);
-            predicted.into_keys().collect()
-        })
-    }
-
-    /// Everything that should be held: what stands already, and what is to be granted.
-    fn give(&mut self) {
-        let inputs = self.inputs;
-        for (key, want) in &self.wanted {
-            let Some(holders) = inputs.live.get(&key.0) else {
-                continue;
-            };
-            if inputs.in_flight.contains(key) {
-                self.awaited.insert(key.0.clone(), want.person.clone());
-                continue;
-            }
-            let owned = inputs.owned.get(key);
-            match (holders.users.contains_key(&key.1), owned) {
-                (true, Some(owned)) => {
-                    self.unchanged += 1;
-                    let renamed = owned.entitlement != *want.entitlement || owned.person != *want.person;
-                    if renamed || owned.lapsed || !same(&owned.causes, &want.causes) {
-                        self.kept.push(Kept {
-                            access_id: owned.access_id,
-                            entitlement: want.entitlement.clone(),
-                            person: want.person.clone(),
-                            causes: want.causes.clone(),
-                            recorded: owned.recorded(),
-                            renamed,
-                        });
-                    }
-                }
-                (false, _) if want.frozen => {}
-                (true, None)
-                    if !is_exclusive(inputs.policy, want.entitlement) && !inputs.unknown_outcomes.contains(key) =>
-                {
-                    self.drift.insert(Drift {
-                        entitlement: want.entitlement.clone(),
-                        target: key.0.clone(),
-                        holder: key.1.to_string(),
-                        person: Some(want.person.clone()),
-                        desired: true,
-                    });
-                }
-                (true | false, _) => {
-                    if owned.is_some() {
-                        self.lost.push(key.clone());
-                    }
-                    let foresight = if owned.is_some() {
-                        Foresight::Surprising(
-                            "somebody else took this access away while its cause still holds".to_owned(),
-                        )
-                    } else if self.predicted().contains(key) {
-                        Foresight::Predicted
-                    } else {
-                        let why = format!(
-                            "the schedule changed less than the notice period ago{}",
-                            through(&want.causes)
-                        );
-                        Foresight::Surprising(why)
-                    };
-                    self.changes.push(Change {
-                        kind: ChangeKind::Grant,
-                        entitlement: want.entitlement.clone(),
-                        person: Some(want.person.clone()),
-                        target: key.0.clone(),
-                        principal: key.1.clone(),
-                        due: want.causes.iter().map(|c| c.held.start()).min().unwrap_or(inputs.at),
-                        rests_on: if want.causes.iter().all(|c| c.schedule().is_some()) {
-                            want.causes
-                                .iter()
-                                .filter_map(|cause| cause.schedule())
-                                .cloned()
-                                .collect()
-                        } else {
-                            BTreeSet::new()
-                        },
-                        causes: want.causes.clone(),
-                        foresight,
-                        context: context(inputs.policy, want.entitlement),
-                    });
-                }
-            }
-        }
-    }
-
-    /// Everything of ours that nothing causes any more. Whether it is still live does not matter: taking away what is
-    /// gone is a success, and a lagging read must not close the record of access that stands.
-    fn take_back(&mut self) {
-        let inputs = self.inputs;
-        for (key, owned) in inputs.owned {
-            if self.wanted.contains_key(key) || inputs.in_flight.contains(key) || !inputs.live.contains_key(&key.0) {
-                continue;
-            }
-            let bar = inputs.bars.iter().find(|bar| bar.concerns(&owned.person));
-            let foresight = if let Some(bar) = bar {
-                Foresight::Ordered(format!("barred by {}: {}", bar.ordered_by, bar.reason))
-            } else if inputs.unknown_outcomes.contains(key) {
-                Foresight::Surprising("it is ours only by the schedule, because its record was lost".to_owned())
-            } else if !inputs.policy.could_hold(&owned.entitlement, &owned.person, inputs.at) {
-                Foresight::Disentitled
-            } else if self.predicted().contains(key) {
-                Foresight::Surprising("the schedule changed less than the notice period ago".to_owned())
-            } else {
-                Foresight::Predicted
-            };
-            let recorded_end = owned.causes.iter().map(|c| c.held.end()).max();
-            if recorded_end.is_some_and(|end| inputs.at < end) {
-                let going = Kept {
-                    access_id: owned.access_id,
-                    entitlement: owned.entitlement.clone(),
-                    person: owned.person.clone(),
-                    causes: owned.causes.clone(),
-                    recorded: owned.recorded(),
-                    renamed: false,
-                };
-                self.lapsing.push((key.clone(), going));
-            }
-            let lost_its_cause = inputs.planned_since.get(key).copied().unwrap_or(inputs.at);
-            self.changes.push(Change {
-                kind: ChangeKind::Revoke,
-                entitlement: owned.entitlement.clone(),
-                person: Some(owned.person.clone()),
-                target: key.0.clone(),
-                principal: key.1.clone(),
-                due: recorded_end.filter(|end| *end <= inputs.at).unwrap_or(lost_its_cause),
-                rests_on: rests_on(inputs.policy, &owned.entitlement, &owned.causes),
-                causes: owned.causes.clone(),
-                foresight,
-                context: context(inputs.policy, &owned.entitlement),
-            });
-        }
-    }
-
-    /// Live access that is not ours: reported, and removed only where the entitlement is exclusive.
-    fn look_for_strangers(&mut self) {
-        let inputs = self.inputs;
-        let mut persons = BTreeMap::new();
-        for (person, found) in inputs.people {
-            match found {
-                Ok(Resolution::Found(principal) | Resolution::Disabled(principal)) => {
-                    persons.insert(principal, person);
-                }
-                Ok(Resolution::Ambiguous(principals)) => persons.extend(principals.iter().map(|p| (p, person))),
-                Ok(Resolution::Unknown) | Err(_) => {}
-            }
-        }
-        for (target, entitlement) in &owning_entitlements(inputs) {
-            let Some(holders) = inputs.live.get(target) else {
-                continue;
-            };
-            let exclusive = is_exclusive(inputs.policy, entitlement);
-            let stranger = |holder: String, person: Option<Person>| Drift {
-                entitlement: entitlement.clone(),
-                target: target.clone(),
-                holder,
-                person,
-                desired: false,
-            };
-            for principal in holders.users.keys() {
-                let key = (target.clone(), principal.clone());
-                if inputs.owned.contains_key(&key) || self.wanted.contains_key(&key) || inputs.in_flight.contains(&key)
-                {
-                    continue;
-                }
-                let person = persons.get(principal).map(|p| (*p).clone());
-                let ours = inputs.unknown_outcomes.contains(&key);
-                if !exclusive && !ours {
-                    self.drift.insert(stranger(principal.to_string(), person));
-                    continue;
-                }
-                let why = if ours {
-                    "a grant of ours whose outcome was never learnt turned up after its cause had ended"
-                } else {
-                    "the entitlement is exclusive and nothing causes this access"
-                };
-                self.changes.push(Change {
-                    kind: ChangeKind::Revoke,
-                    entitlement: entitlement.clone(),
-                    person,
-                    target: target.clone(),
-                    principal: principal.clone(),
-                    causes: Vec::new(),
-                    rests_on: rests_on(inputs.policy, entitlement, &[]),
-                    due: inputs.planned_since.get(&key).copied().unwrap_or(inputs.at),
-                    foresight: Foresight::Surprising(why.to_owned()),
-                    context: context(inputs.policy, entitlement),
-                });
-            }
-            self.drift.extend(
-                holders
-                    .groups
-                    .iter()
-                    .map(|group| stranger(format!("group:{group}"), None)),
-            );
-        }
-    }
-}
-
-/// Whether the record has these causes, in whatever order.
-fn same(recorded: &[Arc<Cause>], causes: &[Arc<Cause>]) -> bool {
-    recorded == causes || {
-        let set = |causes: &[Arc<Cause>]| causes.iter().cloned().collect::<BTreeSet<_>>();
-        set(recorded) == set(causes)
-    }
-}
-
-fn rests_on(policy: &Policy, entitlement: &EntitlementId, causes: &[Arc<Cause>]) -> BTreeSet<ScheduleKey> {
-    if !causes.is_empty() {
-        return causes.iter().filter_map(|cause| cause.schedule()).cloned().collect();
-    }
-    let rules = policy
-        .projects
-        .values()
-        .flat_map(|p| &p.rules)
-        .filter(|r| r.entitlement == *entitlement);
-    let on_call = rules.filter_map(|r| match &r.trigger {
-        Trigger::OnCall(on_call) => Some(on_call.schedule.clone()),
-        Trigger::Members { .. } => None,
-    });
-    on_call.collect()
-}
-
-fn is_exclusive(policy: &Policy, id: &EntitlementId) -> bool {
-    policy.entitlement(id).is_some_and(|e| e.exclusive)
-}
-
-fn context(policy: &Policy, id: &EntitlementId) -> Option<String> {
-    policy.projects.get(&id.project)?.context.clone()
-}
-
-fn through(causes: &[Arc<Cause>]) -> String {
-    causes
-        .iter()
-        .find_map(|c| match &c.basis {
-            Basis::OnCall {
-                via_override: Some(via),
-                ..
-            } => Some(format!(", {}", crate::text::through(via))),
-            _ => None,
-        })
-        .unwrap_or_default()
 }
 
 /// Names the changes, not the moment or the words: the same changes a minute later have the same digest.
@@ -551,15 +273,8 @@ fn digest(changes: &[Change]) -> String {
             ChangeKind::Grant => "grant",
             ChangeKind::Revoke => "revoke",
         };
-        for part in [
-            kind,
-            &change.entitlement.to_string(),
-            &change.target.to_string(),
-            &change.principal.0,
-        ] {
-            hash.update(part.as_bytes());
-            hash.update([0]);
-        }
+        let (entitlement, target, principal) = (&change.entitlement, &change.target, &change.principal);
+        hash.update(format!("{kind}\0{entitlement}\0{target}\0{principal}\0"));
     }
     hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }

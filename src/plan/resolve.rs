@@ -1,32 +1,40 @@
 //! Translates persons and entitlements into AWS's terms, and keeps what cannot be translated from being taken away.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::by_target::ByTarget;
 use super::{Inputs, Key, Owned};
 use crate::desired::Desired;
 use crate::identity_center::Resolution;
 use crate::ledger::Bar;
 use crate::model::{Basis, Cause, EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey, Target};
+use crate::policy::Entitlement;
 use crate::problem::{Problem, ProblemKind};
 
 /// A desired holder in AWS's terms.
 pub(super) struct Wanted<'a> {
     pub(super) entitlement: &'a EntitlementId,
     pub(super) person: &'a Person,
-    pub(super) causes: Vec<Arc<Cause>>,
+    pub(super) causes: Cow<'a, [Arc<Cause>]>,
     /// The person or the target could not be looked up: what they hold through us stays, nothing new is granted.
     pub(super) frozen: bool,
 }
 
+/// Who people are, by person.
+pub(super) type People<'a> = HashMap<&'a Person, &'a Result<Resolution, String>>;
+
 /// Whoever cannot be translated becomes a problem.
 pub(super) fn resolve<'a>(
     inputs: &Inputs<'a>,
+    people: &People<'a>,
     desired: &'a Desired,
     mut problems: Option<&mut Vec<Problem>>,
-) -> BTreeMap<Key, Wanted<'a>> {
-    let mut wanted: BTreeMap<Key, Wanted<'a>> = BTreeMap::new();
+) -> ByTarget<'a, Wanted<'a>> {
+    let mut wanted: ByTarget<'a, Wanted<'a>> = ByTarget::new();
     let mut report = |problem| {
         if let Some(problems) = problems.as_deref_mut() {
             problems.push(problem);
@@ -37,6 +45,8 @@ pub(super) fn resolve<'a>(
         let Some(target) = inputs.targets.get(entitlement) else {
             continue;
         };
+        let target = target.as_ref();
+        let mut here = target.map(|target| wanted.take(target)).unwrap_or_default();
         for (person, causes) in holders {
             if let Some(bar) = inputs.bars.iter().find(|bar| bar.concerns(person)) {
                 report(Problem {
@@ -47,39 +57,49 @@ pub(super) fn resolve<'a>(
                 continue;
             }
             let found = match target {
-                Ok(target) => {
-                    identify(inputs, entitlement, person, causes).map(|principal| (target.clone(), principal))
-                }
+                Ok(_) => identify(people, entitlement, person, causes),
                 Err(message) => Err(Box::new(Problem {
                     entitlement: Some(entitlement.clone()),
                     ..Problem::new(ProblemKind::TargetUnresolved, message.clone())
                 })),
             };
             match found {
-                Ok(key) => {
-                    let entry = wanted.entry(key).or_insert_with(|| Wanted {
-                        entitlement,
-                        person,
-                        causes: Vec::new(),
-                        frozen: false,
-                    });
-                    entry.frozen = false;
-                    entry.causes.extend(causes.iter().cloned());
-                }
+                Ok(principal) => match here.entry(principal) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(Wanted {
+                            entitlement,
+                            person,
+                            causes: Cow::Borrowed(causes),
+                            frozen: false,
+                        });
+                    }
+                    Entry::Occupied(entry) => {
+                        let entry = entry.into_mut();
+                        entry.frozen = false;
+                        entry.causes.to_mut().extend(causes.iter().cloned());
+                    }
+                },
                 Err(problem) => {
                     report(*problem);
                     // What this person already holds through us stays desired: not knowing must never revoke.
                     let standing = standing.get_or_init(|| Standing::new(inputs));
-                    for (key, owned) in standing.of(inputs, entitlement, target.as_ref().ok(), person, causes) {
-                        wanted.entry(key.clone()).or_insert_with(|| Wanted {
+                    for (key, owned) in standing.of(inputs, entitlement, target.ok(), person, causes) {
+                        let there = match target {
+                            Ok(target) if key.0 == *target => &mut here,
+                            _ => wanted.at(&key.0),
+                        };
+                        there.entry(&key.1).or_insert_with(|| Wanted {
                             entitlement: &owned.entitlement,
                             person: &owned.person,
-                            causes: causes.clone(),
+                            causes: Cow::Borrowed(causes),
                             frozen: true,
                         });
                     }
                 }
             }
+        }
+        if let Ok(target) = target {
+            wanted.put(target, here);
         }
     }
     wanted
@@ -153,13 +173,13 @@ fn may_be(target: &Target, resolved: &ResolvedTarget) -> bool {
     }
 }
 
-fn identify(
-    inputs: &Inputs<'_>,
+fn identify<'a>(
+    people: &People<'a>,
     entitlement: &EntitlementId,
     person: &Person,
     causes: &[Arc<Cause>],
-) -> Result<PrincipalId, Box<Problem>> {
-    principal_of(inputs.people.get(person), entitlement, person).map_err(|problem| {
+) -> Result<&'a PrincipalId, Box<Problem>> {
+    principal_of(people.get(person).copied(), entitlement, person).map_err(|problem| {
         Box::new(Problem {
             rule: causes.first().map(|c| c.rule.clone()),
             schedule: causes
@@ -176,13 +196,13 @@ fn identify(
 ///
 /// # Errors
 /// The problem that keeps the person from it.
-pub(crate) fn principal_of(
-    found: Option<&Result<Resolution, String>>,
+pub(crate) fn principal_of<'a>(
+    found: Option<&'a Result<Resolution, String>>,
     entitlement: &EntitlementId,
     person: &Person,
-) -> Result<PrincipalId, Box<Problem>> {
+) -> Result<&'a PrincipalId, Box<Problem>> {
     let (kind, message) = match found {
-        Some(Ok(Resolution::Found(principal))) => return Ok(principal.clone()),
+        Some(Ok(Resolution::Found(principal))) => return Ok(principal),
         Some(Ok(Resolution::Unknown)) => (
             ProblemKind::PersonUnknown,
             format!(
@@ -217,11 +237,11 @@ pub(crate) fn principal_of(
 }
 
 /// The entitlement under which each target is managed.
-pub(super) fn owning_entitlements(inputs: &Inputs<'_>) -> BTreeMap<ResolvedTarget, EntitlementId> {
+pub(super) fn owning_entitlements<'a>(inputs: &Inputs<'a>) -> BTreeMap<&'a ResolvedTarget, &'a Entitlement> {
     let mut owners = BTreeMap::new();
     for entitlement in inputs.policy.entitlements() {
         if let Some(Ok(target)) = inputs.targets.get(&entitlement.id) {
-            owners.insert(target.clone(), entitlement.id.clone());
+            owners.insert(target, entitlement);
         }
     }
     owners
@@ -268,8 +288,13 @@ fn barred(bar: &Bar, person: &Person) -> String {
 /// anything is decided.
 #[must_use]
 pub fn unsettled_targets(inputs: &Inputs<'_>) -> BTreeSet<ResolvedTarget> {
-    let wanted = resolve(inputs, inputs.desired, None);
-    let missing = wanted.keys().filter(|key| !inputs.owned.contains_key(*key));
-    let surplus = inputs.owned.keys().filter(|key| !wanted.contains_key(*key));
-    missing.chain(surplus).map(|(target, _)| target.clone()).collect()
+    let wanted = resolve(inputs, &inputs.people.iter().collect(), inputs.desired, None);
+    let owned: ByTarget<'_, ()> = inputs.owned.keys().map(|key| (key, ())).collect();
+    let targets: BTreeSet<&ResolvedTarget> = wanted
+        .iter()
+        .map(|(t, _)| t)
+        .chain(owned.iter().map(|(t, _)| t))
+        .collect();
+    let differ = |target: &&ResolvedTarget| !wanted.of(target).keys().eq(owned.of(target).keys());
+    targets.into_iter().filter(differ).cloned().collect()
 }

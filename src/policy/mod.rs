@@ -27,6 +27,7 @@ pub mod file;
 mod limits;
 mod lower;
 mod query;
+pub use query::RulesByEntitlement;
 mod training;
 pub mod window;
 

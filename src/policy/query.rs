@@ -1,6 +1,6 @@
 //! What others ask of a policy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
@@ -34,22 +34,16 @@ impl Policy {
         self.projects.values().flat_map(|p| p.entitlements.values())
     }
 
-    /// Whether any rule could let the person hold the entitlement at `at`, whoever is on call: its membership key is
-    /// there, its trainings are done, and neither it nor the membership has ended.
+    /// All rules by what they are for, each with the project that states it.
     #[must_use]
-    pub fn could_hold(&self, id: &EntitlementId, person: &Person, at: Timestamp) -> bool {
-        let ended = |until: Option<Timestamp>| until.is_some_and(|until| until <= at);
-        let allows = |project: &Project, rule: &Rule| {
-            let keys = match project.members.get(person) {
-                Some(member) => member.qualified(&rule.trainings).iter().any(|span| span.contains(at)),
-                None => false,
-            };
-            !ended(rule.until) && (keys || (!rule.member && rule.trainings.is_empty()))
-        };
-        let rules = self.projects.values().flat_map(|p| p.rules.iter().map(move |r| (p, r)));
-        rules
-            .into_iter()
-            .any(|(project, rule)| rule.entitlement == *id && allows(project, rule))
+    pub fn rules_by_entitlement(&self) -> RulesByEntitlement<'_> {
+        let mut rules: HashMap<_, Vec<_>> = HashMap::new();
+        for project in self.projects.values() {
+            for rule in &project.rules {
+                rules.entry(&rule.entitlement).or_default().push((project, rule));
+            }
+        }
+        RulesByEntitlement(rules)
     }
 
     /// Every schedule that some rule names, sorted.
@@ -62,6 +56,36 @@ impl Policy {
             }
         }
         keys
+    }
+}
+
+/// See [`Policy::rules_by_entitlement`].
+#[derive(Debug)]
+pub struct RulesByEntitlement<'a>(HashMap<&'a EntitlementId, Vec<(&'a Project, &'a Rule)>>);
+
+impl RulesByEntitlement<'_> {
+    /// Whether any rule could let the person hold the entitlement at `at`, whoever is on call: its membership key is
+    /// there, its trainings are done, and neither it nor the membership has ended.
+    #[must_use]
+    pub fn could_hold(&self, id: &EntitlementId, person: &Person, at: Timestamp) -> bool {
+        let ended = |until: Option<Timestamp>| until.is_some_and(|until| until <= at);
+        let allows = |(project, rule): &(&Project, &Rule)| {
+            let keys = match project.members.get(person) {
+                Some(member) => member.qualified(&rule.trainings).iter().any(|span| span.contains(at)),
+                None => false,
+            };
+            !ended(rule.until) && (keys || (!rule.member && rule.trainings.is_empty()))
+        };
+        self.0.get(id).is_some_and(|rules| rules.iter().any(allows))
+    }
+
+    /// The schedules that earn it.
+    pub fn schedules(&self, id: &EntitlementId) -> impl Iterator<Item = &ScheduleKey> {
+        let rules = self.0.get(id).into_iter().flatten();
+        rules.filter_map(|(_, rule)| match &rule.trigger {
+            Trigger::OnCall(on_call) => Some(&on_call.schedule),
+            Trigger::Members { .. } => None,
+        })
     }
 }
 

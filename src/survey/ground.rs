@@ -1,6 +1,7 @@
 //! Who holds what the statements of owners and operator speak about, as far as the live state and the record tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -55,7 +56,7 @@ pub(crate) async fn past(policy: &Policy, ledger: &Ledger, at: Timestamp) -> Res
 pub(super) fn ground<'a>(
     policy: &'a Policy,
     targets: &BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
-    live: &BTreeMap<ResolvedTarget, Holders>,
+    live: &BTreeMap<ResolvedTarget, Arc<Holders>>,
     people: &BTreeMap<Person, Result<Resolution, String>>,
     plan: &Plan,
     record: &Record,

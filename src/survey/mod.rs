@@ -1,6 +1,6 @@
 //! The reading half of a pass: from policy, snapshots and live state to a guarded plan. Has no way to write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -47,7 +47,7 @@ pub struct Record {
     /// When each change that is still to be made was first planned.
     pub planned_since: BTreeMap<Key, Timestamp>,
     /// Grants of ours that stand, without those of entitlements at rest.
-    pub owned: BTreeMap<Key, Owned>,
+    pub owned: BTreeMap<Key, Arc<Owned>>,
     /// How many grants of ours stand in all.
     pub owned_in_all: usize,
     /// Grants of ours whose outcome was never learnt.
@@ -177,8 +177,8 @@ pub async fn survey(
         .cloned()
         .chain(record.owned.keys().map(|(target, _)| target.clone()))
         .collect();
-    let at_rest = resting.targets().map(|(_, target)| target.clone());
-    let kept: BTreeSet<ResolvedTarget> = managed.iter().cloned().chain(at_rest).collect();
+    let at_rest = resting.targets().map(|(_, target)| target);
+    let kept: HashSet<&ResolvedTarget> = managed.iter().chain(at_rest).collect();
     let in_flight: BTreeSet<Key> = record.in_flight.keys().cloned().collect();
     let (desired, predicted) = (timeline.at(began), foreseen.at(began));
     let no_live = BTreeMap::new();
@@ -213,7 +213,7 @@ pub async fn survey(
     let gone =
         |target: &ResolvedTarget, error: &AwsError| error.kind == AwsErrorKind::NotFound && !meant.contains(target);
     for (target, _) in errors.extract_if(.., |target, error| gone(target, error)) {
-        holders.insert(target, Holders::default());
+        holders.insert(target, Arc::default());
     }
 
     let at = when.instant();
@@ -243,7 +243,7 @@ pub async fn survey(
         wanted,
         at,
     ));
-    problems.extend(source_problems(config, policy, stored, &newest, at));
+    problems.extend(source_problems(config, &schedules, stored, &newest, at));
     problems.extend(stand_in);
     let problems = collapse(problems);
 
@@ -331,7 +331,7 @@ fn stand_in(
     desired: &mut Desired,
     before: &Desired,
     vanished: &BTreeSet<ScheduleKey>,
-    owned: &BTreeMap<Key, Owned>,
+    owned: &BTreeMap<Key, Arc<Owned>>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     let held: BTreeSet<(&EntitlementId, &Person)> = owned.values().map(|o| (&o.entitlement, &o.person)).collect();
@@ -370,7 +370,7 @@ fn stand_in(
 fn floors(
     policy: &Policy,
     targets: &BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
-    holders: &BTreeMap<ResolvedTarget, Holders>,
+    holders: &BTreeMap<ResolvedTarget, Arc<Holders>>,
     in_flight: &BTreeMap<Key, ChangeKind>,
 ) -> BTreeMap<ResolvedTarget, Floor> {
     let mut floors = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! What people should look at besides the plan: targets, late changes, schedules, clocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp, Unit};
@@ -12,7 +12,6 @@ use crate::identity_center::{AwsError, ChangeKind};
 use crate::ledger::{LastTry, StoredSnapshots};
 use crate::model::{EntitlementId, ResolvedTarget, ScheduleKey, Snapshot, SourceName};
 use crate::plan::{Foresight, Plan};
-use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind};
 use crate::unfinished;
 
@@ -82,7 +81,7 @@ fn entitlement_of(
 /// What is wrong with the sources: failing, stale, worth a notice, or with another idea of the time.
 pub(super) fn source_problems(
     config: &Config,
-    policy: &Policy,
+    schedules: &BTreeSet<ScheduleKey>,
     stored: &StoredSnapshots,
     newest: &Snapshots,
     at: Timestamp,
@@ -92,15 +91,15 @@ pub(super) fn source_problems(
         schedule: Some(key.clone()),
         ..Problem::new(kind, message)
     };
-    for key in policy.schedules() {
-        let snapshot = newest.get(&key);
-        if let Some(failure) = stored.failures().get(&key) {
+    for key in schedules {
+        let snapshot = newest.get(key);
+        if let Some(failure) = stored.failures().get(key) {
             let standing_in = snapshot.map_or_else(
                 || "nothing is stored to stand in for it".to_owned(),
                 |s| stands_in(s.read_at, config.timing.max_staleness, at),
             );
             problems.push(about(
-                &key,
+                key,
                 ProblemKind::ScheduleFailing,
                 format!(
                     "{key} cannot be read since {}: {}; {standing_in}",
@@ -111,12 +110,12 @@ pub(super) fn source_problems(
         }
         let Some(snapshot) = snapshot else { continue };
         if config.timing.max_staleness < snapshot.read_at.duration_until(at) {
-            problems.push(about(&key, ProblemKind::ScheduleStale, format!(
+            problems.push(about(key, ProblemKind::ScheduleStale, format!(
                 "{key} was last read completely at {}, longer ago than max_staleness; its grants are held as they are", seconds(snapshot.read_at)
             )));
         }
         for notice in &snapshot.notices {
-            problems.push(about(&key, ProblemKind::ScheduleNotice, format!("{key}: {notice}")));
+            problems.push(about(key, ProblemKind::ScheduleNotice, format!("{key}: {notice}")));
         }
     }
     if let Some(skew) = clock_skew(config, newest, at) {

@@ -5,7 +5,7 @@
 //! concern the entitlement, by whatever becomes of it in AWS or on record, some time before its next boundary, and after
 //! a while in any case.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ pub struct Resting {
     judged_by: Option<Basis>,
     /// As of the last pass.
     schedules: Snapshots,
-    cells: BTreeMap<EntitlementId, Rest>,
-    by_target: BTreeMap<ResolvedTarget, EntitlementId>,
+    cells: HashMap<EntitlementId, Rest>,
+    by_target: HashMap<ResolvedTarget, EntitlementId>,
     /// Who people were found to be, for the names of holders.
     people: BTreeMap<Person, Result<Resolution, String>>,
     /// What something else turned out to be as well.
@@ -45,7 +45,7 @@ pub struct Resting {
 /// What concerns every entitlement alike.
 #[derive(Debug, Clone, PartialEq)]
 struct Basis {
-    policy: Policy,
+    policy: Arc<Policy>,
     identities: Vec<Identity>,
     timing: Timing,
     bars: Vec<Bar>,
@@ -148,7 +148,7 @@ impl Resting {
     }
 
     /// Ends the rest of whatever something has become of.
-    pub(crate) fn wake(&mut self, policy: &Policy, config: &Config, news: &News<'_>) {
+    pub(crate) fn wake(&mut self, policy: &Arc<Policy>, config: &Config, news: &News<'_>) {
         self.wake_after_edits(policy, config, news.bars);
         let schedules = policy.schedules();
         let newest = news.stored.newest(&schedules);
@@ -193,9 +193,9 @@ impl Resting {
         self.by_target.clear();
     }
 
-    fn wake_after_edits(&mut self, policy: &Policy, config: &Config, bars: &[Bar]) {
+    fn wake_after_edits(&mut self, policy: &Arc<Policy>, config: &Config, bars: &[Bar]) {
         let basis = || Basis {
-            policy: policy.clone(),
+            policy: Arc::clone(policy),
             identities: config.identities.clone(),
             timing: config.timing.clone(),
             bars: bars.to_vec(),
@@ -309,14 +309,13 @@ impl Resting {
         }
         for entitlement in policy.entitlements() {
             let id = &entitlement.id;
+            if self.contains(id) || entitlement.exclusive || restless.contains(id) {
+                continue;
+            }
             let Some(Ok(target)) = seen.targets.get(id) else {
                 continue;
             };
-            let awake = entitlement.exclusive
-                || restless.contains(id)
-                || restless_targets.contains(target)
-                || !seen.live.contains(target);
-            if awake || self.contains(id) {
+            if restless_targets.contains(target) || !seen.live.contains(target) {
                 continue;
             }
             let causes = survey.timeline.of_entitlement(id);

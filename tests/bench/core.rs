@@ -43,8 +43,8 @@ struct World {
     snapshots: Snapshots,
     people: BTreeMap<Person, Result<Resolution, String>>,
     targets: BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
-    live: BTreeMap<ResolvedTarget, Holders>,
-    owned: BTreeMap<Key, Owned>,
+    live: BTreeMap<ResolvedTarget, Arc<Holders>>,
+    owned: BTreeMap<Key, Arc<Owned>>,
 }
 
 impl World {
@@ -73,7 +73,7 @@ impl World {
             let Some(Ok(target)) = world.targets.get(entitlement) else {
                 continue;
             };
-            let live = world.live.entry(target.clone()).or_default();
+            let mut live = Holders::default();
             for (person, causes) in holders {
                 let principal = rig::Aws::principal(person);
                 world
@@ -87,8 +87,9 @@ impl World {
                     causes: causes.clone(),
                     lapsed: false,
                 };
-                world.owned.insert((target.clone(), principal), owned);
+                world.owned.insert((target.clone(), principal), owned.into());
             }
+            world.live.insert(target.clone(), live.into());
         }
         for member in world
             .policy

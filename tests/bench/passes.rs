@@ -94,7 +94,7 @@ async fn organisation(size: usize) {
     let mut meter = Meter::new(size, Arc::clone(&aws));
     let files = rig::files(&organisation);
     meter.start();
-    let policy = rig::parse(files);
+    let policy = Arc::new(rig::parse(files));
     meter.row("parse and check the policy");
 
     let before = rig::monday() - SignedDuration::from_hours(30);
@@ -158,7 +158,7 @@ async fn organisation(size: usize) {
     let text = String::from_utf8(edited.1.clone()).unwrap();
     let cut = text.rfind("\n[[member]]").unwrap();
     edited.1 = text[..cut].to_owned().into_bytes();
-    let policy = rig::parse(files);
+    let policy = Arc::new(rig::parse(files));
     meter.row("parse the policy with one file edited");
     clock.set(before + SignedDuration::from_mins(4));
     let pass = self::pass(&mut reconciler, &config, &policy).await;
@@ -202,7 +202,7 @@ async fn read_again(reconciler: &mut Reconciler, organisation: &Organisation, at
     }
 }
 
-async fn pass(reconciler: &mut Reconciler, config: &Config, policy: &Policy) -> Pass {
+async fn pass(reconciler: &mut Reconciler, config: &Config, policy: &Arc<Policy>) -> Pass {
     let pass = reconciler.look(config, policy, None).await.unwrap();
     reconciler.act(&pass, config, policy).await.unwrap();
     pass

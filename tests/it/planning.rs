@@ -1,6 +1,7 @@
 //! What is planned and what guards hold, from policy files and snapshots, without any IO.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dutybound::config::{Limits, Mode};
 use dutybound::desired::{Snapshots, Timeline};
@@ -181,8 +182,8 @@ impl World {
             predicted: &predicted,
             people: &self.people,
             targets: &self.targets,
-            live: &self.live,
-            owned: &self.owned,
+            live: &shared(&self.live),
+            owned: &shared(&self.owned),
             unknown_outcomes: &self.unknown,
             planned_since: &self.planned_since,
             bars: &self.bars,
@@ -309,6 +310,12 @@ impl World {
             .map(|p| p.0.trim_start_matches("u-").to_owned())
             .collect()
     }
+}
+
+fn shared<K: Clone + Ord, V: Clone>(of: &BTreeMap<K, V>) -> BTreeMap<K, Arc<V>> {
+    of.iter()
+        .map(|(key, value)| (key.clone(), Arc::new(value.clone())))
+        .collect()
 }
 
 fn words(plan: &Plan) -> Vec<String> {

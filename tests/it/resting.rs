@@ -26,7 +26,7 @@ struct Site {
     _dir: tempfile::TempDir,
     organisation: Organisation,
     config: Config,
-    policy: Policy,
+    policy: Arc<Policy>,
     clock: rig::Hands,
     now: Timestamp,
     aws: Arc<rig::Aws>,
@@ -75,7 +75,7 @@ impl Site {
             _dir: dir,
             organisation,
             config,
-            policy,
+            policy: policy.into(),
             clock,
             now,
             aws,
@@ -153,7 +153,7 @@ async fn an_edit_of_the_policy_ends_the_rest_of_what_it_concerns() {
     let edited = files.last_mut().unwrap();
     let text = String::from_utf8(edited.1.clone()).unwrap();
     edited.1 = text[..text.rfind("\n[[member]]").unwrap()].to_owned().into_bytes();
-    site.policy = rig::parse(files);
+    site.policy = rig::parse(files).into();
     let changes = site.changes().await;
     let groups = changes
         .iter()

@@ -414,7 +414,8 @@ fn a_membership_earns_nothing_before_it_begins() {
     );
     let bob = dutybound::model::Person::parse(BOB).unwrap();
     let admin = "pay/admin".to_owned().try_into().unwrap();
-    assert!(!policy.could_hold(&admin, &bob, span.start()) && policy.could_hold(&admin, &bob, begin));
+    let rules = policy.rules_by_entitlement();
+    assert!(!rules.could_hold(&admin, &bob, span.start()) && rules.could_hold(&admin, &bob, begin));
 }
 
 #[tokio::test]
