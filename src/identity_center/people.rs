@@ -16,11 +16,23 @@ use crate::model::{Person, PrincipalId};
 /// Anything but one enabled user is looked at again soon, because somebody is probably about to correct it.
 const NOT_FOUND_FOR: SignedDuration = SignedDuration::from_mins(5);
 
-type Known = HashMap<(Person, Option<UserPin>), (Resolution, Timestamp)>;
+/// So long a user who was found is only asked for by id: whether they are still there, enabled and called so. After it the
+/// names are looked up again, to notice a namesake who has come since.
+const NAMED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+type Known = HashMap<(Person, Option<UserPin>), LookedUp>;
 
 /// Who was looked up.
 #[derive(Debug, Default)]
 pub(super) struct PeopleCache(Mutex<Known>);
+
+/// What was found, when AWS said so last, and when it was found by name.
+#[derive(Debug, Clone)]
+struct LookedUp {
+    resolution: Resolution,
+    confirmed: Timestamp,
+    named: Timestamp,
+}
 
 impl PeopleCache {
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -30,7 +42,7 @@ impl PeopleCache {
     /// Forgets a user, because AWS says that it is gone.
     pub(super) fn forget(&self, principal: &PrincipalId) {
         self.lock()
-            .retain(|_, (resolution, _)| *resolution != Resolution::Found(principal.clone()));
+            .retain(|_, known| known.resolution != Resolution::Found(principal.clone()));
     }
 }
 
@@ -54,13 +66,24 @@ impl Client {
         let key = (person.clone(), pin.cloned());
         let now = self.shared.clock.now();
         let known = self.shared.people.lock().get(&key).cloned();
-        if let Some((resolution, at)) = known {
-            let lifetime = match resolution {
+        if let Some(known) = known {
+            let lifetime = match known.resolution {
                 Resolution::Found(_) => FOUND_FOR,
                 _ => NOT_FOUND_FOR,
             };
-            if fresh(at, lifetime, now) {
-                return Ok(resolution);
+            if fresh(known.confirmed, lifetime, now) {
+                return Ok(known.resolution);
+            }
+            if let Resolution::Found(id) = &known.resolution
+                && fresh(known.named, NAMED_FOR, now)
+                && self.is_still(id, person, pin).await?
+            {
+                let confirmed = LookedUp {
+                    confirmed: now,
+                    ..known.clone()
+                };
+                self.shared.people.lock().insert(key, confirmed);
+                return Ok(known.resolution);
             }
         }
         let resolution = match pin {
@@ -81,8 +104,26 @@ impl Client {
                 self.by_ids(ids, |user| is_at(user, address)).await?
             }
         };
-        self.shared.people.lock().insert(key, (resolution.clone(), now));
+        let found = LookedUp {
+            resolution: resolution.clone(),
+            confirmed: now,
+            named: now,
+        };
+        self.shared.people.lock().insert(key, found);
         Ok(resolution)
+    }
+
+    /// Whether the user who was found to be this person is there, enabled and called so as before.
+    async fn is_still(&self, id: &PrincipalId, person: &Person, pin: Option<&UserPin>) -> Result<bool, AwsError> {
+        let Some(user) = self.describe_user(&id.0).await? else {
+            return Ok(false);
+        };
+        let is_called_so = match pin {
+            Some(UserPin::Id(_)) => true,
+            Some(UserPin::UserName(name)) => user.user_name() == Some(name),
+            None => is_at(&user, person.as_str()),
+        };
+        Ok(is_called_so && matches!(user.user_status, None | Some(UserStatus::Enabled)))
     }
 
     /// Describes the candidates and keeps those that truly are who was asked for. How AWS compares user names and

@@ -421,6 +421,61 @@ async fn people_are_remembered_for_an_hour_and_problems_for_five_minutes() {
     }
 }
 
+/// Three calls find somebody; from then on one call an hour tells that it is still they, and once a day the names are
+/// looked up again.
+#[tokio::test]
+async fn somebody_who_was_found_is_confirmed_by_one_call_an_hour_and_looked_up_anew_when_anything_is_different() {
+    let server = directory(Some("u-1"), Some("u-1"), &[("u-1", "alice@example.com", "ENABLED")]);
+    let rig = Rig::new(&server);
+    let reader = rig.client.reader();
+    for hour in 0..24 {
+        reader.resolve_person(&alice(), None).await.unwrap();
+        assert_eq!((server.count("GetUserId"), server.count("DescribeUser")), (2, hour + 1));
+        rig.clock.advance(Duration::from_secs(3_601));
+    }
+    reader.resolve_person(&alice(), None).await.unwrap();
+    assert_eq!((server.count("GetUserId"), server.count("DescribeUser")), (4, 25));
+
+    let gone = || {
+        let body = json!({"__type": "ResourceNotFoundException", "Message": "USER not found", "ResourceType": "USER"});
+        Reply::Raw(400, "application/x-amz-json-1.1", body.to_string())
+    };
+    type Then = fn(&Value) -> Reply;
+    let cases: [(Then, Resolution); 2] = [
+        (
+            |id| Reply::Ok(person(id, "renamed@example.com", "ENABLED")),
+            Resolution::Unknown,
+        ),
+        (
+            |id| Reply::Ok(person(id, "alice@example.com", "DISABLED")),
+            Resolution::Disabled(user("u-alice")),
+        ),
+    ];
+    for (then, expected) in cases {
+        let server =
+            Server::start(move |op, body, nth| (op == "DescribeUser" && nth > 0).then(|| then(&body["UserId"])));
+        let rig = Rig::new(&server);
+        let reader = rig.client.reader();
+        let found = reader.resolve_person(&alice(), None).await.unwrap();
+        assert_eq!(found, Resolution::Found(user("u-alice")));
+        rig.clock.advance(Duration::from_secs(3_601));
+        assert_eq!(reader.resolve_person(&alice(), None).await.unwrap(), expected);
+        assert_eq!(server.count("GetUserId"), 4);
+    }
+    // Made anew: the former id is gone, the names lead to the new one.
+    let server = Server::start(move |op, body, nth| match op {
+        "GetUserId" if nth > 1 => Some(Reply::Ok(json!({"UserId": "u-2", "IdentityStoreId": "d-1234567890"}))),
+        "DescribeUser" if nth > 0 && body["UserId"] == "u-alice" => Some(gone()),
+        _ => None,
+    });
+    let rig = Rig::new(&server);
+    let reader = rig.client.reader();
+    reader.resolve_person(&alice(), None).await.unwrap();
+    rig.clock.advance(Duration::from_secs(3_601));
+    let found = reader.resolve_person(&alice(), None).await.unwrap();
+    assert_eq!(found, Resolution::Found(user("u-2")));
+}
+
 #[tokio::test]
 async fn only_a_missing_user_is_an_unknown_person() {
     for reply in [
