@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_sdk_identitystore::operation::describe_user::DescribeUserOutput;
 use aws_sdk_identitystore::types::{AlternateIdentifier, UniqueAttribute, UserStatus};
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
 
 use super::client::{Client, required, unreadable};
 use super::limiter::Priority;
@@ -20,11 +22,31 @@ const NOT_FOUND_FOR: SignedDuration = SignedDuration::from_mins(5);
 /// names are looked up again, to notice a namesake who has come since.
 const NAMED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-type Known = HashMap<(Person, Option<UserPin>), LookedUp>;
+/// So many people are looked up beside each other. A person costs several calls; were all asked for at once, the first
+/// answers about hundreds would come when the first call about each had been made, and passes would take that for silence.
+const AT_ONCE: usize = 8;
+
+/// A lookup that takes longer keeps no other waiting.
+const SLOW: Duration = Duration::from_secs(2);
+
+type Key = (Person, Option<UserPin>);
 
 /// Who was looked up.
-#[derive(Debug, Default)]
-pub(super) struct PeopleCache(Mutex<Known>);
+#[derive(Debug)]
+pub(super) struct PeopleCache {
+    known: Mutex<HashMap<Key, LookedUp>>,
+    /// Places for those being looked up, first come, first served.
+    places: Semaphore,
+}
+
+impl Default for PeopleCache {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            places: Semaphore::new(AT_ONCE),
+        }
+    }
+}
 
 /// What was found, when AWS said so last, and when it was found by name.
 #[derive(Debug, Clone)]
@@ -35,8 +57,19 @@ struct LookedUp {
 }
 
 impl PeopleCache {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, LookedUp>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was found, if it is still believed at `now`.
+    fn believed(&self, key: &Key, now: Timestamp) -> Option<Resolution> {
+        let known = self.lock();
+        let known = known.get(key)?;
+        let lifetime = match known.resolution {
+            Resolution::Found(_) => FOUND_FOR,
+            _ => NOT_FOUND_FOR,
+        };
+        fresh(known.confirmed, lifetime, now).then(|| known.resolution.clone())
     }
 
     /// Forgets a user, because AWS says that it is gone.
@@ -64,27 +97,43 @@ pub(super) fn unique_attribute(call: Call, path: &str, value: &str) -> Result<Al
 impl Client {
     pub(super) async fn person(&self, person: &Person, pin: Option<&UserPin>) -> Result<Resolution, AwsError> {
         let key = (person.clone(), pin.cloned());
+        let people = &self.shared.people;
+        if let Some(resolution) = people.believed(&key, self.shared.clock.now()) {
+            return Ok(resolution);
+        }
+        // Nobody closes it; without a place the lookup would only be made sooner.
+        let place = people.places.acquire().await;
+        // Whoever waited for a place may have been found by a lookup that an earlier pass began.
+        if let Some(resolution) = people.believed(&key, self.shared.clock.now()) {
+            return Ok(resolution);
+        }
+        let lookup = self.look_up(key);
+        tokio::pin!(lookup);
+        match tokio::time::timeout(SLOW, &mut lookup).await {
+            Ok(found) => found,
+            Err(_elapsed) => {
+                drop(place);
+                lookup.await
+            }
+        }
+    }
+
+    async fn look_up(&self, key: Key) -> Result<Resolution, AwsError> {
+        let (person, pin) = (&key.0, key.1.as_ref());
         let now = self.shared.clock.now();
         let known = self.shared.people.lock().get(&key).cloned();
-        if let Some(known) = known {
-            let lifetime = match known.resolution {
-                Resolution::Found(_) => FOUND_FOR,
-                _ => NOT_FOUND_FOR,
+        if let Some(known) = known
+            && let Resolution::Found(id) = &known.resolution
+            && fresh(known.named, NAMED_FOR, now)
+            && self.is_still(id, person, pin).await?
+        {
+            let resolution = known.resolution.clone();
+            let confirmed = LookedUp {
+                confirmed: now,
+                ..known
             };
-            if fresh(known.confirmed, lifetime, now) {
-                return Ok(known.resolution);
-            }
-            if let Resolution::Found(id) = &known.resolution
-                && fresh(known.named, NAMED_FOR, now)
-                && self.is_still(id, person, pin).await?
-            {
-                let confirmed = LookedUp {
-                    confirmed: now,
-                    ..known.clone()
-                };
-                self.shared.people.lock().insert(key, confirmed);
-                return Ok(known.resolution);
-            }
+            self.shared.people.lock().insert(key, confirmed);
+            return Ok(resolution);
         }
         let resolution = match pin {
             Some(UserPin::Id(id)) => self.by_ids([id.0.to_string()], |_| true).await?,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::server::{Reply, Server, person};
 use super::*;
@@ -474,6 +475,30 @@ async fn somebody_who_was_found_is_confirmed_by_one_call_an_hour_and_looked_up_a
     rig.clock.advance(Duration::from_secs(3_601));
     let found = reader.resolve_person(&alice(), None).await.unwrap();
     assert_eq!(found, Resolution::Found(user("u-2")));
+}
+
+/// Found by measuring: hundreds of people were asked for call by call in turn, so that nobody was known for so long that
+/// passes gave up and asked for all of them anew.
+#[tokio::test]
+async fn of_many_people_some_are_known_soon_and_passes_that_overlap_look_up_few_twice() {
+    let server = Server::start(|_, _, _| None);
+    let rig = Rig::new(&server);
+    let mut lookups = JoinSet::new();
+    for number in (0..100).chain(0..100) {
+        let reader = rig.client.reader();
+        let person = Person::parse(&format!("person-{number}@example.com")).unwrap();
+        lookups.spawn(async move { reader.resolve_person(&person, None).await.unwrap() });
+    }
+    while let Some(found) = lookups.join_next().await {
+        found.unwrap();
+    }
+    let calls = server.operations();
+    let known = calls[..60].iter().filter(|call| *call == "DescribeUser").count();
+    assert!(8 <= known, "{calls:?}");
+    // But for those who are being looked up at that very moment.
+    let twice = server.count("DescribeUser") - 100;
+    assert!(twice <= 8, "{twice}");
+    assert_eq!(server.count("GetUserId"), 2 * (100 + twice));
 }
 
 #[tokio::test]
