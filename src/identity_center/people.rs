@@ -1,6 +1,6 @@
 //! Finds the user of the identity store who is a person, and remembers it for a while.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,10 @@ const NOT_FOUND_FOR: SignedDuration = SignedDuration::from_mins(5);
 /// names are looked up again, to notice a namesake who has come since.
 const NAMED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
+/// For so long after that hour the answer stays good while it is confirmed beside the passes: a large organisation has some
+/// to confirm at any time, and no hand-off is to wait for them.
+const CONFIRMED_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+
 /// So many people are looked up beside each other. A person costs several calls; were all asked for at once, the first
 /// answers about hundreds would come when the first call about each had been made, and passes would take that for silence.
 const AT_ONCE: usize = 8;
@@ -35,6 +39,8 @@ type Key = (Person, Option<UserPin>);
 #[derive(Debug)]
 pub(super) struct PeopleCache {
     known: Mutex<HashMap<Key, LookedUp>>,
+    /// Who is being confirmed beside the passes.
+    confirming: Mutex<HashSet<Key>>,
     /// Places for those being looked up, first come, first served.
     places: Semaphore,
 }
@@ -43,6 +49,7 @@ impl Default for PeopleCache {
     fn default() -> Self {
         Self {
             known: Mutex::default(),
+            confirming: Mutex::default(),
             places: Semaphore::new(AT_ONCE),
         }
     }
@@ -61,15 +68,22 @@ impl PeopleCache {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was found, if it is still believed at `now`.
-    fn believed(&self, key: &Key, now: Timestamp) -> Option<Resolution> {
+    /// What was found, if it is still believed at `now`, and whether it is to be confirmed.
+    fn believed(&self, key: &Key, now: Timestamp) -> Option<(Resolution, bool)> {
         let known = self.lock();
-        let known = known.get(key)?;
-        let lifetime = match known.resolution {
-            Resolution::Found(_) => FOUND_FOR,
-            _ => NOT_FOUND_FOR,
+        let LookedUp {
+            resolution, confirmed, ..
+        } = known.get(key)?;
+        let (lifetime, more) = match resolution {
+            Resolution::Found(_) => (FOUND_FOR, CONFIRMED_WITHIN),
+            _ => (NOT_FOUND_FOR, SignedDuration::ZERO),
         };
-        fresh(known.confirmed, lifetime, now).then(|| known.resolution.clone())
+        let is_due = !fresh(*confirmed, lifetime, now);
+        fresh(*confirmed, lifetime + more, now).then(|| (resolution.clone(), is_due))
+    }
+
+    fn confirming(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+        self.confirming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a user, because AWS says that it is gone.
@@ -98,13 +112,27 @@ impl Client {
     pub(super) async fn person(&self, person: &Person, pin: Option<&UserPin>) -> Result<Resolution, AwsError> {
         let key = (person.clone(), pin.cloned());
         let people = &self.shared.people;
-        if let Some(resolution) = people.believed(&key, self.shared.clock.now()) {
+        if let Some((resolution, is_due)) = people.believed(&key, self.shared.clock.now()) {
+            if is_due && people.confirming().insert(key.clone()) {
+                let client = self.clone();
+                tokio::spawn(async move {
+                    // A failure changes nothing: the next pass asks again, and waits for the answer when time is up.
+                    drop(client.in_turn(key.clone()).await);
+                    client.shared.people.confirming().remove(&key);
+                });
+            }
             return Ok(resolution);
         }
+        self.in_turn(key).await
+    }
+
+    /// Looks up when there is a place.
+    async fn in_turn(&self, key: Key) -> Result<Resolution, AwsError> {
+        let people = &self.shared.people;
         // Nobody closes it; without a place the lookup would only be made sooner.
         let place = people.places.acquire().await;
         // Whoever waited for a place may have been found by a lookup that an earlier pass began.
-        if let Some(resolution) = people.believed(&key, self.shared.clock.now()) {
+        if let Some((resolution, false)) = people.believed(&key, self.shared.clock.now()) {
             return Ok(resolution);
         }
         let lookup = self.look_up(key);
