@@ -220,7 +220,7 @@ async fn passes_while_aws_works_on_a_hand_off_look_at_nothing_again() {
     site.sandbox.edit(|world| {
         world.aws.slow_operations.push(SlowOperation {
             matching: Matching::default(),
-            takes: SignedDuration::from_secs(4),
+            takes: SignedDuration::from_secs(2),
         });
     });
     turn_ends(&site, 2);
