@@ -31,6 +31,11 @@ pub const AUDIT: usize = 40;
 /// is missing: one account that hangs must not make every other hand-off late.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
+/// How long what was read of a target counts for the passes after, while changes of it are planned, wait for their turn or
+/// are under way. The pass that plans the first of them has always read it itself. A change that waits for another one is
+/// begun on a look as old as AWS takes for that one, so that less than this would make calls and not be more exact.
+const READ_FOR: SignedDuration = SignedDuration::from_secs(30);
+
 /// A read that has ended: of what, begun when, and what it said.
 type Ended = (ResolvedTarget, Timestamp, Result<Holders, AwsError>);
 
@@ -47,6 +52,8 @@ pub struct LiveCache {
     slow: BTreeSet<ResolvedTarget>,
     /// Targets whose holders are not what they were, or not known any more, since somebody last asked.
     changed: BTreeSet<ResolvedTarget>,
+    /// The suspects of the last refresh, each read when it became one.
+    suspected: BTreeSet<ResolvedTarget>,
 }
 
 impl LiveCache {
@@ -65,9 +72,10 @@ impl LiveCache {
         self.silence
     }
 
-    /// Reads every target in `suspects` and the oldest others of `wanted` that the audit calls for, drops
-    /// those not wanted any more, and returns the errors by target. A target that could not be read is not in
-    /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
+    /// Reads every target in `suspects`, except those that it suspected in the refresh before and read less than half a
+    /// minute ago, and the oldest others of `wanted` that the audit calls for, drops those not wanted any more, and returns
+    /// the errors by target. A target that could not be read is not in [`Self::holders`] until it can. What AWS `confirmed`
+    /// lately is taken as done, whatever a lagging read says.
     pub async fn refresh(
         &mut self,
         reader: &Arc<dyn Read>,
@@ -84,17 +92,26 @@ impl LiveCache {
         }
         self.targets.retain(|target, _| wanted.contains(target));
         self.slow.retain(|target| wanted.contains(target));
+        let read_at = |target: &ResolvedTarget| self.targets.get(target).map(|(read_at, _)| *read_at);
         let mut old = Vec::new();
         for target in wanted.iter().filter(|target| !suspects.contains(**target)) {
-            let read_at = self.targets.get(*target).map(|(read_at, _)| *read_at);
+            let read_at = read_at(target);
             if read_at.is_none_or(|read_at| audit.older_than <= read_at.duration_until(at)) {
                 old.push((read_at, *target));
             }
         }
         old.sort_unstable();
         let oldest = old.into_iter().take(audit.at_most).map(|(_, target)| target);
-        let suspects = suspects.iter().filter(|target| wanted.contains(target));
-        let due: Vec<_> = suspects.chain(oldest).cloned().collect();
+        let was_just_read = |target: &ResolvedTarget| {
+            let age = read_at(target).map(|read_at| read_at.duration_until(at));
+            let is_young = age.is_some_and(|age| (SignedDuration::ZERO..READ_FOR).contains(&age));
+            is_young && self.suspected.contains(target)
+        };
+        let in_doubt = suspects
+            .iter()
+            .filter(|target| wanted.contains(target) && !was_just_read(target));
+        let due: Vec<_> = in_doubt.chain(oldest).cloned().collect();
+        self.suspected.clone_from(suspects);
         for target in due {
             if answered.contains(&target) || self.under_way.values().any(|t| *t == target) {
                 continue;

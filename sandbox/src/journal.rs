@@ -60,6 +60,9 @@ pub struct Call {
     pub fault: Option<String>,
     /// Whether the service performed the operation, whatever the caller was told.
     pub performed: bool,
+    /// Bytes of the answer's body, before compression; 0 while there is none.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 impl Call {

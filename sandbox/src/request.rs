@@ -226,6 +226,22 @@ impl Answer {
         self
     }
 
+    /// With the body as it is sent, so that it is written once.
+    pub(crate) fn rendered(mut self) -> Self {
+        if let Content::Json(value) = &self.body {
+            self.body = Content::Bytes(value.to_string().into_bytes());
+        }
+        self
+    }
+
+    /// Bytes of a rendered body.
+    pub(crate) fn size(&self) -> u64 {
+        match &self.body {
+            Content::Bytes(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            Content::Json(_) => 0,
+        }
+    }
+
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         match self.body {
             Content::Json(value) => value.to_string().into_bytes(),

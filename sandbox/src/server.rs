@@ -233,6 +233,7 @@ async fn serve(Extract(port): Extract<Port>, ConnectInfo(wire): ConnectInfo<Wire
     if let Some((id, _)) = fault.filter(|(_, fault)| fault.hold_reply && performed) {
         released(id).await;
     }
+    let answer = answer.map(Answer::rendered);
     port.shared.change(|state| state.leave(seq, answer.as_ref()));
     // A cut connection still needs something to hand to hyper, whose attempt to write it then fails.
     let answer = answer.unwrap_or_else(|| Answer::bytes(200, "", Vec::new()));

@@ -125,6 +125,7 @@ impl State {
             error: None,
             fault: fault.as_ref().map(|(_, fault)| fault.label()),
             performed: false,
+            bytes: 0,
         });
         (seq, fault)
     }
@@ -150,6 +151,7 @@ impl State {
         if let Some(call) = self.call(seq) {
             call.status = answer.map(|answer| answer.status);
             call.error = answer.and_then(|answer| answer.error.clone());
+            call.bytes = answer.map_or(0, Answer::size);
         }
     }
 

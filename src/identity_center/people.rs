@@ -1,11 +1,13 @@
 //! Finds the user of the identity store who is a person, and remembers it for a while.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_sdk_identitystore::operation::describe_user::DescribeUserOutput;
 use aws_sdk_identitystore::types::{AlternateIdentifier, UniqueAttribute, UserStatus};
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
 
 use super::client::{Client, required, unreadable};
 use super::limiter::Priority;
@@ -16,21 +18,78 @@ use crate::model::{Person, PrincipalId};
 /// Anything but one enabled user is looked at again soon, because somebody is probably about to correct it.
 const NOT_FOUND_FOR: SignedDuration = SignedDuration::from_mins(5);
 
-type Known = HashMap<(Person, Option<UserPin>), (Resolution, Timestamp)>;
+/// So long a user who was found is only asked for by id: whether they are still there, enabled and called so. After it the
+/// names are looked up again, to notice a namesake who has come since.
+const NAMED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// For so long after that hour the answer stays good while it is confirmed beside the passes: a large organisation has some
+/// to confirm at any time, and no hand-off is to wait for them.
+const CONFIRMED_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// So many people are looked up beside each other. A person costs several calls; were all asked for at once, the first
+/// answers about hundreds would come when the first call about each had been made, and passes would take that for silence.
+const AT_ONCE: usize = 8;
+
+/// A lookup that takes longer keeps no other waiting.
+const SLOW: Duration = Duration::from_secs(2);
+
+type Key = (Person, Option<UserPin>);
 
 /// Who was looked up.
-#[derive(Debug, Default)]
-pub(super) struct PeopleCache(Mutex<Known>);
+#[derive(Debug)]
+pub(super) struct PeopleCache {
+    known: Mutex<HashMap<Key, LookedUp>>,
+    /// Who is being confirmed beside the passes.
+    confirming: Mutex<HashSet<Key>>,
+    /// Places for those being looked up, first come, first served.
+    places: Semaphore,
+}
+
+impl Default for PeopleCache {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            confirming: Mutex::default(),
+            places: Semaphore::new(AT_ONCE),
+        }
+    }
+}
+
+/// What was found, when AWS said so last, and when it was found by name.
+#[derive(Debug, Clone)]
+struct LookedUp {
+    resolution: Resolution,
+    confirmed: Timestamp,
+    named: Timestamp,
+}
 
 impl PeopleCache {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, LookedUp>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was found, if it is still believed at `now`, and whether it is to be confirmed.
+    fn believed(&self, key: &Key, now: Timestamp) -> Option<(Resolution, bool)> {
+        let known = self.lock();
+        let LookedUp {
+            resolution, confirmed, ..
+        } = known.get(key)?;
+        let (lifetime, more) = match resolution {
+            Resolution::Found(_) => (FOUND_FOR, CONFIRMED_WITHIN),
+            _ => (NOT_FOUND_FOR, SignedDuration::ZERO),
+        };
+        let is_due = !fresh(*confirmed, lifetime, now);
+        fresh(*confirmed, lifetime + more, now).then(|| (resolution.clone(), is_due))
+    }
+
+    fn confirming(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+        self.confirming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a user, because AWS says that it is gone.
     pub(super) fn forget(&self, principal: &PrincipalId) {
         self.lock()
-            .retain(|_, (resolution, _)| *resolution != Resolution::Found(principal.clone()));
+            .retain(|_, known| known.resolution != Resolution::Found(principal.clone()));
     }
 }
 
@@ -52,16 +111,57 @@ pub(super) fn unique_attribute(call: Call, path: &str, value: &str) -> Result<Al
 impl Client {
     pub(super) async fn person(&self, person: &Person, pin: Option<&UserPin>) -> Result<Resolution, AwsError> {
         let key = (person.clone(), pin.cloned());
+        let people = &self.shared.people;
+        if let Some((resolution, is_due)) = people.believed(&key, self.shared.clock.now()) {
+            if is_due && people.confirming().insert(key.clone()) {
+                let client = self.clone();
+                tokio::spawn(async move {
+                    // A failure changes nothing: the next pass asks again, and waits for the answer when time is up.
+                    drop(client.in_turn(key.clone()).await);
+                    client.shared.people.confirming().remove(&key);
+                });
+            }
+            return Ok(resolution);
+        }
+        self.in_turn(key).await
+    }
+
+    /// Looks up when there is a place.
+    async fn in_turn(&self, key: Key) -> Result<Resolution, AwsError> {
+        let people = &self.shared.people;
+        // Nobody closes it; without a place the lookup would only be made sooner.
+        let place = people.places.acquire().await;
+        // Whoever waited for a place may have been found by a lookup that an earlier pass began.
+        if let Some((resolution, false)) = people.believed(&key, self.shared.clock.now()) {
+            return Ok(resolution);
+        }
+        let lookup = self.look_up(key);
+        tokio::pin!(lookup);
+        match tokio::time::timeout(SLOW, &mut lookup).await {
+            Ok(found) => found,
+            Err(_elapsed) => {
+                drop(place);
+                lookup.await
+            }
+        }
+    }
+
+    async fn look_up(&self, key: Key) -> Result<Resolution, AwsError> {
+        let (person, pin) = (&key.0, key.1.as_ref());
         let now = self.shared.clock.now();
         let known = self.shared.people.lock().get(&key).cloned();
-        if let Some((resolution, at)) = known {
-            let lifetime = match resolution {
-                Resolution::Found(_) => FOUND_FOR,
-                _ => NOT_FOUND_FOR,
+        if let Some(known) = known
+            && let Resolution::Found(id) = &known.resolution
+            && fresh(known.named, NAMED_FOR, now)
+            && self.is_still(id, person, pin).await?
+        {
+            let resolution = known.resolution.clone();
+            let confirmed = LookedUp {
+                confirmed: now,
+                ..known
             };
-            if fresh(at, lifetime, now) {
-                return Ok(resolution);
-            }
+            self.shared.people.lock().insert(key, confirmed);
+            return Ok(resolution);
         }
         let resolution = match pin {
             Some(UserPin::Id(id)) => self.by_ids([id.0.to_string()], |_| true).await?,
@@ -81,8 +181,26 @@ impl Client {
                 self.by_ids(ids, |user| is_at(user, address)).await?
             }
         };
-        self.shared.people.lock().insert(key, (resolution.clone(), now));
+        let found = LookedUp {
+            resolution: resolution.clone(),
+            confirmed: now,
+            named: now,
+        };
+        self.shared.people.lock().insert(key, found);
         Ok(resolution)
+    }
+
+    /// Whether the user who was found to be this person is there, enabled and called so as before.
+    async fn is_still(&self, id: &PrincipalId, person: &Person, pin: Option<&UserPin>) -> Result<bool, AwsError> {
+        let Some(user) = self.describe_user(&id.0).await? else {
+            return Ok(false);
+        };
+        let is_called_so = match pin {
+            Some(UserPin::Id(_)) => true,
+            Some(UserPin::UserName(name)) => user.user_name() == Some(name),
+            None => is_at(&user, person.as_str()),
+        };
+        Ok(is_called_so && matches!(user.user_status, None | Some(UserStatus::Enabled)))
     }
 
     /// Describes the candidates and keeps those that truly are who was asked for. How AWS compares user names and

@@ -15,6 +15,7 @@ mod demo;
 mod edits;
 mod explain;
 mod faults;
+mod fewest;
 mod forecast;
 mod harness;
 mod held;

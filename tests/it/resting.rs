@@ -251,5 +251,6 @@ async fn what_is_recorded_of_it_ends_the_rest_of_an_entitlement() {
     // Found by a reviewer: whoever is on duty by somebody else's grant may lose it at any moment, and is looked at.
     site.aws.start(ChangeKind::Revoke, &key.0, &key.1).await.unwrap();
     let (person, _) = site.first();
+    site.pass_time(SignedDuration::from_mins(1)).await;
     assert_eq!(site.changes().await, [format!("+{entitlement} {person}")]);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::server::{Reply, Server, person};
 use super::*;
@@ -403,7 +404,7 @@ async fn people_are_remembered_for_an_hour_and_problems_for_five_minutes() {
     let server = directory(Some("u-1"), Some("u-1"), &[("u-1", "alice@example.com", "ENABLED")]);
     let rig = Rig::new(&server);
     let reader = rig.client.reader();
-    for (advance, calls) in [(0, 1), (3_599, 1), (2, 2)] {
+    for (advance, calls) in [(0, 1), (3_599, 1), (601, 2)] {
         rig.clock.advance(Duration::from_secs(advance));
         reader.resolve_person(&alice(), None).await.unwrap();
         assert_eq!(server.count("DescribeUser"), calls);
@@ -419,6 +420,95 @@ async fn people_are_remembered_for_an_hour_and_problems_for_five_minutes() {
         );
         assert_eq!(server.count("GetUserId"), calls);
     }
+}
+
+/// Three calls find somebody; from then on one call an hour tells that it is still they, which no pass waits for, and once a
+/// day the names are looked up again.
+#[tokio::test]
+async fn somebody_who_was_found_is_confirmed_by_one_call_an_hour_and_looked_up_anew_when_anything_is_different() {
+    let server = directory(Some("u-1"), Some("u-1"), &[("u-1", "alice@example.com", "ENABLED")]);
+    let rig = Rig::new(&server);
+    let reader = rig.client.reader();
+    for hour in 0..=24 {
+        while server.count("DescribeUser") <= hour {
+            let found = reader.resolve_person(&alice(), None).await.unwrap();
+            assert_eq!(found, Resolution::Found(user("u-1")));
+            tokio::task::yield_now().await;
+        }
+        rig.clock.advance(Duration::from_secs(3_601));
+    }
+    assert_eq!((server.count("GetUserId"), server.count("DescribeUser")), (4, 25));
+
+    let gone = || {
+        let body = json!({"__type": "ResourceNotFoundException", "Message": "USER not found", "ResourceType": "USER"});
+        Reply::Raw(400, "application/x-amz-json-1.1", body.to_string())
+    };
+    let renamed = Server::start(|op, body, nth| {
+        let renamed = || Reply::Ok(person(&body["UserId"], "renamed@example.com", "ENABLED"));
+        (op == "DescribeUser" && nth > 0).then(renamed)
+    });
+    let disabled = Server::start(|op, body, nth| {
+        let disabled = || Reply::Ok(person(&body["UserId"], "alice@example.com", "DISABLED"));
+        (op == "DescribeUser" && nth > 0).then(disabled)
+    });
+    // The former id is gone, and the names lead to the new one.
+    let made_anew = Server::start(move |op, body, nth| match op {
+        "GetUserId" if nth > 1 => Some(Reply::Ok(json!({"UserId": "u-2", "IdentityStoreId": "d-1234567890"}))),
+        "DescribeUser" if nth > 0 && body["UserId"] == "u-alice" => Some(gone()),
+        _ => None,
+    });
+    for (server, expected) in [
+        (renamed, Resolution::Unknown),
+        (disabled, Resolution::Disabled(user("u-alice"))),
+        (made_anew, Resolution::Found(user("u-2"))),
+    ] {
+        let rig = Rig::new(&server);
+        let reader = rig.client.reader();
+        let found = Resolution::Found(user("u-alice"));
+        assert_eq!(reader.resolve_person(&alice(), None).await.unwrap(), found);
+        rig.clock.advance(Duration::from_secs(3_601));
+        assert_eq!(reader.resolve_person(&alice(), None).await.unwrap(), found);
+        while reader.resolve_person(&alice(), None).await.unwrap() == found {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(reader.resolve_person(&alice(), None).await.unwrap(), expected);
+        assert_eq!(server.count("GetUserId"), 4);
+    }
+
+    // Where AWS does not answer for too long, it is not known any more who it is.
+    let silent = Server::start(|op, _, nth| {
+        (op == "DescribeUser" && nth > 0).then_some(Reply::Error("AccessDeniedException", "no"))
+    });
+    let rig = Rig::new(&silent);
+    let reader = rig.client.reader();
+    for (advance, is_known) in [(0, true), (3_601, true), (600, false)] {
+        rig.clock.advance(Duration::from_secs(advance));
+        assert_eq!(reader.resolve_person(&alice(), None).await.is_ok(), is_known);
+    }
+}
+
+/// Found by measuring: hundreds of people were asked for call by call in turn, so that nobody was known for so long that
+/// passes gave up and asked for all of them anew.
+#[tokio::test]
+async fn of_many_people_some_are_known_soon_and_passes_that_overlap_look_up_few_twice() {
+    let server = Server::start(|_, _, _| None);
+    let rig = Rig::new(&server);
+    let mut lookups = JoinSet::new();
+    for number in (0..100).chain(0..100) {
+        let reader = rig.client.reader();
+        let person = Person::parse(&format!("person-{number}@example.com")).unwrap();
+        lookups.spawn(async move { reader.resolve_person(&person, None).await.unwrap() });
+    }
+    while let Some(found) = lookups.join_next().await {
+        found.unwrap();
+    }
+    let calls = server.operations();
+    let known = calls[..60].iter().filter(|call| *call == "DescribeUser").count();
+    assert!(8 <= known, "{calls:?}");
+    // But for those who are being looked up at that very moment.
+    let twice = server.count("DescribeUser") - 100;
+    assert!(twice <= 8, "{twice}");
+    assert_eq!(server.count("GetUserId"), 2 * (100 + twice));
 }
 
 #[tokio::test]
