@@ -98,11 +98,8 @@ impl Reconciler {
         policy: &Arc<Policy>,
         approved_digest: Option<&str>,
     ) -> Result<Pass, PassError> {
-        let ended = self
-            .applier
-            .as_ref()
-            .map(|applier| applier.take_results())
-            .unwrap_or_default();
+        let stock = self.applier.as_ref().map(|applier| applier.take_stock());
+        let (ended, in_flight) = stock.unwrap_or_default();
         for applied in ended.iter().filter(|a| a.end == End::Confirmed) {
             self.live.note(&applied.change.key(), applied.change.kind);
         }
@@ -113,7 +110,7 @@ impl Reconciler {
         };
         self.ledger.policy_in_force(&in_force, self.clock.now()).await?;
         self.reader.instance().await?;
-        let (unsettled, at_work) = self.settle().await?;
+        let (unsettled, at_work) = self.settle(&in_flight).await?;
         let open_intents = unsettled.len();
         self.ledger.keep_orders(self.clock.now()).await?;
         let stored = self.snapshots.lock().await.clone();
@@ -126,7 +123,7 @@ impl Reconciler {
             now: self.clock.now(),
         };
         let restored = finder.find_out().await?;
-        let mut record = self.record(policy, unsettled, self.clock.now()).await?;
+        let mut record = self.record(policy, in_flight, unsettled, self.clock.now()).await?;
         record.at_work = at_work;
         let touched = self.owned.catch_up(&self.ledger).await?;
         let news = News {
@@ -290,8 +287,10 @@ impl Reconciler {
 
     /// Closes open intents of an earlier process or of lost replies, by AWS's word or by the live state. Gives those that
     /// stay open, and apart from them those that this process carries out.
-    async fn settle(&mut self) -> Result<(Vec<Unsettled>, Vec<OpenIntent>), PassError> {
-        let in_flight = self.in_flight();
+    async fn settle(
+        &mut self,
+        in_flight: &BTreeMap<Key, ChangeKind>,
+    ) -> Result<(Vec<Unsettled>, Vec<OpenIntent>), PassError> {
         let (mut unsettled, mut at_work) = (Vec::new(), Vec::new());
         let mut silent = false;
         for intent in self.ledger.open_intents().await? {
@@ -384,9 +383,14 @@ impl Reconciler {
         Judgement::Ended(outcome, detail.to_owned())
     }
 
-    async fn record(&self, policy: &Policy, unsettled: Vec<Unsettled>, at: Timestamp) -> Result<Record, LedgerError> {
+    async fn record(
+        &self,
+        policy: &Policy,
+        mut in_flight: BTreeMap<Key, ChangeKind>,
+        unsettled: Vec<Unsettled>,
+        at: Timestamp,
+    ) -> Result<Record, LedgerError> {
         let ago = |span| at.checked_sub(span).unwrap_or(Timestamp::MIN);
-        let mut in_flight = self.in_flight();
         in_flight.extend(
             unsettled
                 .iter()
@@ -403,10 +407,6 @@ impl Reconciler {
             past: past(policy, &self.ledger, at).await?,
             ..Record::default()
         })
-    }
-
-    fn in_flight(&self) -> BTreeMap<Key, ChangeKind> {
-        self.applier.as_ref().map(|a| a.in_flight()).unwrap_or_default()
     }
 }
 

@@ -304,6 +304,14 @@ impl Applier {
             .retain(|key, _| wanted(key) || in_flight.contains_key(key));
     }
 
+    /// Takes what ended since the last call, with what is under way at that same instant: whatever ends later is still
+    /// under way to whoever works with both, and nothing falls between them.
+    #[must_use]
+    pub fn take_stock(&self) -> (Vec<Applied>, BTreeMap<Key, ChangeKind>) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.results), state.in_flight.clone())
+    }
+
     /// Takes what ended since the last call.
     #[must_use]
     pub fn take_results(&self) -> Vec<Applied> {
