@@ -6,7 +6,6 @@ mod meter;
 mod rig;
 
 use std::alloc::System;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +13,9 @@ use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::Config;
 use dutybound::identity_center::Read;
-use dutybound::ledger::{Ledger, OwnedIndex, StoredSnapshots};
-use dutybound::live::LiveCache;
+use dutybound::ledger::{Ledger, StoredSnapshots};
 use dutybound::policy::Policy;
 use dutybound::reconcile::{Pass, Reconciler};
-use dutybound::survey::Resting;
 use dutybound_sandbox::organisation::Organisation;
 use jiff::{SignedDuration, Timestamp};
 use meter::{cpu, forget_peak, peak_mb};
@@ -117,18 +114,7 @@ async fn organisation(size: usize) {
         Duration::from_secs(180),
         config.pause_file.clone(),
     );
-    let mut reconciler = Reconciler {
-        clock: held,
-        reader,
-        ledger: ledger.clone(),
-        snapshots: Arc::new(tokio::sync::Mutex::new(stored)),
-        applier: Some(Arc::clone(&applier)),
-        live: LiveCache::default(),
-        planned_since: BTreeMap::new(),
-        owned: OwnedIndex::default(),
-        resting: Resting::default(),
-        awaits_restart: BTreeSet::new(),
-    };
+    let mut reconciler = rig::reconciler(held, reader, ledger.clone(), stored, &applier);
     // The guards' limits are for surprises; the first snapshot of all counts as foreseen.
     let first = reconciler.look(&config, &policy, None).await.unwrap();
     meter.row("cold start to the first complete plan");

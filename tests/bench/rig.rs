@@ -7,17 +7,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::notify::Notify;
 use dutybound::config::{Audit, Config, IdentityCenterConfig, Limits, Mode, Provider, Timing};
 use dutybound::identity_center::{
     AwsError, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin, Write,
 };
+use dutybound::ledger::{Ledger, OwnedIndex, StoredSnapshots};
+use dutybound::live::LiveCache;
 use dutybound::model::{
     GroupRef, Interval, PermissionSetRef, Person, PrincipalId, ResolvedTarget, ScheduleKey, ScheduleKind, Shift,
     Snapshot, SourceName, SourceUser, SourceUserState, Target,
 };
 use dutybound::policy::{self, Policy, PolicyContext};
+use dutybound::reconcile::Reconciler;
+use dutybound::survey::Resting;
 use dutybound_sandbox::organisation::{OnCallSchedule, Organisation};
 use jiff::{SignedDuration, Timestamp};
 
@@ -133,6 +138,28 @@ pub(crate) fn config(dir: &Path) -> Config {
         sinks: Vec::new(),
         notify: Notify::default(),
         written: Default::default(),
+    }
+}
+
+/// What makes passes, before the first one.
+pub(crate) fn reconciler(
+    clock: Arc<dyn Clock>,
+    reader: Arc<dyn Read>,
+    ledger: Ledger,
+    stored: StoredSnapshots,
+    applier: &Arc<Applier>,
+) -> Reconciler {
+    Reconciler {
+        clock,
+        reader,
+        ledger,
+        snapshots: Arc::new(tokio::sync::Mutex::new(stored)),
+        applier: Some(Arc::clone(applier)),
+        live: LiveCache::default(),
+        planned_since: BTreeMap::new(),
+        owned: OwnedIndex::default(),
+        resting: Resting::default(),
+        awaits_restart: BTreeSet::new(),
     }
 }
 

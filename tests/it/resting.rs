@@ -4,7 +4,6 @@
 #[allow(dead_code, reason = "benches use the rest")]
 mod rig;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,12 +16,10 @@ use dutybound::config::Config;
 use dutybound::identity_center::{
     AwsError, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin, Write,
 };
-use dutybound::ledger::{Ledger, OwnedIndex, StoredSnapshots};
-use dutybound::live::LiveCache;
+use dutybound::ledger::{Ledger, StoredSnapshots};
 use dutybound::model::{GroupRef, Person, PrincipalId, ResolvedTarget, Target};
 use dutybound::policy::{self, Policy, PolicyContext};
 use dutybound::reconcile::{Pass, Reconciler};
-use dutybound::survey::Resting;
 use dutybound_sandbox::organisation::Organisation;
 use jiff::{SignedDuration, Timestamp};
 
@@ -64,18 +61,7 @@ impl Site {
             Duration::from_secs(180),
             config.pause_file.clone(),
         );
-        let reconciler = Reconciler {
-            clock: held,
-            reader,
-            ledger,
-            snapshots: Arc::new(tokio::sync::Mutex::new(stored)),
-            applier: Some(Arc::clone(&applier)),
-            live: LiveCache::default(),
-            planned_since: BTreeMap::new(),
-            owned: OwnedIndex::default(),
-            resting: Resting::default(),
-            awaits_restart: BTreeSet::new(),
-        };
+        let reconciler = rig::reconciler(held, reader, ledger, stored, &applier);
         let mut site = Self {
             _dir: dir,
             organisation,
@@ -345,18 +331,7 @@ async fn what_ends_while_a_pass_begins_is_still_under_way_to_it() {
         pause,
     );
     assert!(aws.applier.set(Arc::clone(&applier)).is_ok());
-    let mut reconciler = Reconciler {
-        clock,
-        reader,
-        ledger,
-        snapshots: Arc::default(),
-        applier: Some(Arc::clone(&applier)),
-        live: LiveCache::default(),
-        planned_since: BTreeMap::new(),
-        owned: OwnedIndex::default(),
-        resting: Resting::default(),
-        awaits_restart: BTreeSet::new(),
-    };
+    let mut reconciler = rig::reconciler(clock, reader, ledger, StoredSnapshots::default(), &applier);
     let first = reconciler.look(&config, &policy, None).await.unwrap();
     reconciler.act(&first, &config, &policy).await.unwrap();
     while applier.in_flight().is_empty() {
