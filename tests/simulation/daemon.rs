@@ -275,7 +275,7 @@ impl Run {
     }
 }
 
-async fn pass(reconciler: &mut Reconciler, config: &Config, policy: &Policy) -> Result<Pass, PassError> {
+async fn pass(reconciler: &mut Reconciler, config: &Config, policy: &Arc<Policy>) -> Result<Pass, PassError> {
     let pass = reconciler.look(config, policy, None).await?;
     reconciler.act(&pass, config, policy).await?;
     Ok(pass)
