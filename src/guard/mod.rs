@@ -41,7 +41,7 @@ pub struct Conditions<'a> {
     pub timeline: &'a Timeline,
     /// The snapshots planned from.
     pub snapshots: &'a Snapshots,
-    /// Schedules that now hold nobody although they were known to hold somebody.
+    /// Schedules that hold nobody, now or at any time to come, although they were known to hold somebody.
     pub emptied: &'a BTreeSet<ScheduleKey>,
     /// Schedules that say now this and now that.
     pub unsteady: &'a BTreeSet<ScheduleKey>,
@@ -476,11 +476,7 @@ fn refuse_grant(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited
 
 fn refuse_revoke(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limited) -> Option<Refusal> {
     // An end that was on record before it came is obeyed whatever the provider's health: hand-offs survive outages.
-    let known_end = !change.causes.is_empty()
-        && change
-            .causes
-            .iter()
-            .all(|cause| cause.end_known && cause.held.end() <= plan.at);
+    let known_end = !change.causes.is_empty() && change.causes.iter().all(|cause| cause.has_ended_as_known(plan.at));
     if known_end {
         return over.refusal(change);
     }

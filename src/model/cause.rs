@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -56,6 +57,12 @@ impl Cause {
             Basis::OnCall { schedule, .. } => Some(schedule),
             Basis::Window | Basis::Membership => None,
         }
+    }
+
+    /// Whether its end was on record before it came, and has come by `at`.
+    #[must_use]
+    pub fn has_ended_as_known(&self, at: Timestamp) -> bool {
+        self.end_known && self.held.end() <= at
     }
 }
 

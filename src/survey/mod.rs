@@ -13,7 +13,7 @@ use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instan
 use crate::invariant::Past;
 use crate::ledger::{Bar, LastTry, OnDuty, OpenIntent, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
-use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
+use crate::model::{Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Inputs, Key, Owned, Plan};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse};
@@ -218,7 +218,7 @@ pub async fn survey(
 
     let at = when.instant();
     let (mut desired, predicted) = (timeline.at(at), foreseen.at(at));
-    let stand_in = stand_in(&mut desired, &before.at(at), &vanished, &record.owned);
+    let stand_in = stand_in(&mut desired, &before.at(at), &vanished, &record.owned, at);
     let mut plan = plan::plan(&Inputs {
         at,
         desired: &desired,
@@ -275,7 +275,7 @@ pub async fn survey(
         max_staleness: config.timing.max_staleness,
         timeline: &timeline,
         snapshots: &newest,
-        emptied: &guard::emptied(&newest, &settled, at),
+        emptied: &(&guard::emptied(&newest, &settled, at) | &vanished),
         unsteady: &stored.unsteady(&schedules, at, config.timing.notice),
         clock_skew: clock_skew(config, &newest, at).and_then(|skew| skew.of_ours()),
         unidentified: &of_kind(ProblemKind::is_not_knowing),
@@ -326,15 +326,26 @@ pub async fn survey(
 }
 
 /// A schedule that from one read to the next has nobody at any time to come is not believed at once: hand-offs that were
-/// known before go on meanwhile. Whoever holds the entitlement already is left to the guards. Returns what to tell people.
+/// known before go on meanwhile. Whoever holds the entitlement because of such a schedule is left to the guards, which hold
+/// the revoke; nothing else would stop the revoke of who holds it for another reason that ends. Returns what to tell people.
 fn stand_in(
     desired: &mut Desired,
     before: &Desired,
     vanished: &BTreeSet<ScheduleKey>,
     owned: &BTreeMap<Key, Arc<Owned>>,
+    at: Timestamp,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let held: BTreeSet<(&EntitlementId, &Person)> = owned.values().map(|o| (&o.entitlement, &o.person)).collect();
+    let doubtful = |owned: &&Arc<Owned>| {
+        let doubted = |cause: &Cause| cause.schedule().is_some_and(|key| vanished.contains(key));
+        let mut causes = owned.recorded().into_iter();
+        causes.any(|cause| doubted(&cause) && !cause.has_ended_as_known(at))
+    };
+    let held: BTreeSet<(&EntitlementId, &Person)> = owned
+        .values()
+        .filter(doubtful)
+        .map(|o| (&o.entitlement, &o.person))
+        .collect();
     for (entitlement, holders) in &before.holders {
         for (person, causes) in holders
             .iter()

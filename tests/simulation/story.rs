@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dutybound::identity_center::ChangeKind;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::org::{Mistake, email, hours, minutes};
+use crate::org::{Mistake, Trigger, email, hours, minutes};
 use crate::promises::Promises;
 use crate::rng::Rng;
 use crate::run::Run;
@@ -298,6 +298,10 @@ fn edit_policy(story: &mut Story, state: &mut State, promises: &mut Promises) {
         state.say(&format!("{} joins or leaves project{project}", email(person)));
     } else {
         let rule = rng.index(state.org.policy.rules.len());
+        // A membership has no end to linger after, and `check` refuses it.
+        if matches!(state.org.policy.rules[rule].trigger, Trigger::Members) {
+            return;
+        }
         state.org.policy.rules[rule].linger = minutes(rng.range(0, 60));
         for person in 0..state.org.people {
             promises
