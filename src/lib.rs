@@ -77,6 +77,7 @@ pub mod unfinished;
 // The record, and what carries things out.
 pub mod apply;
 pub mod authors;
+pub mod flagged;
 pub mod import;
 pub mod ledger;
 pub mod notify;

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use crate::apply::{Applied, Applier, End};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::flagged::Flagged;
 use crate::identity_center::{AwsError, ChangeKind, Operation, Progress, Read};
 use crate::ledger::{
     Board, LastTry, Ledger, LedgerError, OpenIntent, Outcome, OwnedIndex, PolicyInForce, StoredSnapshots,
@@ -43,6 +44,10 @@ pub struct Reconciler {
     pub live: LiveCache,
     /// When each change that is still to be made was first planned.
     pub planned_since: BTreeMap<Key, Timestamp>,
+    /// Since when AWS does not show what no revoke closes the record of.
+    pub gone_since: BTreeMap<Key, Timestamp>,
+    /// Who came on duty out of the blue.
+    pub flagged: Flagged,
     /// What of the record is ours.
     pub owned: OwnedIndex,
     /// What passes need not look at.
@@ -151,6 +156,9 @@ impl Reconciler {
             approved_digest,
         )
         .await?;
+        self.flagged
+            .keep(&mut survey, &self.owned, &record.in_flight, &self.ledger)
+            .await?;
         survey.problems.extend(restored);
         survey.problems.extend(restart_needed(&self.awaits_restart));
         survey.problems = collapse(std::mem::take(&mut survey.problems));
@@ -180,6 +188,10 @@ impl Reconciler {
             tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");
             self.ledger.close_lost(key, survey.at).await?;
         }
+        for key in self.gone_for_good(survey) {
+            tracing::warn!(principal = %key.1, target = %key.0, "access that we cannot take back or give now is gone without us; the record is closed");
+            self.ledger.close_lost(&key, survey.at).await?;
+        }
         let doubted = survey.verdict.doubted();
         self.ledger
             .update_kept(&survey.plan.recordable(&doubted), survey.at)
@@ -193,6 +205,24 @@ impl Reconciler {
         self.measure(survey, policy).await?;
         self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
         self.show(look, config, policy).await
+    }
+
+    /// What AWS has not shown for longer than a read lags and no revoke closes the record of, because a guard holds it or the
+    /// person is disabled on duty. Without this the record would count as held, for as long as that lasts, what nobody
+    /// holds.
+    fn gone_for_good(&mut self, survey: &Survey) -> Vec<Key> {
+        let steps = survey.verdict.approved.steps().iter();
+        let closing: BTreeSet<Key> = steps.map(|step| step.change.key()).collect();
+        let gone: BTreeSet<Key> = survey.plan.gone.difference(&closing).cloned().collect();
+        self.gone_since.retain(|key, _| gone.contains(key));
+        let mut for_good = Vec::new();
+        for key in gone {
+            let since = *self.gone_since.entry(key.clone()).or_insert(survey.at);
+            if CONSISTENCY_GRACE <= since.duration_until(survey.at) {
+                for_good.push(key);
+            }
+        }
+        for_good
     }
 
     /// Records what the measure of access time needs besides access.

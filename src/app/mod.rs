@@ -15,6 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::commands;
 use crate::config::{self, Config, Mode};
 use crate::diagnostics::{Diagnostic, Report};
+use crate::flagged::Flagged;
 use crate::identity_center::Client;
 use crate::layout::{NO_TERMINAL, wrap};
 use crate::ledger::{Ledger, LedgerError, OwnedIndex};
@@ -244,6 +245,8 @@ async fn reconciler(
         applier,
         live: LiveCache::default(),
         planned_since: BTreeMap::new(),
+        gone_since: BTreeMap::new(),
+        flagged: Flagged::default(),
         owned: OwnedIndex::default(),
         resting: Resting::default(),
         awaits_restart: BTreeSet::new(),

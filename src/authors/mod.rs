@@ -212,7 +212,8 @@ impl Authors {
                 );
                 tracing::warn!(
                     source = %schedule.source, reason = %clean(&error.message),
-                    "who changes schedules cannot be told: the credential may not read audit records                      (audit_records.read); nothing else depends on it, and it is not tried again before the next start"
+                    "who changes schedules cannot be told: the credential may not read audit records \
+                     (audit_records.read); nothing else depends on it, and it is not tried again before the next start"
                 );
                 self.refused.insert(schedule.source.clone(), reason.clone());
                 unknown(reason)

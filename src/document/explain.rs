@@ -172,12 +172,10 @@ pub(super) fn structural(source: &Arc<SourceFile>, at: Range<usize>, message: &s
         .or_else(|| message.strip_prefix("invalid value: "))
         .and_then(|rest| rest.rsplit_once(", expected "));
     if let Some((found, expected)) = mismatch {
-        let hint = (expected.contains("datetime") && found.starts_with("string"))
-            .then(|| "dates are written without quotes, such as 2027-03-31".to_owned());
-        let found = if source.hides(&at) {
-            "something else".to_owned()
+        let (hint, found) = if source.hides(&at) {
+            (None, "something else".to_owned())
         } else {
-            given(&shortened(found))
+            (rewritten(found, expected), given(&shortened(found)))
         };
         let text = format!("expected {}, found {found}", wanted(expected));
         return Diagnostic::error("wrong-type", source, at, text).hint_if(hint);
@@ -185,6 +183,27 @@ pub(super) fn structural(source: &Arc<SourceFile>, at: Range<usize>, message: &s
     match message.split_once('\n') {
         Some((message, hint)) => Diagnostic::error("wrong-value", source, at, message).hint(hint),
         None => Diagnostic::error("wrong-value", source, at, message),
+    }
+}
+
+/// How the value that was found is written as what was expected.
+fn rewritten(found: &str, expected: &str) -> Option<String> {
+    if expected.contains("datetime") {
+        let is_text = found.starts_with("string");
+        return is_text.then(|| "dates are written without quotes, such as 2027-03-31".to_owned());
+    }
+    let text = found.strip_prefix("string \"").and_then(|rest| rest.strip_suffix('"'));
+    let number = found.strip_prefix("integer `").and_then(|rest| rest.strip_suffix('`'));
+    match (expected, text, number) {
+        ("a string", None, Some(n)) => Some(format!(
+            "write it in quotes, \"{n}\"; a length of time has its unit too, such as \"{n}m\""
+        )),
+        ("a sequence", Some(text), None) => Some(format!("write it in brackets: [\"{}\"]", shortened(text))),
+        ("u16" | "u32" | "u64" | "usize", Some(n), None) if n.parse::<u64>().is_ok() => {
+            Some(format!("write it without quotes: {n}"))
+        }
+        ("a boolean", Some(word @ ("true" | "false")), None) => Some(format!("write it without quotes: {word}")),
+        _ => None,
     }
 }
 

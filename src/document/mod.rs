@@ -227,7 +227,7 @@ mod tests {
                 "f.toml:3:6 expected true or false, found the text \"yes\" | ",
                 "f.toml:4:14 expected a whole number, found the text \"two\" | ",
                 "f.toml:4:21 expected a whole number, found the number `-3` | ",
-                "f.toml:5:15 expected text in quotes, found the number `1` | ",
+                "f.toml:5:15 expected text in quotes, found the number `1` | write it in quotes, \"1\"; a length of time has its unit too, such as \"1m\"",
                 "f.toml:5:18 unknown key `b` | the only key of [rule.inner] is `a`",
                 "f.toml:7:1 unknown key `onn` | did you mean `on`?",
                 "f.toml:8:9 expected a table, found an array | ",

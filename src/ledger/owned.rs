@@ -7,7 +7,7 @@ use sqlx::Row;
 
 use super::access::owned_of;
 use super::{Ledger, LedgerError};
-use crate::model::{EntitlementId, ResolvedTarget};
+use crate::model::{EntitlementId, Person, ResolvedTarget};
 use crate::plan::{Key, Owned};
 
 /// More changed rows than this are not worth asking for one by one.
@@ -93,6 +93,13 @@ impl OwnedIndex {
             .entry(entitlement)
             .or_default()
             .insert(key, Arc::new(owned));
+    }
+
+    /// What this person holds through us as that entitlement.
+    #[must_use]
+    pub fn of_person(&self, entitlement: &EntitlementId, person: &Person) -> Option<&Owned> {
+        let mut here = self.by_entitlement.get(entitlement)?.values();
+        here.find(|owned| owned.person == *person).map(|owned| &**owned)
     }
 
     /// How many grants of ours stand.

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -100,6 +100,7 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
         drift,
         problems: Vec::new(),
         lost: Vec::new(),
+        gone: BTreeSet::new(),
         unchanged: 0,
         kept: Vec::new(),
         lapsing: Vec::new(),

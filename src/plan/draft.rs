@@ -30,6 +30,7 @@ pub(super) struct Draft<'a> {
 pub(super) struct Decided {
     pub(super) changes: Vec<Change>,
     pub(super) lost: Vec<Key>,
+    pub(super) gone: BTreeSet<Key>,
     pub(super) kept: Vec<Kept>,
     pub(super) unchanged: usize,
     pub(super) lapsing: Vec<(Key, Kept)>,
@@ -94,7 +95,10 @@ impl<'a> Draft<'a> {
                             });
                         }
                     }
-                    (false, _) if want.frozen => {}
+                    (false, None) if want.frozen => {}
+                    (false, Some(_)) if want.frozen => {
+                        decided.gone.insert((target.clone(), (*principal).clone()));
+                    }
                     (true, None)
                         if !is_exclusive(inputs.policy, want.entitlement)
                             && !self.unknown_outcomes.of(target).contains_key(principal) =>
@@ -166,11 +170,17 @@ impl<'a> Draft<'a> {
                 .iter()
                 .filter(|(principal, _)| !wanted.contains_key(*principal) && !in_flight.contains_key(*principal));
             let mut surplus = surplus.peekable();
-            if surplus.peek().is_none() || !inputs.live.contains_key(target) {
+            if surplus.peek().is_none() {
                 continue;
             }
+            let Some(holders) = inputs.live.get(target) else {
+                continue;
+            };
             for (principal, owned) in surplus {
                 let key = (target.clone(), (*principal).clone());
+                if !holders.users.contains_key(*principal) {
+                    decided.gone.insert(key.clone());
+                }
                 let bar = inputs.bars.iter().find(|bar| bar.concerns(&owned.person));
                 let foresight = if let Some(bar) = bar {
                     Foresight::Ordered(format!("barred by {}: {}", bar.ordered_by, bar.reason))

@@ -107,6 +107,10 @@ pub struct Plan {
     /// Records to close because somebody else took the access away while its cause holds.
     #[serde(skip)]
     pub lost: Vec<Key>,
+    /// What is on record as ours, is not to be granted now and AWS does not show: somebody else took it away. A read may lag,
+    /// so a revoke of it is carried out like the others.
+    #[serde(skip)]
+    pub gone: BTreeSet<Key>,
     /// How many grants of ours stand and are to stand.
     #[serde(skip)]
     pub unchanged: usize,
@@ -257,6 +261,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         drift: decided.drift.into_iter().collect(),
         problems: collapse(problems),
         lost: decided.lost,
+        gone: decided.gone,
         unchanged: decided.unchanged,
         kept: decided.kept,
         lapsing: decided.lapsing,

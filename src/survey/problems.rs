@@ -54,15 +54,17 @@ pub(super) fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Ve
             problems.push(unfinished::failed(change, last));
         }
         if let (ChangeKind::Grant, Foresight::Surprising(why)) = (change.kind, &change.foresight) {
-            problems.push(unfinished::about(
-                change,
-                ProblemKind::SurprisingDuty,
-                format!(
-                    "{} comes on duty for {} out of the blue: {why}",
-                    change.who(),
-                    change.entitlement
-                ),
-            ));
+            let message = format!(
+                "{} comes on duty for {} out of the blue: {why}",
+                change.who(),
+                change.entitlement
+            );
+            let is_given_back = plan.lost.contains(&change.key());
+            let schedule = change.causes.iter().find_map(|cause| cause.schedule());
+            problems.push(Problem {
+                schedule: schedule.filter(|_| !is_given_back).cloned(),
+                ..unfinished::about(change, ProblemKind::SurprisingDuty, message)
+            });
         }
     }
     problems

@@ -11,6 +11,7 @@ use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::notify::Notify;
 use dutybound::config::{Audit, Config, IdentityCenterConfig, Limits, Mode, Provider, Timing};
+use dutybound::flagged::Flagged;
 use dutybound::identity_center::{
     AwsError, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin, Write,
 };
@@ -157,6 +158,8 @@ pub(crate) fn reconciler(
         applier: Some(Arc::clone(applier)),
         live: LiveCache::default(),
         planned_since: BTreeMap::new(),
+        gone_since: BTreeMap::new(),
+        flagged: Flagged::default(),
         owned: OwnedIndex::default(),
         resting: Resting::default(),
         awaits_restart: BTreeSet::new(),

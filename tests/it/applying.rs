@@ -175,6 +175,7 @@ fn approved_on(ground: &Ground<'_>, in_flight: BTreeSet<Key>, changes: Vec<Chang
         drift: vec![],
         problems: vec![],
         lost: vec![],
+        gone: BTreeSet::new(),
         unchanged: 0,
         kept: vec![],
         lapsing: vec![],

@@ -86,6 +86,34 @@ async fn an_override_names_who_made_it_for_as_long_as_the_record_is_kept() {
         .says(&["\"schedule_change_attributed\"", "PBOB002"]);
 }
 
+/// The flag outlives the pass that grants, and a restart; an override that was known for a while is no surprise.
+#[tokio::test]
+async fn who_puts_themselves_on_duty_stays_flagged_while_they_hold_it() {
+    let site = site().await;
+    site.configure(|s| s.more = "[timing]\npoll = \"1s\"\n".to_owned());
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    bob_takes_over(&site);
+    site.until_admin(BOB, true).await;
+    let flag = "bob@example.com comes on duty for payments/prod-admin out of the blue";
+    let flagged = async || {
+        let said = site.run(&["status", "--format", "json"]).await.json()["last_pass"]["problems"].to_string();
+        said.contains(flag) && said.contains("(PBOB002, for themselves) at ")
+    };
+    eventually("bob is flagged", flagged).await;
+    daemon.term().await;
+    let daemon = site.ready_daemon().await;
+    site.until_polled("GET /schedules/PABC123").await;
+    assert!(flagged().await, "{}", daemon.log());
+    site.sandbox
+        .edit(|world| world.pagerduty.schedule_mut("PABC123").unwrap().overrides.clear());
+    site.until_admin(BOB, false).await;
+    eventually("nothing is flagged", async || {
+        !site.run(&["status"]).await.all().contains("out of the blue")
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_edit_that_is_no_override_is_told_too() {
     let site = site().await;

@@ -359,6 +359,7 @@ fn approved(hand_overs: &[HandOver]) -> (ApprovedPlan, Vec<Change>) {
         drift: vec![],
         problems: vec![],
         lost: vec![],
+        gone: BTreeSet::new(),
         unchanged: 0,
         kept: vec![],
         lapsing: vec![],

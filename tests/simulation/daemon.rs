@@ -8,6 +8,7 @@ use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::Config;
 use dutybound::daemon::pace::Pace;
+use dutybound::flagged::Flagged;
 use dutybound::http::Health;
 use dutybound::identity_center::Read;
 use dutybound::identity_center::limiter::Limiter;
@@ -117,6 +118,8 @@ impl Run {
             applier: Some(Arc::clone(&applier)),
             live: LiveCache::default(),
             planned_since: BTreeMap::new(),
+            gone_since: BTreeMap::new(),
+            flagged: Flagged::default(),
             owned: OwnedIndex::default(),
             resting: Resting::default(),
             awaits_restart: BTreeSet::new(),

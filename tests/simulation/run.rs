@@ -202,6 +202,7 @@ impl Run {
         state.say(&format!("killed {how}"));
         state.crashed = true;
         state.crash_at = None;
+        state.leave_untold();
         state.life += 1;
         self.promises.look(&mut state);
         // Nobody is there to wait for until it is back; AWS goes on with what it was asked for.

@@ -40,6 +40,8 @@ struct Change {
     life: u32,
     started_at: Timestamp,
     unheard: bool,
+    /// Whether it was said that it is done.
+    told: bool,
 }
 
 #[derive(Default)]
@@ -212,7 +214,7 @@ impl Read for Connection {
         self.call(Priority::Poll, &mut rng).await;
         let mut state = self.world.state();
         let (now, fails) = (state.now, rng.percent(state.aws.trouble.reads_fail));
-        let Some(change) = state.aws.operations.get(&operation.request_id) else {
+        let Some(change) = state.aws.operations.get_mut(&operation.request_id) else {
             return Ok(Progress::Forgotten);
         };
         if fails {
@@ -220,6 +222,7 @@ impl Read for Connection {
             state.aws.ail(&target, now);
             return Err(error(AwsErrorKind::Server, false));
         }
+        change.told = change.done;
         Ok(match change {
             o if !o.done => Progress::InProgress,
             o if o.fails => Progress::Failed("simulated failure".into()),
@@ -319,12 +322,29 @@ impl State {
             life: self.life,
             started_at: now,
             unheard,
+            told: false,
         };
         self.aws.operations.insert(id.clone(), change);
         if lost {
             return Err(error(AwsErrorKind::Unreachable, true));
         }
         Ok(Started::Pending(Operation { kind, request_id: id }))
+    }
+
+    /// What is done and was not told to the process that dies it will only find out when it is back.
+    pub(crate) fn leave_untold(&mut self) {
+        let untold = |o: &&Change| o.done && !o.told && o.life == self.life;
+        let keys: Vec<Key> = self
+            .aws
+            .operations
+            .values()
+            .filter(untold)
+            .map(|o| o.key.clone())
+            .collect();
+        for key in keys {
+            let accesses = self.history.entry(key).or_default();
+            accesses.last_mut().into_iter().for_each(|access| access.unheard = true);
+        }
     }
 
     /// Time goes on to `back` while no process of ours is there.

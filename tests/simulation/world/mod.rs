@@ -197,6 +197,17 @@ impl State {
         let accesses = self.history.entry(key.clone()).or_default();
         let open = accesses.last_mut().filter(|a| a.until.is_none());
         match (kind, open) {
+            // What stands already becomes ours, on an exclusive entitlement or because we were asked at the same moment.
+            (ChangeKind::Grant, Some(access)) if by == By::Us && access.by == By::Stranger => {
+                access.until = Some(now);
+                accesses.push(Access {
+                    since: now,
+                    until: None,
+                    by,
+                    ended_by: None,
+                    unheard,
+                });
+            }
             (ChangeKind::Grant, None) => accesses.push(Access {
                 since: now,
                 until: None,
