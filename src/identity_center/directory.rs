@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::client::{Client, PAGE, Paging, required, unreadable};
 use super::failure::Failure;
 use super::limiter::Priority;
-use super::people::Key;
+use super::people::{Key, PeopleCache};
 use super::targets::fresh;
 use super::{AwsError, Call, Resolution, UserPin};
 use crate::model::{Person, PrincipalId};
@@ -43,6 +43,8 @@ struct State {
     alone: usize,
     /// Closed when the listing that is under way ends.
     under_way: Option<watch::Receiver<()>>,
+    /// How many were to be confirmed when it was begun, whether or not they wait: it confirms all of them.
+    due: usize,
     /// Since when, and for how long, no list is asked for.
     without: Option<(Timestamp, SignedDuration)>,
     /// The pages that a listing had, or at least needs, and when that was learnt.
@@ -67,12 +69,24 @@ impl State {
         listing.is_some_and(|listing| listing.has_changed().is_ok())
     }
 
-    /// Whether listing asks for less than looking up everybody who waits, as far as is known.
-    fn pays(&self, now: Timestamp) -> bool {
+    /// How many requests a list saves at least, and so how many pages it may have. In vain, in a store that is far larger
+    /// than those who are looked for, it doubles what they cost at most.
+    fn saves(&self) -> usize {
+        self.many().max(self.due)
+    }
+
+    /// Whether listing asks for less than looking up one by one, as far as is known.
+    fn pays(&mut self, people: &PeopleCache, now: Timestamp) -> bool {
         let refused = self.without.is_some_and(|(at, lasts)| fresh(at, lasts, now));
+        if refused || self.many() <= MANY {
+            return false;
+        }
+        // Counted once for each crowd, because it is to be looked at for everybody who joins it.
+        if self.many() == MANY + 1 {
+            self.due = people.due(now);
+        }
         let pages = self.pages.filter(|(_, at)| fresh(*at, REMEMBERED_FOR, now));
-        let least = pages.map_or(MANY, |(pages, _)| MANY.max(pages));
-        !refused && self.many() > least
+        pages.is_none_or(|(pages, _)| pages < self.saves())
     }
 }
 
@@ -137,7 +151,7 @@ impl Client {
         let directory = &self.shared.people.directory;
         let mut state = directory.state();
         state.waiting.entry(key.clone()).or_default().tasks += 1;
-        if !state.is_listing() && state.pays(self.shared.clock.now()) {
+        if !state.is_listing() && state.pays(&self.shared.people, self.shared.clock.now()) {
             let (ended, under_way) = watch::channel(());
             state.under_way = Some(under_way);
             let client = self.clone();
@@ -156,16 +170,19 @@ impl Client {
         match listing {
             Ok(listing) => {
                 state.pages = Some((listing.pages, now));
+                // Also whoever does not wait is confirmed; all were so when the list was begun.
+                people.take_in(began, |key, formerly| listing.answer(key, Some(formerly)));
                 let mut alone = 0;
                 for (key, waiter) in &mut state.waiting {
-                    match listing.answer(key, people.formerly(key).as_ref()) {
-                        // They were so when the list was begun.
-                        Some(resolution) => people.learn(key.clone(), resolution, began),
-                        None => {
-                            waiter.alone = true;
-                            alone += 1;
+                    waiter.alone = match (people.confirmed(key), listing.answer(key, None)) {
+                        (Some(at), _) => at < began,
+                        (None, Some(resolution)) => {
+                            people.learn(key.clone(), resolution, began);
+                            false
                         }
-                    }
+                        (None, None) => true,
+                    };
+                    alone += usize::from(waiter.alone);
                 }
                 state.alone = alone;
             }
@@ -197,7 +214,7 @@ impl Client {
                 tracing::warn!(%error, "the list of users could not be read; people are looked up one by one");
             }
         }
-        state.under_way = None;
+        (state.under_way, state.due) = (None, 0);
         drop(state);
         drop(ended);
     }
@@ -210,9 +227,7 @@ impl Client {
         let mut paging = Paging::new(call);
         let mut token: Option<String> = None;
         loop {
-            // Each of those who wait costs at least one request. So a listing in vain, of a store that is far larger than
-            // those who are looked for, doubles the cost at most.
-            if self.shared.people.directory.state().many() <= listing.pages {
+            if self.shared.people.directory.state().saves() <= listing.pages {
                 return Err(Stop::TooLong(listing.pages));
             }
             if !fresh(began, LONGEST, self.shared.clock.now()) {

@@ -97,9 +97,33 @@ impl PeopleCache {
         !self.confirming().is_empty()
     }
 
-    /// What was found last, however long ago.
-    pub(super) fn formerly(&self, key: &Key) -> Option<Resolution> {
-        self.lock().get(key).map(|known| known.resolution.clone())
+    /// When AWS last said who this is.
+    pub(super) fn confirmed(&self, key: &Key) -> Option<Timestamp> {
+        self.lock().get(key).map(|known| known.confirmed)
+    }
+
+    /// How many of those who were found are to be confirmed.
+    pub(super) fn due(&self, now: Timestamp) -> usize {
+        let known = self.lock();
+        let found = known
+            .values()
+            .filter(|known| matches!(known.resolution, Resolution::Found(_)));
+        found.filter(|known| !fresh(known.confirmed, FOUND_FOR, now)).count()
+    }
+
+    /// Takes in what is told of everybody about whom nothing is known that is newer than `at`.
+    pub(super) fn take_in(&self, at: Timestamp, tell: impl Fn(&Key, &Resolution) -> Option<Resolution>) {
+        for (key, known) in self.lock().iter_mut() {
+            if known.confirmed <= at
+                && let Some(resolution) = tell(key, &known.resolution)
+            {
+                *known = LookedUp {
+                    resolution,
+                    confirmed: at,
+                    named: at,
+                };
+            }
+        }
     }
 
     /// Remembers what was found by name at `at`.

@@ -122,6 +122,32 @@ async fn many_people_are_found_and_confirmed_by_one_list_each_time() {
     assert!(more <= PLACES * (30 + 2 * 2), "{more}");
 }
 
+/// Passes ask now for these and now for those, of whom many are due; one list confirms all.
+#[tokio::test]
+async fn a_list_confirms_also_whom_nobody_asks_for_at_the_moment() {
+    let server = healthy(users(0..11_500));
+    let rig = Rig::new(&server);
+    assert_eq!(ask(&rig, &people(0..400)).await, found(0..400));
+    assert_eq!(server.count("ListUsers"), 115);
+    let first = one_by_one(&server);
+    // Too late for being confirmed beside the passes. Those who wait are fewer than there are pages.
+    rig.clock.advance(Duration::from_secs(4_300));
+    for from in [0, 112, 224] {
+        let some = from..from + 112;
+        assert_eq!(ask(&rig, &people(some.clone())).await, found(some));
+    }
+    assert_eq!(server.count("ListUsers"), 2 * 115);
+    let more = one_by_one(&server) - first;
+    assert!(more <= PLACES, "{more}");
+    // Where those are all, the list is longer than they are many.
+    let fewer = healthy(users(0..11_500));
+    let other = Rig::new(&fewer);
+    assert_eq!(ask(&other, &people(0..112)).await, found(0..112));
+    assert_eq!(one_by_one(&fewer), 3 * 112);
+    let pages = fewer.count("ListUsers");
+    assert!((101..=112).contains(&pages), "{pages}");
+}
+
 #[tokio::test]
 async fn few_people_are_looked_up_one_by_one() {
     let server = healthy(users(0..300));
@@ -225,7 +251,7 @@ async fn whoever_a_list_lacks_is_looked_up_before_they_count_as_gone() {
     expected.insert("nobody@example.com".to_owned(), Resolution::Unknown);
     assert_eq!(ask(&rig, &asked).await, expected);
     let alone = one_by_one(&server);
-    assert!(3 * 10 + 2 <= alone && alone <= 3 * (PLACES + 10) + 2, "{alone}");
+    assert!((3 * 10 + 2..=3 * (PLACES + 10) + 2).contains(&alone), "{alone}");
     assert_eq!(server.count("ListUsers"), 2);
 
     // Whoever was known not to be there is believed to be still unknown.
