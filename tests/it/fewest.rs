@@ -159,6 +159,8 @@ async fn a_cold_start_asks_each_thing_once() {
 /// So many people that a list of all users asks for less, who have nothing else to do with the store.
 async fn many_people(count: usize) -> Site {
     let mut world = organisation();
+    // On a busy machine requests arrive in bunches, and what is refused is asked twice.
+    world.aws.requests_per_second = 0;
     let mut policy = EVERYBODY.to_owned();
     for number in 0..count {
         let address = format!("member-{number}@example.com");
@@ -185,7 +187,7 @@ async fn a_cold_start_with_many_people_lists_them_instead_of_asking_for_each() {
         ("ListUsers", users.div_ceil(100)),
         ("ListGroupMemberships", 1),
     ]);
-    assert_eq!(calls, rest);
+    assert_eq!(calls, rest, "{}", site.story());
 }
 
 /// The permission is optional: without it nothing is missing but time, and that is said once.
