@@ -97,7 +97,7 @@ fn place_of(call: Call, needs: &Needs) -> (Part, bool) {
         | Call::DescribeAccountAssignmentCreationStatus
         | Call::DescribeAccountAssignmentDeletionStatus => (Part::ReadInstance, direct),
         Call::CreateAccountAssignment | Call::DeleteAccountAssignment => (Part::GrantRevokeDirect, direct),
-        Call::GetUserId | Call::DescribeUser => (Part::Identities, true),
+        Call::GetUserId | Call::DescribeUser | Call::ListUsers => (Part::Identities, true),
         Call::GetGroupId => (Part::Identities, needs.groups_by_name),
         Call::DescribeGroup => (Part::Identities, needs.groups_by_id),
         Call::ListGroupMemberships | Call::GetGroupMembershipId => (Part::Identities, groups),
@@ -339,6 +339,11 @@ fn notes(place: &Place<'_>, needs: &Needs, in_management_account: bool, length: 
              statements over several policies."
         ));
     }
+    notes.push(format!(
+        "{} is optional: with it, more than 100 people at once are looked up by one list instead of one by one. Leave it out \
+         where fewer are concerned or nobody may list everybody; nothing else depends on it.",
+        Call::ListUsers.iam_action()
+    ));
     notes.push(
         "If the instance is encrypted with a customer managed KMS key, add kms:Decrypt on that key; if your \
          organisation denies sso-directory:* actions, allow the twins of the identitystore actions too."
@@ -441,7 +446,12 @@ mod tests {
                 "arn:aws:identitystore:::user/*",
             ])
         );
-        assert_eq!(policy.notes.len(), 1, "{:?}", policy.notes);
+        assert_eq!(policy.notes.len(), 2, "{:?}", policy.notes);
+        assert!(
+            policy.notes[0].contains("identitystore:ListUsers is optional"),
+            "{:?}",
+            policy.notes
+        );
     }
 
     #[test]

@@ -49,6 +49,7 @@ calls! {
     "identitystore", "identitystore": [
         GetUserId,
         DescribeUser,
+        ListUsers,
         GetGroupId,
         DescribeGroup,
         ListGroups,

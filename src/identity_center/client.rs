@@ -224,8 +224,7 @@ impl Client {
         }
     }
 
-    /// Reads a whole list, or fails. The SDK's paginator ends silently when a token repeats, which would make a
-    /// partial list look complete; here that is an error.
+    /// Reads a whole list, or fails.
     pub(super) async fn pages<T, F>(
         &self,
         call: Call,
@@ -235,25 +234,47 @@ impl Client {
         F: Future<Output = Result<(Vec<T>, Option<String>), AwsError>>,
     {
         let mut rows = Vec::new();
-        let mut seen = HashSet::new();
+        let mut paging = Paging::new(call);
         let mut token = None;
         loop {
             let (more, next) = page(token).await?;
             rows.extend(more);
-            let Some(next) = next.filter(|next| !next.is_empty()) else {
-                return Ok(rows);
+            token = match paging.after(next)? {
+                Some(next) => Some(next),
+                None => return Ok(rows),
             };
-            if !seen.insert(next.clone()) {
-                return Err(unreadable(
-                    call,
-                    "the pages repeat, so the list cannot be read to its end",
-                ));
-            }
-            if seen.len() > MOST_PAGES {
-                return Err(unreadable(call, "the list does not end: more than 2000 pages"));
-            }
-            token = Some(next);
         }
+    }
+}
+
+/// Goes from page to page of a list. The SDK's paginator ends silently when a token repeats, which would make a partial list
+/// look complete; here that is an error.
+pub(super) struct Paging {
+    call: Call,
+    seen: HashSet<String>,
+}
+
+impl Paging {
+    pub(super) fn new(call: Call) -> Self {
+        Self {
+            call,
+            seen: HashSet::new(),
+        }
+    }
+
+    /// The token of the page after the one that answered `next`; `None` after the last.
+    pub(super) fn after(&mut self, next: Option<String>) -> Result<Option<String>, AwsError> {
+        let Some(next) = next.filter(|next| !next.is_empty()) else {
+            return Ok(None);
+        };
+        if !self.seen.insert(next.clone()) {
+            let what = "the pages repeat, so the list cannot be read to its end";
+            return Err(unreadable(self.call, what));
+        }
+        if self.seen.len() > MOST_PAGES {
+            return Err(unreadable(self.call, "the list does not end: more than 2000 pages"));
+        }
+        Ok(Some(next))
     }
 }
 

@@ -169,6 +169,11 @@ impl Failure {
         self.outcome_unknown = self.call.changes();
     }
 
+    /// Whether AWS knows who asks and does not let them.
+    pub(super) fn lacks_permission(&self) -> bool {
+        matches!(self.code.as_deref(), Some("AccessDeniedException" | "AccessDenied"))
+    }
+
     /// The value of the metric's label.
     pub(super) fn outcome(&self) -> CallOutcome {
         match self.kind {
@@ -246,7 +251,7 @@ impl Failure {
 
     fn denied_hint(&self) -> String {
         match self.code.as_deref() {
-            Some("AccessDeniedException" | "AccessDenied") => {
+            _ if self.lacks_permission() => {
                 let kms = if self.words.contains("KMS") || self.words.contains("kms:") {
                     " and kms:Decrypt on the instance's customer managed key"
                 } else {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod client;
+mod directory;
 mod failure;
 mod instance;
 mod inventory;
@@ -48,6 +49,17 @@ pub enum Resolution {
     Disabled(PrincipalId),
     /// Several different users match.
     Ambiguous(Vec<PrincipalId>),
+}
+
+impl Resolution {
+    /// The users who match.
+    fn candidates(&self) -> &[PrincipalId] {
+        match self {
+            Self::Unknown => &[],
+            Self::Found(id) | Self::Disabled(id) => std::slice::from_ref(id),
+            Self::Ambiguous(ids) => ids,
+        }
+    }
 }
 
 /// How the operator pins a person to a user of the identity store.

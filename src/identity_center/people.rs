@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 
 use super::client::{Client, required, unreadable};
+use super::directory::Directory;
 use super::limiter::Priority;
 use super::targets::{FOUND_FOR, fresh};
 use super::{AwsError, AwsErrorKind, Call, Resolution, UserPin};
@@ -33,7 +34,8 @@ const AT_ONCE: usize = 8;
 /// A lookup that takes longer keeps no other waiting.
 const SLOW: Duration = Duration::from_secs(2);
 
-type Key = (Person, Option<UserPin>);
+/// Who is looked up.
+pub(super) type Key = (Person, Option<UserPin>);
 
 /// Who was looked up.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(super) struct PeopleCache {
     confirming: Mutex<HashSet<Key>>,
     /// Places for those being looked up, first come, first served.
     places: Semaphore,
+    /// Those who wait for one, to be told by one list when they are many.
+    pub(super) directory: Directory,
 }
 
 impl Default for PeopleCache {
@@ -51,6 +55,7 @@ impl Default for PeopleCache {
             known: Mutex::default(),
             confirming: Mutex::default(),
             places: Semaphore::new(AT_ONCE),
+            directory: Directory::default(),
         }
     }
 }
@@ -84,6 +89,51 @@ impl PeopleCache {
 
     fn confirming(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
         self.confirming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anybody is being confirmed beside the passes.
+    #[cfg(test)]
+    pub(super) fn is_confirming(&self) -> bool {
+        !self.confirming().is_empty()
+    }
+
+    /// When AWS last said who this is.
+    pub(super) fn confirmed(&self, key: &Key) -> Option<Timestamp> {
+        self.lock().get(key).map(|known| known.confirmed)
+    }
+
+    /// How many of those who were found are to be confirmed.
+    pub(super) fn due(&self, now: Timestamp) -> usize {
+        let known = self.lock();
+        let found = known
+            .values()
+            .filter(|known| matches!(known.resolution, Resolution::Found(_)));
+        found.filter(|known| !fresh(known.confirmed, FOUND_FOR, now)).count()
+    }
+
+    /// Takes in what is told of everybody about whom nothing is known that is newer than `at`.
+    pub(super) fn take_in(&self, at: Timestamp, tell: impl Fn(&Key, &Resolution) -> Option<Resolution>) {
+        for (key, known) in self.lock().iter_mut() {
+            if known.confirmed <= at
+                && let Some(resolution) = tell(key, &known.resolution)
+            {
+                *known = LookedUp {
+                    resolution,
+                    confirmed: at,
+                    named: at,
+                };
+            }
+        }
+    }
+
+    /// Remembers what was found by name at `at`.
+    pub(super) fn learn(&self, key: Key, resolution: Resolution, at: Timestamp) {
+        let found = LookedUp {
+            resolution,
+            confirmed: at,
+            named: at,
+        };
+        self.lock().insert(key, found);
     }
 
     /// Forgets a user, because AWS says that it is gone.
@@ -126,12 +176,29 @@ impl Client {
         self.in_turn(key).await
     }
 
-    /// Looks up when there is a place.
+    /// Looks up when there is a place, or is told by a list of everybody.
     async fn in_turn(&self, key: Key) -> Result<Resolution, AwsError> {
         let people = &self.shared.people;
-        // Nobody closes it; without a place the lookup would only be made sooner.
-        let place = people.places.acquire().await;
-        // Whoever waited for a place may have been found by a lookup that an earlier pass began.
+        // Nobody closes the places; without one the lookup would only be made sooner. Who waits already does not get one
+        // first because another pass asks again.
+        let mut place = match people.directory.is_waiting(&key) {
+            true => None,
+            false => people.places.try_acquire().ok(),
+        };
+        if place.is_none() {
+            let _waiting = self.waiting(&key);
+            let mut listing = people.directory.listing_for(&key);
+            if listing.is_none() {
+                place = people.places.acquire().await.ok();
+                listing = people.directory.listing_for(&key);
+            }
+            if let Some(mut listing) = listing {
+                drop(place);
+                while listing.changed().await.is_ok() {}
+                place = people.places.acquire().await.ok();
+            }
+        }
+        // Whoever waited may have been found meanwhile, by the list or by a lookup that an earlier pass began.
         if let Some((resolution, false)) = people.believed(&key, self.shared.clock.now()) {
             return Ok(resolution);
         }
@@ -150,43 +217,40 @@ impl Client {
         let (person, pin) = (&key.0, key.1.as_ref());
         let now = self.shared.clock.now();
         let known = self.shared.people.lock().get(&key).cloned();
-        if let Some(known) = known
-            && let Resolution::Found(id) = &known.resolution
-            && fresh(known.named, NAMED_FOR, now)
-            && self.is_still(id, person, pin).await?
-        {
-            let resolution = known.resolution.clone();
-            let confirmed = LookedUp {
-                confirmed: now,
-                ..known
-            };
-            self.shared.people.lock().insert(key, confirmed);
-            return Ok(resolution);
+        let mut ids = BTreeSet::new();
+        if let Some(known) = known {
+            if let Resolution::Found(id) = &known.resolution
+                && fresh(known.named, NAMED_FOR, now)
+            {
+                if self.is_still(id, person, pin).await? {
+                    let resolution = known.resolution.clone();
+                    let confirmed = LookedUp {
+                        confirmed: now,
+                        ..known
+                    };
+                    self.shared.people.lock().insert(key, confirmed);
+                    return Ok(resolution);
+                }
+            } else {
+                // A list compares names as we do and AWS perhaps as they are written: whom it found must not be lost only
+                // because names are looked up this time.
+                ids.extend(known.resolution.candidates().iter().map(|id| id.0.to_string()));
+            }
         }
         let resolution = match pin {
             Some(UserPin::Id(id)) => self.by_ids([id.0.to_string()], |_| true).await?,
             Some(UserPin::UserName(name)) => {
-                let id = self.user_id("userName", name).await?;
-                self.by_ids(id, |user| user.user_name() == Some(name)).await?
+                ids.extend(self.user_id("userName", name).await?);
+                self.by_ids(ids, |user| user.user_name() == Some(name)).await?
             }
             None => {
                 let address = person.as_str();
-                let ids: BTreeSet<String> = [
-                    self.user_id("userName", address).await?,
-                    self.user_id("emails.value", address).await?,
-                ]
-                .into_iter()
-                .flatten()
-                .collect();
+                ids.extend(self.user_id("userName", address).await?);
+                ids.extend(self.user_id("emails.value", address).await?);
                 self.by_ids(ids, |user| is_at(user, address)).await?
             }
         };
-        let found = LookedUp {
-            resolution: resolution.clone(),
-            confirmed: now,
-            named: now,
-        };
-        self.shared.people.lock().insert(key, found);
+        self.shared.people.learn(key, resolution.clone(), now);
         Ok(resolution)
     }
 
@@ -218,7 +282,7 @@ impl Client {
             if is_who_was_asked_for(&user) {
                 matching.push((PrincipalId(id.into()), user.user_status));
             } else {
-                tracing::warn!(user = %id, "the identity store matched a user with another name and e-mail; ignored");
+                tracing::warn!(user = %id, "a user whom the identity store matched, or who was this person before, has another name and e-mail; ignored");
             }
         }
         Ok(match matching.pop() {

@@ -32,6 +32,21 @@ entitlement = "look"
 on_call     = "pagerduty/PABC456"
 "#;
 
+/// A group of which everybody in the test is a member.
+const EVERYBODY: &str = r#"[project]
+name   = "everybody"
+owners = ["mira@example.com"]
+
+[[entitlement]]
+name  = "readers"
+group = "payments-prod-readers"
+
+[[rule]]
+entitlement = "readers"
+members     = true
+requires    = []
+"#;
+
 type Tally = BTreeMap<String, usize>;
 
 fn tally(calls: &[Call]) -> Tally {
@@ -139,6 +154,56 @@ async fn a_cold_start_asks_each_thing_once() {
         ("ListGroupMemberships", 2),
     ]);
     assert_eq!(tally(&of(Service::Aws, &calls)), aws);
+}
+
+/// So many people that a list of all users asks for less, who have nothing else to do with the store.
+async fn many_people(count: usize) -> Site {
+    let mut world = organisation();
+    // On a busy machine requests arrive in bunches, and what is refused is asked twice.
+    world.aws.requests_per_second = 0;
+    let mut policy = EVERYBODY.to_owned();
+    for number in 0..count {
+        let address = format!("member-{number}@example.com");
+        world.aws.add_user("member", &address);
+        policy += &format!("\n[[member]]\nemail = \"{address}\"\nadded_by = \"mira@example.com\"\n");
+    }
+    let site = Site::new(world, &policy).await;
+    site.configure(|settings| settings.identity_center += "\nrequests_per_second = 19");
+    site
+}
+
+/// The few who have places before it is known that there will be many are looked up as ever, and nobody else.
+#[tokio::test]
+async fn a_cold_start_with_many_people_lists_them_instead_of_asking_for_each() {
+    let site = many_people(600).await;
+    let users = site.sandbox.edit(|world| world.aws.users.len());
+    site.run(&["diff"]).await.expect(2);
+    let mut calls = tally(&of(Service::Aws, &site.sandbox.journal()));
+    let alone = ["GetUserId", "DescribeUser"].map(|operation| calls.remove(operation).unwrap_or_default());
+    assert!(alone[0] <= 2 * 8 && alone[1] <= 8, "{alone:?}");
+    let rest = expected(&[
+        ("ListInstances", 1),
+        ("GetGroupId", 1),
+        ("ListUsers", users.div_ceil(100)),
+        ("ListGroupMemberships", 1),
+    ]);
+    assert_eq!(calls, rest, "{}", site.story());
+}
+
+/// The permission is optional: without it nothing is missing but time, and that is said once.
+#[tokio::test]
+async fn where_listing_users_is_not_allowed_each_person_is_asked_for() {
+    let people = 115;
+    let site = many_people(people).await;
+    let denied = Fault::on(Service::Aws, "ListUsers").aws_error("AccessDeniedException", "not authorized");
+    site.sandbox.fault(denied);
+    let said = site.run(&["diff"]).await.expect(2);
+    let sentence = "AWS does not let us list users";
+    assert_eq!(said.stderr.matches(sentence).count(), 1, "{}", said.all());
+    said.says(&["identitystore:ListUsers", "nothing else depends on it"]);
+    let calls = tally(&of(Service::Aws, &site.sandbox.journal()));
+    let asked = ["ListUsers", "GetUserId", "DescribeUser"].map(|operation| calls[operation]);
+    assert_eq!(asked, [1, 2 * people, people]);
 }
 
 /// Its first grants cost nothing but themselves and one question each how an assignment's operation stands.

@@ -51,6 +51,7 @@ SOUND = {
 PD_DENIED = 'dutybound_api_calls_total{operation="GET /oncalls",outcome="denied",service="pagerduty"}'
 AWS_DENIED = 'dutybound_api_calls_total{operation="ListInstances",outcome="denied",service="ssoadmin"}'
 AUDIT_DENIED = PD_DENIED.replace("GET /oncalls", "GET /schedules/{id}/audit/records")
+LIST_DENIED = AWS_DENIED.replace("ListInstances", "ListUsers").replace("ssoadmin", "identitystore")
 READ = 'dutybound_source_last_success_timestamp_seconds{source="pagerduty"}'
 PASS = "dutybound_last_success_timestamp_seconds"
 UNCOVERED = f"dutybound_uncovered_people{{{ENTITLEMENT}}}"
@@ -122,6 +123,7 @@ ALMOST = [
     {"dutybound_convergence_seconds": always(9000), "dutybound_convergence_lead_seconds": always(10**9)},
     {'dutybound_overdue_changes{kind="revoke"}': lately(1, 3)},
     {AUDIT_DENIED: lately(1, 8)},
+    {LIST_DENIED: lately(1, 8)},
     {hold("limit"): always(4000)},
     {hold("mode"): always(60), hold("protected"): always(60), hold("min_holders"): always(60)},
     {f"dutybound_drift_holders{{{ENTITLEMENT}}}": lately(1, 40)},

@@ -1,5 +1,6 @@
 //! The client against a scripted server on loopback, with a clock that the tests own.
 
+mod directory;
 mod faults;
 mod lookups;
 mod server;
