@@ -32,6 +32,9 @@ impl Keeper {
             if let Err(error) = ledger.settle(now).await {
                 self.trouble(&crate::chain(&error));
             }
+            if let Err(error) = ledger.shorten_redo(now).await {
+                self.trouble(&crate::chain(&error));
+            }
             self.remove(ledger, audit, now).await;
         }
         if is_due(self.next_head, now, audit.heads_every) {
@@ -78,7 +81,7 @@ impl Keeper {
     /// Each trouble is said once until it is over.
     fn trouble(&mut self, why: &str) {
         if self.failed.as_deref() != Some(why) {
-            tracing::error!(reason = %clean(why), "the record's chain could not be published or shortened, or its totals not kept; it is tried again");
+            tracing::error!(reason = %clean(why), "the record's chain could not be published or shortened, its totals not kept, or its redo log not shortened; it is tried again");
             self.failed = Some(why.to_owned());
         }
     }

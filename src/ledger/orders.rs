@@ -131,6 +131,19 @@ impl Ledger {
         Ok(done.rows_affected() > 0)
     }
 
+    /// Drops from the redo log what is older than it has to hold.
+    ///
+    /// # Errors
+    /// [`LedgerError::Redo`].
+    pub async fn shorten_redo(&self, now: Timestamp) -> Result<(), LedgerError> {
+        let Some(redo) = self.redo.clone().filter(|redo| redo.is_long(now)) else {
+            return Ok(());
+        };
+        let shortened = tokio::task::spawn_blocking(move || redo.shorten(now)).await;
+        // Only a runtime that ends gives it up.
+        shortened.unwrap_or(Ok(()))
+    }
+
     /// Has the orders in force in the redo log as well: no schedule and no look at AWS would bring them back. Orders
     /// given beside the writer come there with its next pass.
     ///

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Take, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,8 +20,10 @@ use crate::plan::Change;
 
 /// How far back the log reaches at least: a copy that is older is restored from what schedules and AWS tell.
 const KEPT: SignedDuration = SignedDuration::from_hours(35 * 24);
-/// A log larger than this, in bytes, loses what is older than [`KEPT`] at the next start.
+/// A log larger than this, in bytes, loses what is older than [`KEPT`].
 const LARGE: u64 = 64 * 1024 * 1024;
+/// How much more than [`KEPT`] a large log holds before it is written anew while it is in use.
+const SPARE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// How much of the end of the log, in bytes, is read to learn where it ends.
 const TAIL: u64 = 1024 * 1024;
 
@@ -112,6 +114,8 @@ pub(super) struct Redo {
 struct State {
     file: File,
     length: u64,
+    /// Nothing is older, except the orders in force and the first line.
+    oldest: Timestamp,
     bars: Option<Vec<Bar>>,
 }
 
@@ -157,8 +161,9 @@ pub(super) fn extent(path: &Path) -> io::Result<Option<Extent>> {
     };
     let begins_at = length.saturating_sub(TAIL);
     if lines.read < begins_at {
-        let mut tail = BufReader::new(File::open(path)?);
+        let mut tail = File::open(path)?;
         tail.seek(SeekFrom::Start(begins_at))?;
+        let mut tail = BufReader::new(tail.take(u64::MAX));
         let mut cut = Vec::new();
         tail.read_until(b'\n', &mut cut)?;
         let mut end = Lines { input: tail, read: 0 };
@@ -186,14 +191,19 @@ impl Extent {
 
 /// The whole lines of a log. What follows the last line break was being written when the power went.
 pub(super) struct Lines {
-    input: BufReader<File>,
+    input: BufReader<Take<File>>,
     read: u64,
 }
 
 impl Lines {
     fn new(file: File) -> Self {
+        Self::within(file, u64::MAX)
+    }
+
+    /// Those in the first `length` bytes.
+    fn within(file: File, length: u64) -> Self {
         Self {
-            input: BufReader::new(file),
+            input: BufReader::new(file.take(length)),
             read: 0,
         }
     }
@@ -222,13 +232,16 @@ impl Redo {
     /// Goes on with an existing log, after its last whole line.
     pub(super) fn resume(path: &Path, now: Timestamp) -> io::Result<Self> {
         if LARGE < fs::metadata(path)?.len() {
-            shorten(path, now.checked_sub(KEPT).unwrap_or(Timestamp::MIN))?;
+            let since = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
+            write_new(path, later(path, u64::MAX, since)?)?;
         }
         let mut lines = Lines::of(path)?;
-        let mut bars = None;
+        let (mut bars, mut oldest) = (None, now);
         for entry in &mut lines {
-            if let Entry::Orders { bars: found, .. } = entry? {
-                bars = Some(found);
+            match entry? {
+                Entry::Orders { bars: found, .. } => bars = Some(found),
+                Entry::Of { .. } => {}
+                entry => oldest = oldest.min(entry.at()),
             }
         }
         let length = lines.read;
@@ -237,7 +250,7 @@ impl Redo {
             file.set_len(length)?;
         }
         file.seek(SeekFrom::End(0))?;
-        Ok(Self::with(path, file, length, bars))
+        Ok(Self::with(path, file, length, oldest, bars))
     }
 
     /// Begins a log for a ledger whose last intent is `after`.
@@ -248,14 +261,53 @@ impl Redo {
             at: now,
         };
         let (file, length) = write_new(path, std::iter::once(Ok(first)))?;
-        Ok(Self::with(path, file, length, None))
+        Ok(Self::with(path, file, length, now, None))
     }
 
-    fn with(path: &Path, file: File, length: u64, bars: Option<Vec<Bar>>) -> Self {
+    fn with(path: &Path, file: File, length: u64, oldest: Timestamp, bars: Option<Vec<Bar>>) -> Self {
         Self {
             path: path.to_owned(),
-            state: Mutex::new(State { file, length, bars }),
+            state: Mutex::new(State {
+                file,
+                length,
+                oldest,
+                bars,
+            }),
         }
+    }
+
+    /// Whether it is larger than it has to be; see [`Self::shorten`].
+    pub(super) fn is_long(&self, now: Timestamp) -> bool {
+        let state = self.state();
+        LARGE < state.length && KEPT + SPARE < state.oldest.duration_until(now)
+    }
+
+    /// Drops what is older than is to be kept, while others append: they wait only for what was appended meanwhile to be
+    /// copied.
+    ///
+    /// # Errors
+    /// [`LedgerError::Redo`]; the log is as it was, or has been shortened and is not yet safe from a power cut.
+    pub(super) fn shorten(&self, now: Timestamp) -> Result<(), LedgerError> {
+        let since = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
+        self.shorten_to(since).map_err(|source| LedgerError::Redo {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn shorten_to(&self, since: Timestamp) -> io::Result<()> {
+        let known = self.state().length;
+        let (mut file, _) = write_fresh(&self.path, later(&self.path, known, since)?)?;
+        let mut state = self.state();
+        let mut rest = File::open(&self.path)?;
+        rest.seek(SeekFrom::Start(known))?;
+        io::copy(&mut rest.take(state.length.saturating_sub(known)), &mut file)?;
+        file.sync_all()?;
+        let length = file.metadata()?.len();
+        fs::rename(fresh(&self.path), &self.path)?;
+        (state.file, state.length, state.oldest) = (file, length, since);
+        drop(state);
+        sync_folder(&self.path)
     }
 
     /// The orders on the last line that lists them.
@@ -320,31 +372,48 @@ impl Redo {
 
 /// Writes a log beside the old one and puts it in its place, so that there is always a whole one.
 fn write_new(path: &Path, entries: impl Iterator<Item = io::Result<Entry>>) -> io::Result<(File, u64)> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let mut file = OpenOptions::new()
+    let written = write_fresh(path, entries)?;
+    fs::rename(fresh(path), path)?;
+    sync_folder(path)?;
+    Ok(written)
+}
+
+/// Writes a log beside the old one.
+fn write_fresh(path: &Path, entries: impl Iterator<Item = io::Result<Entry>>) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(0o600)
-        .open(&fresh)?;
+        .open(fresh(path))?;
+    let mut file = BufWriter::new(file);
     let mut length = 0;
     for entry in entries {
         let line = write_json(&entry?) + "\n";
         file.write_all(line.as_bytes())?;
         length += line.len() as u64;
     }
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
     Ok((file, length))
 }
 
-/// Drops lines from before `since`, except what the orders in force were.
-fn shorten(path: &Path, since: Timestamp) -> io::Result<()> {
+fn fresh(path: &Path) -> PathBuf {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    fresh.into()
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// The lines in the first `length` bytes without those from before `since`, except what the orders in force were.
+fn later(path: &Path, length: u64, since: Timestamp) -> io::Result<impl Iterator<Item = io::Result<Entry>>> {
+    let lines = || Ok::<_, io::Error>(Lines::within(File::open(path)?, length));
     let (mut first, mut orders) = (None, None);
-    for entry in Lines::of(path)? {
+    for entry in lines()? {
         let entry = entry?;
         match (&entry, &mut first) {
             (Entry::Of { .. }, _) => first = Some(entry),
@@ -357,10 +426,9 @@ fn shorten(path: &Path, since: Timestamp) -> io::Result<()> {
             _ => {}
         }
     }
-    let later = Lines::of(path)?.filter(|entry| entry.as_ref().is_ok_and(|e| since <= e.at()) || entry.is_err());
+    let later = lines()?.filter(move |entry| entry.as_ref().is_ok_and(|e| since <= e.at()) || entry.is_err());
     let later = later.filter(|entry| !matches!(entry, Ok(Entry::Of { .. })));
-    write_new(path, first.into_iter().chain(orders).map(Ok).chain(later))?;
-    Ok(())
+    Ok(first.into_iter().chain(orders).map(Ok).chain(later))
 }
 
 #[cfg(test)]
@@ -405,10 +473,48 @@ mod tests {
         redo.keep_orders(&[], t(1)).unwrap();
         redo.note(&ended(8, 10));
         redo.note(&ended(9, 20));
-        shorten(&path, t(15)).unwrap();
+        redo.shorten_to(t(15)).unwrap();
         let read: Vec<_> = Lines::of(&path).unwrap().map(Result::unwrap).collect();
         assert_eq!(read.last(), Some(&ended(9, 20)));
         assert_eq!(read.len(), 2, "{read:?}");
         assert_eq!(extent(&path).unwrap().unwrap().after, 7);
+    }
+
+    #[test]
+    fn a_log_that_is_shortened_in_use_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db.redo");
+        let redo = Redo::begin(&path, "a", 7, t(0)).unwrap();
+        for second in 10..30 {
+            redo.note(&ended(second, second));
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| (30..500).for_each(|second| redo.note(&ended(second, second))));
+            (10..30).for_each(|second| redo.shorten_to(t(second)).unwrap());
+        });
+        redo.insist(&ended(500, 500)).unwrap();
+        let read: Vec<_> = Lines::of(&path).unwrap().skip(1).map(Result::unwrap).collect();
+        let expected: Vec<_> = (29..=500).map(|second| ended(second, second)).collect();
+        assert_eq!(read, expected);
+    }
+
+    /// Found by a soak: a daemon that was never restarted kept every line for ever.
+    #[test]
+    fn a_large_log_is_long_once_it_reaches_further_back_than_has_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db.redo");
+        let day = |day: i64| t(day * 24 * 3600);
+        let redo = Redo::begin(&path, "a", 0, day(0)).unwrap();
+        (0..70).for_each(|id| redo.note(&ended(id, id * 24 * 3600)));
+        assert!(!redo.is_long(day(70)), "it is not large");
+        redo.state().length = LARGE + 1;
+        assert!(!redo.is_long(day(42)), "it holds little more than it has to");
+        assert!(redo.is_long(day(70)));
+        redo.shorten_to(day(35)).unwrap();
+        redo.state().length = LARGE + 1;
+        assert!(!redo.is_long(day(70)));
+        assert_eq!(Lines::of(&path).unwrap().count(), 1 + 35);
+        let resumed = Redo::resume(&path, day(70)).unwrap();
+        assert_eq!(resumed.state().oldest, day(35));
     }
 }

@@ -1,7 +1,9 @@
 //! Maps by target and, within it, by user. A large organisation has far fewer targets than grants, so that what is looked
 //! up once a target is not looked up once a grant.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 
 use super::Key;
 use crate::model::{PrincipalId, ResolvedTarget};
@@ -52,15 +54,61 @@ impl<'a, T> ByTarget<'a, T> {
 impl<'a, T> FromIterator<(&'a Key, T)> for ByTarget<'a, T> {
     /// From pairs that are sorted by key.
     fn from_iter<I: IntoIterator<Item = (&'a Key, T)>>(pairs: I) -> Self {
-        let mut all = Self::new();
+        let mut targets = Vec::new();
         let mut pairs = pairs.into_iter().peekable();
         while let Some(((target, principal), value)) = pairs.next() {
-            let mut here = BTreeMap::from([(principal, value)]);
+            let mut here = vec![(principal, value)];
             while let Some(((_, principal), value)) = pairs.next_if(|(key, _)| key.0 == *target) {
-                here.insert(principal, value);
+                here.push((principal, value));
             }
-            all.at(target).append(&mut here);
+            targets.push((target, here.into_iter().collect()));
         }
-        all
+        // A map is built from what is sorted in one go; key by key it would search for each one's place.
+        Self {
+            targets: targets.into_iter().collect(),
+            nothing: Here::new(),
+        }
+    }
+}
+
+/// Looks up keys that come in ascending order in what is sorted likewise: it goes through both once, where a search of each
+/// key compares many, which are long and begin alike.
+pub(super) struct Along<I: Iterator>(Peekable<I>);
+
+impl<K: Ord, V, I: Iterator<Item = (K, V)>> Along<I> {
+    pub(super) fn new(sorted: impl IntoIterator<IntoIter = I>) -> Self {
+        Self(sorted.into_iter().peekable())
+    }
+
+    /// What stands under `key`, which is greater than the one asked for before.
+    pub(super) fn find(&mut self, key: K) -> Option<V> {
+        loop {
+            match self.0.peek()?.0.cmp(&key) {
+                Ordering::Less => drop(self.0.next()),
+                Ordering::Equal => return self.0.next().map(|(_, value)| value),
+                Ordering::Greater => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn going_along_finds_what_a_search_finds() {
+        let of = |keys: &[i32]| keys.iter().map(|key| (*key, key * 10)).collect::<BTreeMap<_, _>>();
+        for (known, asked) in [
+            (vec![1, 3, 5, 7], vec![0, 1, 2, 5, 6, 8]),
+            (vec![], vec![1]),
+            (vec![2], vec![1, 2, 3]),
+        ] {
+            let known = of(&known);
+            let mut along = Along::new(&known);
+            for key in &asked {
+                assert_eq!(along.find(key), known.get(key), "{key} in {known:?}");
+            }
+        }
     }
 }

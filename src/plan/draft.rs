@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::by_target::ByTarget;
+use super::by_target::{Along, ByTarget, Here};
 use super::resolve::{People, Wanted, owning_entitlements, resolve};
 use super::{Change, Drift, Foresight, Inputs, Kept, Key, Owned};
 use crate::identity_center::{ChangeKind, Resolution};
@@ -69,18 +69,22 @@ impl<'a> Draft<'a> {
     /// Everything that should be held: what stands already, and what is to be granted.
     pub(super) fn give(&self, decided: &mut Decided) {
         let inputs = self.inputs;
+        let (mut live, mut all_ours) = (Along::new(inputs.live), Along::new(self.owned.iter()));
         for (target, wanted) in self.wanted.iter() {
-            let Some(holders) = inputs.live.get(target) else {
+            let ours = all_ours.find(target);
+            let Some(holders) = live.find(target) else {
                 continue;
             };
-            let (in_flight, ours) = (self.in_flight.of(target), self.owned.of(target));
+            let in_flight = self.in_flight.of(target);
+            let mut ours = Along::new(ours.into_iter().flatten());
+            let mut users = Along::new(&holders.users);
             for (principal, want) in wanted {
+                let (owned, is_live) = (ours.find(principal).copied(), users.find(principal).is_some());
                 if in_flight.contains_key(principal) {
                     decided.awaited.insert(target.clone(), want.person.clone());
                     continue;
                 }
-                let owned = ours.get(principal).copied();
-                match (holders.users.contains_key(*principal), owned) {
+                match (is_live, owned) {
                     (true, Some(owned)) => {
                         decided.unchanged += 1;
                         let renamed = owned.entitlement != *want.entitlement || owned.person != *want.person;
@@ -164,8 +168,14 @@ impl<'a> Draft<'a> {
     /// gone is a success, and a lagging read must not close the record of access that stands.
     pub(super) fn take_back(&self, decided: &mut Decided) {
         let inputs = self.inputs;
+        let mut all_wanted = Along::new(self.wanted.iter());
+        let nothing = Here::new();
         for (target, ours) in self.owned.iter() {
-            let (wanted, in_flight) = (self.wanted.of(target), self.in_flight.of(target));
+            let wanted = all_wanted.find(target).unwrap_or(&nothing);
+            if wanted.keys().eq(ours.keys()) {
+                continue;
+            }
+            let in_flight = self.in_flight.of(target);
             let surplus = ours
                 .iter()
                 .filter(|(principal, _)| !wanted.contains_key(*principal) && !in_flight.contains_key(*principal));
@@ -232,8 +242,11 @@ impl<'a> Draft<'a> {
                 .get(principal)
                 .map(|p| (*p).clone())
         };
+        let (mut live, mut all_wanted) = (Along::new(inputs.live), Along::new(self.wanted.iter()));
+        let nothing = Here::new();
         for (target, entitlement) in owning_entitlements(inputs) {
-            let Some(holders) = inputs.live.get(target) else {
+            let wanted = all_wanted.find(target).unwrap_or(&nothing);
+            let Some(holders) = live.find(target) else {
                 continue;
             };
             let stranger = |holder: String, person: Option<Person>| Drift {
@@ -243,9 +256,10 @@ impl<'a> Draft<'a> {
                 person,
                 desired: false,
             };
-            let (ours, wanted, in_flight) = (self.owned.of(target), self.wanted.of(target), self.in_flight.of(target));
-            let known = |principal| {
-                ours.contains_key(principal) || wanted.contains_key(principal) || in_flight.contains_key(principal)
+            let (ours, in_flight) = (self.owned.of(target), self.in_flight.of(target));
+            let mut wanted = Along::new(wanted.keys().map(|principal| (*principal, ())));
+            let mut known = |principal| {
+                wanted.find(principal).is_some() || ours.contains_key(principal) || in_flight.contains_key(principal)
             };
             for principal in holders.users.keys().filter(|principal| !known(*principal)) {
                 let person = person_of(principal);

@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::by_target::ByTarget;
+use super::by_target::{Along, ByTarget};
 use super::{Inputs, Key, Owned};
 use crate::desired::Desired;
 use crate::identity_center::Resolution;
@@ -41,8 +41,9 @@ pub(super) fn resolve<'a>(
         }
     };
     let standing = OnceCell::new();
+    let mut targets = Along::new(inputs.targets);
     for (entitlement, holders) in &desired.holders {
-        let Some(target) = inputs.targets.get(entitlement) else {
+        let Some(target) = targets.find(entitlement) else {
             continue;
         };
         let target = target.as_ref();

@@ -188,7 +188,8 @@ pub(super) async fn listen(connection: &mut SqliteConnection) -> Result<(), sqlx
         return Ok(());
     }
     let mut script = "PRAGMA temp_store = MEMORY; CREATE TEMP TABLE IF NOT EXISTS noted \
-         (n INTEGER PRIMARY KEY, tbl TEXT, row INTEGER, op TEXT, kind TEXT, old TEXT, new TEXT);"
+         (n INTEGER PRIMARY KEY, tbl TEXT, row INTEGER, op TEXT, kind TEXT, old TEXT, new TEXT); \
+         CREATE INDEX IF NOT EXISTS temp.noted_inserts ON noted (tbl, row) WHERE op = 'insert';"
         .to_owned();
     for table in &TABLES {
         let name = table.name;
