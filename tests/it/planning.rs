@@ -982,3 +982,19 @@ fn a_user_who_was_re_created_is_ambiguous_only_while_both_ids_are_on_duty() {
     let world = World::new(ON_CALL, vec![before, shift("ann", t(0), t(18))]);
     assert_eq!(words(&world.plan(t(8))), ["+ann"]);
 }
+
+/// Found by seed 105 of the simulation: somebody else took it away from a colleague who was disabled on duty, so that nothing
+/// was to be granted or revoked, and it counted as held until the turn was over.
+#[test]
+fn what_a_disabled_colleague_lost_to_somebody_else_is_known_to_be_gone() {
+    let mut world = World::new(ON_CALL, vec![shift("ann", t(0), t(18))]);
+    let key = world.plan(t(8)).changes[0].key();
+    world.apply(t(8));
+    world
+        .people
+        .insert(person("ann"), Ok(Resolution::Disabled(key.1.clone())));
+    assert_eq!(world.plan(t(9)).gone, BTreeSet::new());
+    world.live.get_mut(&key.0).unwrap().users.remove(&key.1);
+    let plan = world.plan(t(9));
+    assert_eq!((words(&plan), plan.gone), (vec![], BTreeSet::from([key])));
+}
