@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use dutybound_sandbox::World;
 use dutybound_sandbox::world::aws::{Assignment, AssignmentKey, PrincipalType, User};
+use dutybound_sandbox::{Fault, Service, World};
 
 use crate::harness::*;
 
@@ -298,15 +298,17 @@ async fn small_pages_and_throttles_change_nothing_about_what_is_read() {
     let hard = standing(|world| {
         world.aws.page_size = 1;
         world.aws.empty_first_page = true;
-        world.aws.requests_per_second = 8;
     })
     .await;
+    for operation in ["ListAccountAssignments", "DescribeUser"] {
+        let throttle = Fault::on(Service::Aws, operation).times(3);
+        hard.sandbox
+            .fault(throttle.aws_error("ThrottlingException", "Rate exceeded"));
+    }
     assert_eq!(strip(hard.run(&import).await.expect(0).json()), plain);
-    let throttled = hard.sandbox.journal();
-    assert!(
-        throttled.iter().any(|call| call.status == Some(400)),
-        "nothing was throttled"
-    );
+    let journal = hard.sandbox.journal();
+    let throttled = journal.iter().filter(|call| call.status == Some(400)).count();
+    assert_eq!(throttled, 6);
     assert_eq!(hard.written(), [""; 0]);
 }
 
