@@ -61,6 +61,10 @@ impl<'a, T> FromIterator<(&'a Key, T)> for ByTarget<'a, T> {
             while let Some(((_, principal), value)) = pairs.next_if(|(key, _)| key.0 == *target) {
                 here.push((principal, value));
             }
+            debug_assert!(
+                targets.last().is_none_or(|(before, _)| *before < target),
+                "pairs are sorted"
+            );
             targets.push((target, here.into_iter().collect()));
         }
         // A map is built from what is sorted in one go; key by key it would search for each one's place.
@@ -73,19 +77,28 @@ impl<'a, T> FromIterator<(&'a Key, T)> for ByTarget<'a, T> {
 
 /// Looks up keys that come in ascending order in what is sorted likewise: it goes through both once, where a search of each
 /// key compares many, which are long and begin alike.
-pub(super) struct Along<I: Iterator>(Peekable<I>);
+pub(super) struct Along<K, V, I: Iterator<Item = (K, V)>> {
+    sorted: Peekable<I>,
+    asked: Option<K>,
+}
 
-impl<K: Ord, V, I: Iterator<Item = (K, V)>> Along<I> {
+impl<K: Ord + Copy, V, I: Iterator<Item = (K, V)>> Along<K, V, I> {
     pub(super) fn new(sorted: impl IntoIterator<IntoIter = I>) -> Self {
-        Self(sorted.into_iter().peekable())
+        Self {
+            sorted: sorted.into_iter().peekable(),
+            asked: None,
+        }
     }
 
     /// What stands under `key`, which is greater than the one asked for before.
     pub(super) fn find(&mut self, key: K) -> Option<V> {
+        // Out of order it would miss what is there, which here is a wrong revoke.
+        debug_assert!(self.asked < Some(key), "keys are asked for in ascending order");
+        self.asked = Some(key);
         loop {
-            match self.0.peek()?.0.cmp(&key) {
-                Ordering::Less => drop(self.0.next()),
-                Ordering::Equal => return self.0.next().map(|(_, value)| value),
+            match self.sorted.peek()?.0.cmp(&key) {
+                Ordering::Less => drop(self.sorted.next()),
+                Ordering::Equal => return self.sorted.next().map(|(_, value)| value),
                 Ordering::Greater => return None,
             }
         }
