@@ -43,15 +43,17 @@ pub struct Reconciler {
     /// The live state between complete reads.
     pub live: LiveCache,
     /// When each change that is still to be made was first planned.
-    pub planned_since: BTreeMap<Key, Timestamp>,
+    planned_since: BTreeMap<Key, Timestamp>,
+    /// Changes that a person released and that are still to be made.
+    released: BTreeMap<Key, ChangeKind>,
     /// Since when AWS does not show what no revoke closes the record of.
-    pub gone_since: BTreeMap<Key, Timestamp>,
+    gone_since: BTreeMap<Key, Timestamp>,
     /// Who came on duty out of the blue.
-    pub flagged: Flagged,
+    flagged: Flagged,
     /// What of the record is ours.
     pub owned: OwnedIndex,
     /// What passes need not look at.
-    pub resting: Resting,
+    resting: Resting,
     /// Keys of the configuration of which an edit waits for the next start.
     pub awaits_restart: BTreeSet<String>,
 }
@@ -79,6 +81,32 @@ pub struct Pass {
 }
 
 impl Reconciler {
+    /// Has not looked at anything yet.
+    #[must_use]
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        reader: Arc<dyn Read>,
+        ledger: Ledger,
+        snapshots: Arc<Mutex<StoredSnapshots>>,
+        applier: Option<Arc<Applier>>,
+    ) -> Self {
+        Self {
+            clock,
+            reader,
+            ledger,
+            snapshots,
+            applier,
+            live: LiveCache::default(),
+            planned_since: BTreeMap::new(),
+            released: BTreeMap::new(),
+            gone_since: BTreeMap::new(),
+            flagged: Flagged::default(),
+            owned: OwnedIndex::default(),
+            resting: Resting::default(),
+            awaits_restart: BTreeSet::new(),
+        }
+    }
+
     /// The first half of a pass: settles what an earlier process or a lost reply left open, and plans. Writes to the
     /// ledger, never to AWS.
     ///
@@ -128,8 +156,11 @@ impl Reconciler {
             now: self.clock.now(),
         };
         let restored = finder.find_out().await?;
-        let mut record = self.record(policy, in_flight, unsettled, self.clock.now()).await?;
+        let now = self.clock.now();
+        let mut record = self.record(policy, in_flight, unsettled, now).await?;
         record.at_work = at_work;
+        let stale = now.checked_sub(config.timing.max_staleness).unwrap_or(Timestamp::MIN);
+        record.taken_by_release = self.ledger.taken_by_release(stale).await?;
         let touched = self.owned.catch_up(&self.ledger).await?;
         let news = News {
             at: self.clock.now(),
@@ -168,11 +199,24 @@ impl Reconciler {
             let since = before.get(&key).copied().unwrap_or(survey.at);
             self.planned_since.insert(key, since);
         }
+        self.remember_release(&survey, approved_digest, &record.in_flight);
         Ok(Pass {
             survey,
             ended,
             open_intents,
         })
+    }
+
+    /// A release holds for the changes of that plan until they are made or nothing calls for them any more: most of many
+    /// wait for their turn at AWS, and each pass meanwhile asks the guards again.
+    fn remember_release(&mut self, survey: &Survey, approved: Option<&str>, in_flight: &BTreeMap<Key, ChangeKind>) {
+        let plan = &survey.plan;
+        let planned: BTreeMap<Key, ChangeKind> = plan.changes.iter().map(|c| (c.key(), c.kind)).collect();
+        self.released
+            .retain(|key, kind| planned.get(key).or_else(|| in_flight.get(key)) == Some(kind));
+        if approved == Some(plan.digest.as_str()) {
+            self.released.extend(planned);
+        }
     }
 
     /// The second half: records what was seen and starts what was approved. Changes are started, not awaited; see
@@ -182,13 +226,14 @@ impl Reconciler {
     /// [`LedgerError`]; nothing is started then.
     pub async fn act(&mut self, look: &Pass, config: &Config, policy: &Policy) -> Result<(), LedgerError> {
         let survey = &look.survey;
+        let gone = self.gone_for_good(survey);
         // Access that was granted while this pass looked is not gone: the look is older than the record.
         let news = |key: &Key| self.applier.as_ref().is_some_and(|applier| applier.is_news(key));
         for key in survey.plan.lost.iter().filter(|key| !news(key)) {
             tracing::warn!(principal = %key.1, target = %key.0, "access that we granted is gone without us; the record is closed");
             self.ledger.close_lost(key, survey.at).await?;
         }
-        for key in self.gone_for_good(survey) {
+        for key in gone.into_iter().filter(|key| !news(key)) {
             tracing::warn!(principal = %key.1, target = %key.0, "access that we cannot take back or give now is gone without us; the record is closed");
             self.ledger.close_lost(&key, survey.at).await?;
         }
@@ -428,6 +473,7 @@ impl Reconciler {
         );
         Ok(Record {
             planned_since: self.planned_since.clone(),
+            released: self.released.clone(),
             unknown_outcomes: self.ledger.unknown_grants(ago(UNKNOWN_IS_OURS)).await?,
             confirmed: self.ledger.confirmed_since(ago(CONSISTENCY_GRACE)).await?,
             bars: self.ledger.bars().await?,

@@ -1,6 +1,5 @@
 //! Puts the parts together for each command: the only place that builds clients, writers and the ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,18 +14,15 @@ use crate::clock::{Clock, SystemClock};
 use crate::commands;
 use crate::config::{self, Config, Mode};
 use crate::diagnostics::{Diagnostic, Report};
-use crate::flagged::Flagged;
 use crate::identity_center::Client;
 use crate::layout::{NO_TERMINAL, wrap};
-use crate::ledger::{Ledger, LedgerError, OwnedIndex};
-use crate::live::LiveCache;
+use crate::ledger::{Ledger, LedgerError};
 use crate::policy::{self, Policy, PolicyContext};
 use crate::poll::Sources;
 use crate::reconcile::{Reconciler, UNKNOWN_IS_OURS};
 use crate::schedule;
 use crate::schema;
 use crate::secret::{ProcessEnv, Secrets};
-use crate::survey::Resting;
 use crate::telemetry::ApiCalls;
 use crate::text::clean;
 
@@ -237,18 +233,6 @@ async fn reconciler(
         applier.recall_durations(ledger.operations_seen(commands::diff::SEEN).await?);
     }
     let snapshots = ledger.load_snapshots().await?;
-    Ok(Reconciler {
-        clock: Arc::clone(clock),
-        reader,
-        ledger,
-        snapshots: Arc::new(Mutex::new(snapshots)),
-        applier,
-        live: LiveCache::default(),
-        planned_since: BTreeMap::new(),
-        gone_since: BTreeMap::new(),
-        flagged: Flagged::default(),
-        owned: OwnedIndex::default(),
-        resting: Resting::default(),
-        awaits_restart: BTreeSet::new(),
-    })
+    let snapshots = Arc::new(Mutex::new(snapshots));
+    Ok(Reconciler::new(Arc::clone(clock), reader, ledger, snapshots, applier))
 }

@@ -83,6 +83,7 @@ pub async fn run(
             });
         }
         ledger.record_approval(digest, by, now).await?;
+        ledger.use_approvals(true, now).await?;
     }
     show(&look, &*stored.lock().await);
     reconciler.act(&look, config, policy).await?;

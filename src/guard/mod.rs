@@ -55,6 +55,8 @@ pub struct Conditions<'a> {
     pub owned: usize,
     /// The digest that a person approved.
     pub approved_digest: Option<&'a str>,
+    /// Changes of a plan that a person approved before, which are still to be made.
+    pub released: &'a BTreeMap<Key, ChangeKind>,
 }
 
 /// Who holds an entitlement and how many must.
@@ -298,11 +300,13 @@ pub fn vanished(
 /// Asks every guard about every change.
 #[must_use]
 pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
-    let approved_by_person = conditions.approved_digest == Some(plan.digest.as_str());
+    let plan_is_approved = conditions.approved_digest == Some(plan.digest.as_str());
+    let approved_by_person =
+        |change: &Change| plan_is_approved || conditions.released.get(&change.key()) == Some(&change.kind);
     let over = Limited::count(plan, conditions);
     let mut floors = conditions.floors.clone();
     let reasoned =
-        |change: &Change| refuse_for_a_reason(change, plan, conditions, &over).filter(|_| !approved_by_person);
+        |change: &Change| refuse_for_a_reason(change, plan, conditions, &over).filter(|_| !approved_by_person(change));
     // What is held for another reason takes nobody's place.
     let may_come = plan.changes.iter().filter(|change| reasoned(change).is_none());
     let obstacles = invariant::hold_back(conditions.ground, may_come, conditions.timeline, plan.at);
@@ -536,7 +540,7 @@ fn order(
     held: &mut Vec<Held>,
     plan: &Plan,
     c: &Conditions<'_>,
-    approved_by_person: bool,
+    approved_by_person: impl Fn(&Change) -> bool,
 ) -> Vec<Step> {
     let mut coming: BTreeMap<ResolvedTarget, Vec<Key>> = BTreeMap::new();
     for change in passed.iter().filter(|change| change.kind == ChangeKind::Grant) {
@@ -571,7 +575,7 @@ fn order(
             });
             unidentified.then(|| "somebody who should hold it now could not be identified".to_owned())
         });
-        match obstacle.filter(|_| waiting && !approved_by_person) {
+        match obstacle.filter(|_| waiting && !approved_by_person(&change)) {
             Some(obstacle) => {
                 let refusal = Refusal {
                     guard: Guard::MakeBeforeBreak,

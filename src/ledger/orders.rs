@@ -1,12 +1,15 @@
 //! What people ordered beside the schedule: releases of held plans, and bars on people.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
-use super::{Ledger, LedgerError, instant, parse};
-use crate::model::Person;
+use super::{Ledger, LedgerError, instant, parse, read_json};
+use crate::model::{EntitlementId, Person};
+use crate::plan::Change;
 
 /// Somebody, or everybody, who holds nothing until the bar is lifted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +89,36 @@ impl Ledger {
             .execute(&mut *tx)
             .await?;
         self.commit(tx, now).await
+    }
+
+    /// What was taken back since a person last released a plan, if that was at or after `since`, and would have gone on by
+    /// the record: with when it was taken.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn taken_by_release(
+        &self,
+        since: Timestamp,
+    ) -> Result<BTreeMap<(EntitlementId, Person), Timestamp>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT id, change, completed_at FROM intent WHERE kind = 'revoke' AND outcome = 'succeeded' \
+             AND completed_at >= (SELECT MAX(used_at) FROM approval WHERE released = 1 AND used_at >= ?) ORDER BY completed_at",
+        )
+        .bind(since.as_millisecond())
+        .fetch_all(&self.pool)
+        .await?;
+        let mut taken = BTreeMap::new();
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let what = || format!("intent {id}");
+            let change: Change = read_json(row.try_get(1)?, what)?;
+            let at = instant(row.try_get(2)?, what)?;
+            let was_due = change.causes.iter().all(|cause| cause.has_ended_as_known(at));
+            if let Some(person) = change.person.clone().filter(|_| !was_due && !change.is_ordered()) {
+                taken.insert((change.entitlement, person), at);
+            }
+        }
+        Ok(taken)
     }
 
     /// Bars a person, or everybody. Barring who is barred already changes nothing.

@@ -240,6 +240,7 @@ fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
         unresolved: &BTreeSet::new(),
         owned: 0,
         approved_digest: None,
+        released: &BTreeMap::new(),
     };
     guard(plan, &conditions)
 }

@@ -56,7 +56,7 @@ pub struct Owned {
 
 impl Owned {
     /// The causes that hold by the record.
-    pub(crate) fn recorded(&self) -> Vec<Arc<Cause>> {
+    fn recorded(&self) -> Vec<Arc<Cause>> {
         if self.lapsed { Vec::new() } else { self.causes.clone() }
     }
 }

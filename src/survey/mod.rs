@@ -62,6 +62,10 @@ pub struct Record {
     pub unsettled: Vec<Unsettled>,
     /// The others: this process carries them out.
     pub at_work: Vec<OpenIntent>,
+    /// Changes that a person released and that are still to be made.
+    pub released: BTreeMap<Key, ChangeKind>,
+    /// What was taken back by a person's release, and when.
+    pub taken_by_release: BTreeMap<(EntitlementId, Person), Timestamp>,
     /// How the last try ended of changes that AWS refused.
     pub failures: BTreeMap<Key, LastTry>,
     /// How long access has lasted, where a statement asks.
@@ -218,7 +222,7 @@ pub async fn survey(
 
     let at = when.instant();
     let (mut desired, predicted) = (timeline.at(at), foreseen.at(at));
-    let stand_in = stand_in(&mut desired, &before.at(at), &vanished, &record.owned, at);
+    let stand_in = stand_in(&mut desired, &before.at(at), &vanished, record, at);
     let mut plan = plan::plan(&Inputs {
         at,
         desired: &desired,
@@ -282,6 +286,7 @@ pub async fn survey(
         unresolved: &unresolved_people,
         owned: record.owned_in_all,
         approved_digest,
+        released: &record.released,
     };
     let verdict = guard::guard(&plan, &conditions);
     let mut problems = problems;
@@ -327,25 +332,35 @@ pub async fn survey(
 
 /// A schedule that from one read to the next has nobody at any time to come is not believed at once: hand-offs that were
 /// known before go on meanwhile. Whoever holds the entitlement because of such a schedule is left to the guards, which hold
-/// the revoke; nothing else would stop the revoke of who holds it for another reason that ends. Returns what to tell people.
+/// the revoke; nothing else would stop the revoke of who holds it for another reason that ends. What a person released is
+/// not given again. Returns what to tell people.
 fn stand_in(
     desired: &mut Desired,
     before: &Desired,
     vanished: &BTreeSet<ScheduleKey>,
-    owned: &BTreeMap<Key, Arc<Owned>>,
+    record: &Record,
     at: Timestamp,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let doubtful = |owned: &&Arc<Owned>| {
-        let doubted = |cause: &Cause| cause.schedule().is_some_and(|key| vanished.contains(key));
-        let mut causes = owned.recorded().into_iter();
-        causes.any(|cause| doubted(&cause) && !cause.has_ended_as_known(at))
+    if vanished.is_empty() {
+        return problems;
+    }
+    let doubted = |cause: &Cause| cause.schedule().is_some_and(|key| vanished.contains(key));
+    let doubtful = |owned: &Owned| {
+        let mut causes = owned.causes.iter();
+        !owned.lapsed && causes.any(|cause| doubted(cause) && !cause.has_ended_as_known(at))
     };
-    let held: BTreeSet<(&EntitlementId, &Person)> = owned
-        .values()
-        .filter(doubtful)
-        .map(|o| (&o.entitlement, &o.person))
+    let is_released = |key: &Key| record.released.get(key) == Some(&ChangeKind::Revoke);
+    let held: BTreeSet<(&EntitlementId, &Person)> = record
+        .owned
+        .iter()
+        .filter(|(key, owned)| doubtful(owned) || is_released(key))
+        .map(|(_, owned)| (&owned.entitlement, &owned.person))
         .collect();
+    let is_taken = |entitlement: &EntitlementId, person: &Person, cause: &Cause| {
+        let taken = record.taken_by_release.get(&(entitlement.clone(), person.clone()));
+        taken.is_some_and(|taken| cause.held.start() < *taken)
+    };
     for (entitlement, holders) in &before.holders {
         for (person, causes) in holders
             .iter()
@@ -355,6 +370,9 @@ fn stand_in(
                 let Some(key) = cause.schedule().filter(|key| vanished.contains(*key)) else {
                     continue;
                 };
+                if is_taken(entitlement, person, cause) {
+                    continue;
+                }
                 let here = desired.holders.entry(entitlement.clone()).or_default();
                 let causes = here.entry(person.clone()).or_default();
                 if causes.contains(cause) {

@@ -11,19 +11,16 @@ use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::notify::Notify;
 use dutybound::config::{Audit, Config, IdentityCenterConfig, Limits, Mode, Provider, Timing};
-use dutybound::flagged::Flagged;
 use dutybound::identity_center::{
     AwsError, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin, Write,
 };
-use dutybound::ledger::{Ledger, OwnedIndex, StoredSnapshots};
-use dutybound::live::LiveCache;
+use dutybound::ledger::{Ledger, StoredSnapshots};
 use dutybound::model::{
     GroupRef, Interval, PermissionSetRef, Person, PrincipalId, ResolvedTarget, ScheduleKey, ScheduleKind, Shift,
     Snapshot, SourceName, SourceUser, SourceUserState, Target,
 };
 use dutybound::policy::{self, Policy, PolicyContext};
 use dutybound::reconcile::Reconciler;
-use dutybound::survey::Resting;
 use dutybound_sandbox::organisation::{OnCallSchedule, Organisation};
 use jiff::{SignedDuration, Timestamp};
 
@@ -150,20 +147,8 @@ pub(crate) fn reconciler(
     stored: StoredSnapshots,
     applier: &Arc<Applier>,
 ) -> Reconciler {
-    Reconciler {
-        clock,
-        reader,
-        ledger,
-        snapshots: Arc::new(tokio::sync::Mutex::new(stored)),
-        applier: Some(Arc::clone(applier)),
-        live: LiveCache::default(),
-        planned_since: BTreeMap::new(),
-        gone_since: BTreeMap::new(),
-        flagged: Flagged::default(),
-        owned: OwnedIndex::default(),
-        resting: Resting::default(),
-        awaits_restart: BTreeSet::new(),
-    }
+    let snapshots = Arc::new(tokio::sync::Mutex::new(stored));
+    Reconciler::new(clock, reader, ledger, snapshots, Some(Arc::clone(applier)))
 }
 
 /// The time, which only the bench moves.

@@ -128,6 +128,7 @@ impl World {
             unresolved: &BTreeSet::new(),
             owned: self.owned.len(),
             approved_digest: None,
+            released: &BTreeMap::new(),
         };
         guard(plan, &conditions)
     }

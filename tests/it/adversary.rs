@@ -479,3 +479,20 @@ async fn who_loses_another_cause_stays_for_the_sake_of_a_schedule_that_vanished(
     }
     assert_eq!(site.writes().len(), 2, "{}", site.story());
 }
+
+/// Found by walking through it: the next pass gave back what a person had released, because the schedule had been known to
+/// hold them.
+#[tokio::test]
+async fn what_a_person_releases_of_a_vanished_schedule_stays_taken() {
+    let site = admin_site("").await;
+    site.run(&["apply"]).await.expect(0);
+    site.shifts(&[]);
+    let held = site.run(&["apply", "--format", "json"]).await.expect(3).json();
+    let digest = held["plan"]["digest"].as_str().unwrap();
+    site.run(&["apply", "--approve", digest]).await.expect(0);
+    for _ in 0..2 {
+        site.run(&["apply"]).await.expect(0);
+        assert!(!site.admin(ALICE), "{}", site.story());
+    }
+    assert_eq!(site.writes().len(), 2, "{}", site.story());
+}

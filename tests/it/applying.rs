@@ -199,6 +199,7 @@ fn approved_on(ground: &Ground<'_>, in_flight: BTreeSet<Key>, changes: Vec<Chang
         unresolved: &BTreeSet::new(),
         owned: 0,
         approved_digest: None,
+        released: &BTreeMap::new(),
     };
     guard::guard(&plan, &conditions).approved
 }

@@ -383,6 +383,7 @@ fn approved(hand_overs: &[HandOver]) -> (ApprovedPlan, Vec<Change>) {
         unresolved: &BTreeSet::new(),
         owned: 0,
         approved_digest: None,
+        released: &BTreeMap::new(),
     };
     let approved = guard::guard(&plan, &conditions).approved;
     assert_eq!(approved.steps().len(), changes.len(), "no guard holds anything");

@@ -258,6 +258,7 @@ impl World {
                 unresolved: &unresolved,
                 owned: self.owned.len(),
                 approved_digest: approved,
+                released: &BTreeMap::new(),
             },
         )
     }

@@ -1,6 +1,5 @@
 //! One life of the process: the daemon's own parts in virtual time, until the end of the run or until it is killed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,17 +7,14 @@ use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::Config;
 use dutybound::daemon::pace::Pace;
-use dutybound::flagged::Flagged;
 use dutybound::http::Health;
 use dutybound::identity_center::Read;
 use dutybound::identity_center::limiter::Limiter;
-use dutybound::ledger::{Ledger, OwnedIndex};
-use dutybound::live::LiveCache;
+use dutybound::ledger::Ledger;
 use dutybound::model::{Person, SourceName};
 use dutybound::policy::Policy;
 use dutybound::poll::{Poller, Sources, Wanted};
 use dutybound::reconcile::{Pass, PassError, Reconciler};
-use dutybound::survey::Resting;
 use jiff::SignedDuration;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
@@ -110,20 +106,13 @@ impl Run {
                 flag.store(true, Ordering::Relaxed);
             }
         });
-        let mut reconciler = Some(Reconciler {
+        let mut reconciler = Some(Reconciler::new(
             clock,
             reader,
-            ledger: ledger.clone(),
+            ledger.clone(),
             snapshots,
-            applier: Some(Arc::clone(&applier)),
-            live: LiveCache::default(),
-            planned_since: BTreeMap::new(),
-            gone_since: BTreeMap::new(),
-            flagged: Flagged::default(),
-            owned: OwnedIndex::default(),
-            resting: Resting::default(),
-            awaits_restart: BTreeSet::new(),
-        });
+            Some(Arc::clone(&applier)),
+        ));
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;
         let mut idle = false;
