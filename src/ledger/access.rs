@@ -154,7 +154,7 @@ pub(super) async fn owned_of(pool: &SqlitePool, ids: Option<&[i64]>) -> Result<B
     let ids = match ids {
         Some(ids) => ids.to_vec(),
         None => {
-            sqlx::query_scalar("SELECT id FROM access WHERE revoked_at IS NULL ORDER BY id")
+            sqlx::query_scalar("SELECT id FROM access WHERE revoked_at IS NULL ORDER BY +id")
                 .fetch_all(&mut *tx)
                 .await?
         }

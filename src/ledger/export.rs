@@ -10,7 +10,7 @@ use sqlx::{Row, Sqlite, Transaction};
 
 use super::chain::pages::Events;
 use super::chain::tables::hex;
-use super::{Ledger, LedgerError, instant, read_json};
+use super::{Ledger, LedgerError, ends_of_chain, instant, read_json};
 use crate::model::{Basis, Cause, EntitlementId, ResolvedTarget};
 use crate::plan::Change;
 
@@ -180,15 +180,14 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn events_after(&self, seq: i64, most: usize) -> Result<Stretch, LedgerError> {
         let mut tx = self.pool.begin().await?;
-        let row = sqlx::query("SELECT MIN(seq), MAX(seq), (SELECT hash FROM event WHERE seq = ?) FROM event")
+        let (oldest, last) = ends_of_chain(&mut tx).await?;
+        let hash: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM event WHERE seq = ?")
             .bind(seq)
-            .fetch_one(&mut *tx)
+            .fetch_optional(&mut *tx)
             .await?;
-        let (oldest, last): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-        let hash: Option<Vec<u8>> = row.try_get(2)?;
         let mut stretch = Stretch {
-            oldest: oldest.unwrap_or_default(),
-            last: last.unwrap_or_default(),
+            oldest,
+            last,
             hash_before: hash.map(|hash| hex(&hash)),
             events: Vec::new(),
         };

@@ -258,7 +258,7 @@ impl Ledger {
     pub async fn unheld_since(&self, after: i64, open: &BTreeSet<i64>) -> Result<Vec<Unheld>, LedgerError> {
         let rows = sqlx::query(concat!(
             unheld_with_access!(),
-            " WHERE u.id > ? OR u.id IN (SELECT value FROM json_each(?)) ORDER BY u.id, a.id"
+            " WHERE u.id IN (SELECT id FROM unheld WHERE id > ? UNION SELECT value FROM json_each(?)) ORDER BY u.id, a.id"
         ))
         .bind(after)
         .bind(write_json(open))

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
-use sqlx::SqlitePool;
+use sqlx::{SqliteConnection, SqlitePool};
 
 mod access;
 mod authorship;
@@ -55,6 +55,13 @@ pub struct Ledger {
     redo: Option<Arc<redo::Redo>>,
     /// See [`Ledger::reads_back_to`].
     reads_back_to: Arc<Mutex<Option<Timestamp>>>,
+}
+
+/// The sequence numbers of the oldest and the newest event that are kept, 0 where there is none. Asked for together, without
+/// a query for each, SQLite would go through all of them.
+async fn ends_of_chain(db: &mut SqliteConnection) -> Result<(i64, i64), sqlx::Error> {
+    let both = "SELECT COALESCE((SELECT MIN(seq) FROM event), 0), COALESCE((SELECT MAX(seq) FROM event), 0)";
+    sqlx::query_as(both).fetch_one(db).await
 }
 
 /// Our own types always serialise; a failure would be a bug and yields a text that does not read back.

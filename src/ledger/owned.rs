@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sqlx::Row;
 
 use super::access::owned_of;
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, ends_of_chain};
 use crate::model::{EntitlementId, Person, ResolvedTarget};
 use crate::plan::{Key, Owned};
 
@@ -31,10 +31,7 @@ impl OwnedIndex {
     /// # Errors
     /// [`LedgerError`]; the index then stays as it was, or is read anew the next time.
     pub async fn catch_up(&mut self, ledger: &Ledger) -> Result<Touched, LedgerError> {
-        let (first, last): (i64, i64) =
-            sqlx::query_as("SELECT COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM event")
-                .fetch_one(&ledger.pool)
-                .await?;
+        let (first, last) = ends_of_chain(&mut *ledger.pool.acquire().await?).await?;
         // Events that were removed because of their age may not have been taken in.
         let follows = |seen: &i64| first <= *seen + 1 && *seen <= last && last - *seen <= FEW;
         let Some(seen) = self.seq.filter(follows) else {

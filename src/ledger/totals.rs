@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Row, SqliteConnection};
 
 use super::history::access_by_id;
-use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
+use super::{Ledger, LedgerError, ends_of_chain, instant, parse, read_json, write_json};
 use crate::accounting::{BACKDATE, Figures, LONGEST_SESSION, Sessions, Unheld, account, length, tail_of, uncovered};
 use crate::ledger::{AccessRow, chain};
 use crate::model::{EntitlementId, Interval, ResolvedTarget};
@@ -69,7 +69,7 @@ impl Ledger {
         let totals = totals(&mut tx).await?;
         for which in [
             "SELECT id FROM uncounted_access ORDER BY id",
-            "SELECT id FROM access WHERE revoked_at IS NULL ORDER BY id",
+            "SELECT id FROM access WHERE revoked_at IS NULL ORDER BY +id",
         ] {
             let ids: Vec<i64> = sqlx::query_scalar(which).fetch_all(&mut *tx).await?;
             for page in ids.chunks(PAGE) {
@@ -96,11 +96,7 @@ impl Ledger {
         mut each: impl FnMut(AccessRow) + Send,
     ) -> Result<Option<i64>, LedgerError> {
         let mut tx = self.pool.begin().await?;
-        let (first, last): (i64, i64) = sqlx::query_as(
-            "SELECT COALESCE((SELECT MIN(seq) FROM event), 0), COALESCE((SELECT MAX(seq) FROM event), 0)",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
+        let (first, last) = ends_of_chain(&mut tx).await?;
         if seen + 1 < first || last < seen || FEW < last - seen {
             return Ok(None);
         }

@@ -27,6 +27,7 @@ mod notify;
 mod one_shot;
 mod page;
 mod planning;
+mod queries;
 mod readme;
 mod resting;
 mod restored;
