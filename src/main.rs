@@ -7,7 +7,13 @@ use clap::Parser;
 use dutybound::app::width;
 use dutybound::cli::{Cli, Command, exit};
 use dutybound::layout::wrap;
+use mimalloc::MiMalloc;
 use tracing_subscriber::EnvFilter;
+
+/// A pass over a large organisation allocates millions of small things in several threads. glibc keeps an arena for each
+/// thread and gives little of it back.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -11,10 +11,11 @@ use std::sync::LazyLock;
 use divan::{AllocProfiler, Bencher, black_box};
 use dutybound::accounting;
 use dutybound_sandbox::organisation::Organisation;
+use mimalloc::MiMalloc;
 use world::{World, before, weeks, year};
 
 #[global_allocator]
-static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+static ALLOCATOR: AllocProfiler<MiMalloc> = AllocProfiler::new(MiMalloc);
 
 fn main() {
     divan::main();

@@ -26,8 +26,12 @@ use dutybound::telemetry::ApiCalls;
 use dutybound_sandbox::organisation::Organisation;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use mimalloc::MiMalloc;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Row};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() {
     let sizes = rig::sizes(&[1, 10]);
