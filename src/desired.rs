@@ -1,6 +1,7 @@
 //! What should be: turns policy and snapshots into causes over a span of time. Pure; knows no clock.
 
 use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -120,6 +121,23 @@ impl Timeline {
             !without(&[during], &merged(earned)).is_empty()
         });
         self.problems = problems;
+    }
+
+    /// Keeps one copy of every cause that the other has as well: what is known for long and what was read last mostly agree.
+    pub fn share_causes_of(&mut self, other: &Self) {
+        let mut theirs = other.causes.iter().peekable();
+        for cause in &mut self.causes {
+            while let Some(other) = theirs.peek() {
+                match (**other).cmp(cause) {
+                    Ordering::Less => drop(theirs.next()),
+                    Ordering::Equal => {
+                        *cause = Arc::clone(other);
+                        break;
+                    }
+                    Ordering::Greater => break,
+                }
+            }
+        }
     }
 
     /// The instant's slice.

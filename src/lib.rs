@@ -41,6 +41,7 @@
 //! - The pure modules read no clock and do no IO: time is an argument.
 
 // The vocabulary.
+mod along;
 pub mod layout;
 pub mod model;
 pub mod problem;

@@ -111,9 +111,10 @@ impl LiveCache {
             .iter()
             .filter(|target| wanted.contains(target) && !was_just_read(target));
         let due: Vec<_> = in_doubt.chain(oldest).cloned().collect();
+        let asked_before: HashSet<ResolvedTarget> = self.under_way.values().cloned().collect();
         self.suspected.clone_from(suspects);
         for target in due {
-            if answered.contains(&target) || self.under_way.values().any(|t| *t == target) {
+            if answered.contains(&target) || asked_before.contains(&target) {
                 continue;
             }
             let (reader, asked) = (Arc::clone(reader), target.clone());

@@ -265,14 +265,11 @@ impl Verdict {
 /// Schedules on which nobody is at `at` by the newest snapshot although somebody is by the settled one.
 #[must_use]
 pub fn emptied(newest: &Snapshots, settled: &Snapshots, at: Timestamp) -> BTreeSet<ScheduleKey> {
-    let anybody = |snapshots: &Snapshots, key: &ScheduleKey| {
-        snapshots
-            .get(key)
-            .is_some_and(|s| s.shifts.iter().any(|shift| shift.interval.contains(at)))
-    };
+    let anybody = |snapshot: &Snapshot| snapshot.shifts.iter().any(|shift| shift.interval.contains(at));
     newest
-        .keys()
-        .filter(|key| !anybody(newest, key) && anybody(settled, key))
+        .iter()
+        .filter(|(key, snapshot)| !anybody(snapshot) && settled.get(*key).is_some_and(|known| anybody(known)))
+        .map(|(key, _)| key)
         .cloned()
         .collect()
 }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use sqlx::Row;
 
 use super::{Ledger, LedgerError, instant, read_json, write_json};
+use crate::along::Along;
 use crate::desired::Snapshots;
 use crate::model::{Interval, ScheduleKey, Snapshot};
 use crate::schedule::ReadError;
@@ -66,13 +67,9 @@ impl StoredSnapshots {
     /// The last complete read of each of these schedules.
     #[must_use]
     pub fn newest(&self, wanted: &BTreeSet<ScheduleKey>) -> Snapshots {
-        let newest = |key: &ScheduleKey| {
-            self.versions
-                .get(key)?
-                .last()
-                .map(|v| (key.clone(), v.snapshot.clone()))
-        };
-        wanted.iter().filter_map(newest).collect()
+        let mut versions = Along::new(&self.versions);
+        let newest = wanted.iter().filter_map(|key| Some((key, versions.find(key)?.last()?)));
+        newest.map(|(key, v)| (key.clone(), v.snapshot.clone())).collect()
     }
 
     /// Grows whenever a schedule turns out to have another content.
@@ -105,8 +102,12 @@ impl StoredSnapshots {
     #[must_use]
     pub fn settled(&self, wanted: &BTreeSet<ScheduleKey>, at: Timestamp, notice: SignedDuration) -> Snapshots {
         let known_since = at.checked_sub(notice).unwrap_or(Timestamp::MIN);
-        let mut settled = Snapshots::new();
-        for (key, versions) in self.versions.iter().filter(|(key, _)| wanted.contains(*key)) {
+        let mut settled = Vec::new();
+        let mut all = Along::new(&self.versions);
+        for key in wanted {
+            let Some(versions) = all.find(key) else {
+                continue;
+            };
             let in_force = versions
                 .iter()
                 .rev()
@@ -123,9 +124,10 @@ impl StoredSnapshots {
                 (_, Some(last)) => last.snapshot.clone(),
                 (_, None) => continue,
             };
-            settled.insert(key.clone(), known);
+            settled.push((key.clone(), known));
         }
-        settled
+        // A map is built from what is sorted in one go.
+        settled.into_iter().collect()
     }
 
     /// Schedules that within `notice` went back more than once to something that they had said before, and have not said

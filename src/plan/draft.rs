@@ -4,9 +4,10 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::by_target::{Along, ByTarget, Here};
+use super::by_target::{ByTarget, Here};
 use super::resolve::{People, Wanted, owning_entitlements, resolve};
 use super::{Change, Drift, Foresight, Inputs, Kept, Key, Owned};
+use crate::along::Along;
 use crate::identity_center::{ChangeKind, Resolution};
 use crate::model::{Basis, Cause, EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::policy::{Policy, RulesByEntitlement};
@@ -41,7 +42,7 @@ pub(super) struct Decided {
 impl<'a> Draft<'a> {
     /// Whoever should hold something and cannot be translated into AWS's terms becomes a problem.
     pub(super) fn new(inputs: &'a Inputs<'a>, problems: &mut Vec<Problem>) -> Self {
-        let people: People<'_> = inputs.people.iter().collect();
+        let people = People::new(inputs.people);
         Self {
             inputs,
             wanted: resolve(inputs, &people, inputs.desired, Some(problems)),

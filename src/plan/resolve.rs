@@ -6,8 +6,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::by_target::{Along, ByTarget};
+use super::by_target::ByTarget;
 use super::{Inputs, Key, Owned};
+use crate::along::Along;
 use crate::desired::Desired;
 use crate::identity_center::Resolution;
 use crate::ledger::Bar;
@@ -24,8 +25,25 @@ pub(super) struct Wanted<'a> {
     pub(super) frozen: bool,
 }
 
-/// Who people are, by person.
-pub(super) type People<'a> = HashMap<&'a Person, &'a Result<Resolution, String>>;
+/// Who people are, by person. Worked out where somebody is asked for: most passes ask for few or nobody.
+pub(super) struct People<'a> {
+    sorted: &'a BTreeMap<Person, Result<Resolution, String>>,
+    by_person: OnceCell<HashMap<&'a Person, &'a Result<Resolution, String>>>,
+}
+
+impl<'a> People<'a> {
+    pub(super) fn new(sorted: &'a BTreeMap<Person, Result<Resolution, String>>) -> Self {
+        Self {
+            sorted,
+            by_person: OnceCell::new(),
+        }
+    }
+
+    fn get(&self, person: &Person) -> Option<&'a Result<Resolution, String>> {
+        let by_person = self.by_person.get_or_init(|| self.sorted.iter().collect());
+        by_person.get(person).copied()
+    }
+}
 
 /// Whoever cannot be translated becomes a problem.
 pub(super) fn resolve<'a>(
@@ -180,7 +198,7 @@ fn identify<'a>(
     person: &Person,
     causes: &[Arc<Cause>],
 ) -> Result<&'a PrincipalId, Box<Problem>> {
-    principal_of(people.get(person).copied(), entitlement, person).map_err(|problem| {
+    principal_of(people.get(person), entitlement, person).map_err(|problem| {
         Box::new(Problem {
             rule: causes.first().map(|c| c.rule.clone()),
             schedule: causes
@@ -289,7 +307,7 @@ fn barred(bar: &Bar, person: &Person) -> String {
 /// anything is decided.
 #[must_use]
 pub fn unsettled_targets(inputs: &Inputs<'_>) -> BTreeSet<ResolvedTarget> {
-    let wanted = resolve(inputs, &inputs.people.iter().collect(), inputs.desired, None);
+    let wanted = resolve(inputs, &People::new(inputs.people), inputs.desired, None);
     let owned: ByTarget<'_, ()> = inputs.owned.keys().map(|key| (key, ())).collect();
     let targets: BTreeSet<&ResolvedTarget> = wanted
         .iter()

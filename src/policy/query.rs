@@ -1,6 +1,6 @@
 //! What others ask of a policy.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -49,13 +49,10 @@ impl Policy {
     /// Every schedule that some rule names, sorted.
     #[must_use]
     pub fn schedules(&self) -> BTreeSet<ScheduleKey> {
-        let mut keys = BTreeSet::new();
-        for rule in self.projects.values().flat_map(|p| &p.rules) {
-            if let Trigger::OnCall(on_call) = &rule.trigger {
-                keys.insert(on_call.schedule.clone());
-            }
-        }
-        keys
+        let rules = self.projects.values().flat_map(|p| &p.rules);
+        // Many rules name the same, and a set that is sorted compares each with several.
+        let keys: HashSet<&ScheduleKey> = rules.filter_map(Rule::schedule).collect();
+        keys.into_iter().cloned().collect()
     }
 }
 
@@ -82,10 +79,18 @@ impl RulesByEntitlement<'_> {
     /// The schedules that earn it.
     pub fn schedules(&self, id: &EntitlementId) -> impl Iterator<Item = &ScheduleKey> {
         let rules = self.0.get(id).into_iter().flatten();
-        rules.filter_map(|(_, rule)| match &rule.trigger {
+        rules.filter_map(|(_, rule)| rule.schedule())
+    }
+}
+
+impl Rule {
+    /// The schedule whose duty earns what the rule is for.
+    #[must_use]
+    pub fn schedule(&self) -> Option<&ScheduleKey> {
+        match &self.trigger {
             Trigger::OnCall(on_call) => Some(&on_call.schedule),
             Trigger::Members { .. } => None,
-        })
+        }
     }
 }
 

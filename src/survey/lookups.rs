@@ -1,6 +1,6 @@
 //! Finds out what names and people are in AWS, beside each other, and goes on without what does not answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,10 +139,9 @@ pub(crate) async fn resolve_targets(
 pub(super) fn people_of(timeline: &Timeline, foreseen: &Timeline, at: Timestamp) -> BTreeSet<Person> {
     let soon = at.checked_add(LOOK_AHEAD).unwrap_or(Timestamp::MAX);
     let causes = timeline.causes.iter().chain(&foreseen.causes);
-    causes
-        .filter(|c| c.held.start() <= soon)
-        .map(|c| c.person.clone())
-        .collect()
+    // Each has many causes, and a set that is sorted compares each of them often.
+    let people: HashSet<&Person> = causes.filter(|c| c.held.start() <= soon).map(|c| &c.person).collect();
+    people.into_iter().cloned().collect()
 }
 
 /// Looks everybody who is not `known` up in the identity store, beside each other. Whoever is not known in time is missing

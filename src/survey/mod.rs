@@ -153,13 +153,21 @@ pub async fn survey(
     let settled = stored.settled(&schedules, began, config.timing.notice);
     let ahead =
         |span| Interval::new(began, began.checked_add(span).unwrap_or(Timestamp::MAX)).unwrap_or(Interval::ALWAYS);
-    let awake = |id: &EntitlementId| !resting.contains(id);
+    let awake: HashSet<&EntitlementId> = policy
+        .entitlements()
+        .map(|e| &e.id)
+        .filter(|id| !resting.contains(id))
+        .collect();
+    let awake = |id: &EntitlementId| awake.contains(id);
     let timeline_of = |snapshots, span| Timeline::of_some(policy, snapshots, &config.identities, ahead(span), awake);
     let timeline = timeline_of(&newest, config.timing.horizon);
-    let foreseen = timeline_of(&settled, LONGEST_READ);
+    let mut foreseen = timeline_of(&settled, LONGEST_READ);
+    foreseen.share_causes_of(&timeline);
     let vanished = guard::vanished(&newest, &settled, began, config.timing.max_staleness);
-    let last = stored.last_with_turns(&vanished, began);
-    let before = timeline_of(&last, LONGEST_READ);
+    let before = match vanished.is_empty() {
+        true => Timeline::default(),
+        false => timeline_of(&stored.last_with_turns(&vanished, began), LONGEST_READ),
+    };
 
     let targets = resolve_targets(reader, policy, awake, live.silence()).await;
     let targets = resting.refuse_what_others_are(plan::refuse_shared_targets(targets));
@@ -173,7 +181,7 @@ pub async fn survey(
     let causes = [&timeline, &foreseen, &before]
         .into_iter()
         .flat_map(|timeline| &timeline.causes);
-    let concerned: BTreeSet<&Person> = causes.map(|cause| &cause.person).collect();
+    let concerned: HashSet<&Person> = causes.map(|cause| &cause.person).collect();
     let people = resting.remember_people(looked_up, |person| concerned.contains(person));
     let managed: BTreeSet<ResolvedTarget> = targets
         .values()
@@ -184,13 +192,12 @@ pub async fn survey(
     let at_rest = resting.targets().map(|(_, target)| target);
     let kept: HashSet<&ResolvedTarget> = managed.iter().chain(at_rest).collect();
     let in_flight: BTreeSet<Key> = record.in_flight.keys().cloned().collect();
-    let (desired, predicted) = (timeline.at(began), foreseen.at(began));
-    let no_live = BTreeMap::new();
+    let (nobody, no_live) = (Desired::default(), BTreeMap::new());
     let inputs = Inputs {
         at: began,
         policy,
-        desired: &desired,
-        predicted: &predicted,
+        desired: &nobody,
+        predicted: &nobody,
         people: &people,
         targets: &targets,
         live: &no_live,
@@ -200,7 +207,10 @@ pub async fn survey(
         bars: &record.bars,
         in_flight: &in_flight,
     };
-    let suspects = plan::unsettled_targets(&inputs);
+    let suspects = plan::unsettled_targets(&Inputs {
+        desired: &timeline.at(began),
+        ..inputs
+    });
     let audit = Audit {
         at_most: audit,
         older_than: config.timing.audit,

@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp, Unit};
 
 use super::Record;
+use crate::along::Along;
 use crate::config::Config;
 use crate::desired::Snapshots;
 use crate::identity_center::{AwsError, ChangeKind};
@@ -93,8 +94,9 @@ pub(super) fn source_problems(
         schedule: Some(key.clone()),
         ..Problem::new(kind, message)
     };
+    let mut read = Along::new(newest);
     for key in schedules {
-        let snapshot = newest.get(key);
+        let snapshot = read.find(key);
         if let Some(failure) = stored.failures().get(key) {
             let standing_in = snapshot.map_or_else(
                 || "nothing is stored to stand in for it".to_owned(),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{AT_ONCE, Record, Survey};
+use crate::along::Along;
 use crate::config::{Config, Identity, Timing};
 use crate::desired::{Snapshots, next_boundary};
 use crate::identity_center::Resolution;
@@ -20,7 +21,7 @@ use crate::model::{
     EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey, Shift, Snapshot, SourceName, SourceUserState,
 };
 use crate::plan::{Drift, Key};
-use crate::policy::{Policy, Rule, Trigger};
+use crate::policy::Policy;
 
 /// Rest ends this long before a boundary: longer than a pass takes, and for looking up whoever comes.
 const BEFORE_A_BOUNDARY: SignedDuration = SignedDuration::from_mins(20);
@@ -108,18 +109,21 @@ impl Resting {
     /// only the present answer counts: not knowing is not the same as having known once.
     pub(super) fn remember_people(
         &mut self,
-        mut looked_up: BTreeMap<Person, Result<Resolution, String>>,
+        looked_up: BTreeMap<Person, Result<Resolution, String>>,
         concerned: impl Fn(&Person) -> bool,
     ) -> BTreeMap<Person, Result<Resolution, String>> {
-        let ids: BTreeSet<PrincipalId> = looked_up.values().filter_map(id_of).cloned().collect();
-        for (person, found) in std::mem::take(&mut self.people) {
-            // A user who is somebody else by now has no other name any more.
-            let is_another = id_of(&found).is_some_and(|id| ids.contains(id));
-            if !is_another && !concerned(&person) {
-                looked_up.entry(person).or_insert(found);
-            }
+        let ids: BTreeSet<&PrincipalId> = looked_up.values().filter_map(id_of).collect();
+        let mut known = std::mem::take(&mut self.people);
+        if known.is_empty() {
+            return looked_up;
         }
-        looked_up
+        known.retain(|person, found| {
+            // A user who is somebody else by now has no other name any more.
+            let is_another = id_of(found).is_some_and(|id| ids.contains(id));
+            !is_another && !concerned(person)
+        });
+        known.extend(looked_up);
+        known
     }
 
     /// Keeps who people were found to be.
@@ -229,15 +233,16 @@ impl Resting {
     fn wake_after_reads(&mut self, policy: &Policy, newest: Snapshots, settled: &Snapshots) {
         let mut changed: BTreeSet<&ScheduleKey> = BTreeSet::new();
         let mut strangers: BTreeSet<&SourceName> = BTreeSet::new();
+        let (mut all_before, mut all_settled) = (Along::new(&self.schedules), Along::new(settled));
         for (key, snapshot) in &newest {
-            let before = self.schedules.get(key);
+            let before = all_before.find(key);
             if before.is_none_or(|before| differ(before, snapshot)) {
                 changed.insert(key);
                 if before.is_none_or(|before| people(&before.shifts) != people(&snapshot.shifts)) {
                     strangers.insert(&key.source);
                 }
             }
-            if settled.get(key).is_none_or(|known| differ(known, snapshot)) {
+            if all_settled.find(key).is_none_or(|known| differ(known, snapshot)) {
                 changed.insert(key);
             }
         }
@@ -247,7 +252,10 @@ impl Resting {
         if !changed.is_empty() {
             for rule in policy.projects.values().flat_map(|project| &project.rules) {
                 // Somebody new at a source may have the address of somebody there who is known.
-                if schedule(rule).is_some_and(|key| changed.contains(key) || strangers.contains(&key.source)) {
+                if rule
+                    .schedule()
+                    .is_some_and(|key| changed.contains(key) || strangers.contains(&key.source))
+                {
                     self.wake_one(&rule.entitlement);
                 }
             }
@@ -288,7 +296,7 @@ impl Resting {
             _ => true,
         };
         for rule in policy.projects.values().flat_map(|project| &project.rules) {
-            if !self.contains(&rule.entitlement) && schedule(rule).is_some_and(unsettled) {
+            if !self.contains(&rule.entitlement) && rule.schedule().is_some_and(unsettled) {
                 restless.insert(&rule.entitlement);
             }
         }
@@ -360,13 +368,6 @@ fn until(entitlement: &EntitlementId, boundary: Option<Timestamp>, at: Timestamp
     let at_the_latest = at.saturating_add(LEAST + spread).unwrap_or(at);
     let boundary = boundary.and_then(|boundary| boundary.checked_sub(BEFORE_A_BOUNDARY).ok());
     boundary.map_or(at_the_latest, |boundary| boundary.min(at_the_latest))
-}
-
-fn schedule(rule: &Rule) -> Option<&ScheduleKey> {
-    match &rule.trigger {
-        Trigger::OnCall(on_call) => Some(&on_call.schedule),
-        Trigger::Members { .. } => None,
-    }
 }
 
 fn differ(one: &Arc<Snapshot>, other: &Arc<Snapshot>) -> bool {

@@ -26,11 +26,14 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() {
     let sizes = rig::sizes(&[1, 10, 100]);
-    println!("CPU time of all threads, allocations, calls to AWS and the process's peak memory since the row before;");
+    println!(
+        "CPU time of all threads, allocations, calls to AWS and the process's peak memory since the row before, and what"
+    );
+    println!("the program holds at its end, without SQLite;");
     println!("applying includes a ledger on disk. Sizes in percent of the large organisation (100,500 grants).\n");
     println!(
-        "{:>5}  {:<44} {:>12} {:>13} {:>12} {:>8} {:>9}",
-        "size", "what", "CPU ms", "allocations", "bytes MB", "calls", "peak MB"
+        "{:>5}  {:<44} {:>12} {:>13} {:>12} {:>8} {:>9} {:>9}",
+        "size", "what", "CPU ms", "allocations", "bytes MB", "calls", "held MB", "peak MB"
     );
     for size in sizes {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,17 +73,24 @@ impl Meter {
         let took = cpu() - self.cpu;
         let stats = self.region.change();
         println!(
-            "{:>4}%  {:<44} {:>12.1} {:>13} {:>12.1} {:>8} {:>9.0}",
+            "{:>4}%  {:<44} {:>12.1} {:>13} {:>12.1} {:>8} {:>9.0} {:>9.0}",
             self.size,
             what,
             took.as_secs_f64() * 1e3,
             stats.allocations + stats.reallocations,
             stats.bytes_allocated as f64 / 1e6,
             self.aws.calls(),
+            held_mb(),
             peak_mb()
         );
         self.start();
     }
+}
+
+/// What is allocated now. What SQLite holds is not counted.
+fn held_mb() -> f64 {
+    let all = ALLOCATOR.stats();
+    (all.bytes_allocated as f64 - all.bytes_deallocated as f64) / 1e6
 }
 
 async fn organisation(size: usize) {
