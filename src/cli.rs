@@ -116,6 +116,8 @@ pub struct Formatted {
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct Status {
+    /// Only a project, an entitlement such as `payments/prod-admin`, or a person.
+    pub about: Option<String>,
     /// How to show it.
     #[arg(long, default_value = "text")]
     pub format: Format,

@@ -16,7 +16,7 @@ use super::{
 use crate::cli::{self, DiffFormat, Format, exit};
 use crate::clock::Clock;
 use crate::commands::{
-    codeowners as owners_of_files, diff as look, explain, report as hours, status as standing, tree as drawn,
+    codeowners as owners_of_files, diff as look, explain, forecast, report as hours, status as standing, tree as drawn,
 };
 use crate::config::Config;
 use crate::diagnostics::did_you_mean;
@@ -82,7 +82,7 @@ pub(super) async fn diff(path: &Path, args: &cli::Diff) -> anyhow::Result<u8> {
 
 pub(super) async fn status(path: &Path, args: &cli::Status) -> anyhow::Result<u8> {
     let Some(every) = args.watch else {
-        return match (status_now(path).await?, args.format) {
+        return match (status_now(path, args).await?, args.format) {
             (status, Format::Text) => print(status.text(width())),
             (status, Format::Json) => print_json(&status),
         };
@@ -90,11 +90,11 @@ pub(super) async fn status(path: &Path, args: &cli::Status) -> anyhow::Result<u8
     if args.format == Format::Json {
         bail!("--watch redraws a terminal; it does not go with --format json");
     }
-    watch::watch(every, async || Ok(status_now(path).await?.text(width()))).await?;
+    watch::watch(every, async || Ok(status_now(path, args).await?.text(width()))).await?;
     Ok(exit::OK)
 }
 
-async fn status_now(path: &Path) -> anyhow::Result<standing::Status> {
+async fn status_now(path: &Path, args: &cli::Status) -> anyhow::Result<standing::Status> {
     let now = system_clock().now();
     let config = load_config(path, Secrets::Skip)?;
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
@@ -106,8 +106,10 @@ async fn status_now(path: &Path) -> anyhow::Result<standing::Status> {
         identities: &config.identities,
         max_staleness: config.timing.max_staleness,
     };
+    let about = args.about.as_ref();
+    let about = about.map(|about| forecast::About::parse(about, &policy)).transpose()?;
     let stored = ledger.load_snapshots().await?;
-    Ok(standing::read(&installation, &stored, now).await?)
+    Ok(standing::read(&installation, &stored, about.as_ref(), now).await?)
 }
 
 pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8> {

@@ -78,7 +78,7 @@ pub async fn look(
     (forecast, notes)
 }
 
-/// What a forecast is about, where not everything.
+/// What a forecast or the status is about, where not everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum About {
     /// A project's entitlements.
@@ -111,7 +111,9 @@ impl About {
         bail!("{about:?} is no project, no entitlement and no e-mail address; {hint}");
     }
 
-    fn concerns(&self, entitlement: &EntitlementId) -> bool {
+    /// Whether it is, or is of, what was asked about.
+    #[must_use]
+    pub fn concerns(&self, entitlement: &EntitlementId) -> bool {
         match self {
             Self::Project(name) => entitlement.project.0 == *name,
             Self::Entitlement(id) => entitlement == id,
@@ -119,16 +121,18 @@ impl About {
         }
     }
 
+    /// Whether the person is who was asked about.
+    #[must_use]
+    pub fn is(&self, person: &Person) -> bool {
+        matches!(self, Self::Person(one) if one == person)
+    }
+
     /// The part of a forecast that is about this.
     #[must_use]
     pub fn only(&self, forecast: Forecast) -> Forecast {
-        let person = match self {
-            Self::Person(person) => Some(person),
-            Self::Project(_) | Self::Entitlement(_) => None,
-        };
-        let holding = |h: &Holding| self.concerns(&h.entitlement) || person == Some(&h.person);
+        let holding = |h: &Holding| self.concerns(&h.entitlement) || self.is(&h.person);
         let gap = |g: &Gap| {
-            let theirs = person.is_some() && g.person.as_ref() == person;
+            let theirs = g.person.as_ref().is_some_and(|person| self.is(person));
             theirs || g.entitlements.iter().any(|id| self.concerns(id))
         };
         Forecast {

@@ -1,13 +1,15 @@
 //! `status`: who holds what now, why and until when, what is held, and the health of every source.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::commands::forecast::About;
 use crate::layout::{group, list, wrap};
 use crate::ledger::{AccessRow, Bar, Board, HoldRow, StoredSnapshots};
-use crate::model::ScheduleKey;
+use crate::model::{EntitlementId, Person, ScheduleKey};
 use crate::plan::render::problem_lines;
 use crate::problem::{Problem, ProblemKind};
 use crate::text::{cause, clean, instant, span};
@@ -88,6 +90,31 @@ impl Status {
             schedules,
             last_pass,
         }
+    }
+
+    /// The part of it that is about this, with those schedules. What concerns everybody stays.
+    #[must_use]
+    pub(crate) fn only(mut self, about: &About, schedules: &BTreeSet<ScheduleKey>) -> Self {
+        let concerns = |entitlement: &EntitlementId, who: &str| {
+            about.concerns(entitlement) || Person::parse(who).is_ok_and(|person| about.is(&person))
+        };
+        let told = |problem: &Problem| match (&problem.entitlement, &problem.person, &problem.schedule) {
+            (Some(entitlement), _, _) if about.concerns(entitlement) => true,
+            (_, Some(person), _) => about.is(person),
+            (_, None, Some(schedule)) => schedules.contains(schedule),
+            (Some(_), None, None) => false,
+            (None, None, None) => true,
+        };
+        if let About::Person(person) = about {
+            self.bars.retain(|bar| bar.concerns(person));
+        }
+        self.not_in_force.retain(told);
+        self.held.retain(|row| concerns(&row.held.entitlement, &row.held.who));
+        if let Some(board) = &mut self.last_pass {
+            board.problems.retain(told);
+            board.drift.retain(|drift| concerns(&drift.entitlement, &drift.holder));
+        }
+        self
     }
 
     /// As text for a terminal of that width.
@@ -276,7 +303,7 @@ fn write_problems<'a>(
 #[must_use]
 pub fn schedule_status(
     stored: &StoredSnapshots,
-    schedules: &std::collections::BTreeSet<ScheduleKey>,
+    schedules: &BTreeSet<ScheduleKey>,
     max_staleness: SignedDuration,
 ) -> Vec<ScheduleStatus> {
     let newest = stored.newest(schedules);

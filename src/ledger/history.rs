@@ -258,6 +258,20 @@ impl Ledger {
         assemble(rows)
     }
 
+    /// The entitlements of which something stands.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn standing_entitlements(&self) -> Result<BTreeSet<EntitlementId>, LedgerError> {
+        let found: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT entitlement FROM access WHERE revoked_at IS NULL AND entitlement >= ''",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let what = || "an entitlement on record".to_owned();
+        found.into_iter().map(|id| parse(id, what)).collect()
+    }
+
     /// The entitlements that were something in an AWS account within `range`, by the record.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use dutybound::clock::Clock;
 use dutybound::commands::explain::{self, About};
+use dutybound::commands::forecast;
 use dutybound::commands::report::{self, Format, GroupBy};
 use dutybound::commands::status;
 use dutybound::config::{Config, Mode};
@@ -159,14 +160,22 @@ async fn commands(
         identities: &config.identities,
         max_staleness: config.timing.max_staleness,
     };
-    let status = status::read(&installation, &stored, now).await.unwrap();
-    meter.row("status: read the record", 0);
-    let text = status.text(Some(100));
-    meter.row(&format!("status: write {} grants", status.access.len()), text.len());
-    drop((text, status, stored));
-
     let project = &organisation.projects()[organisation.projects().len() / 2];
     let (_, email) = project.schedules[0].turn(1094);
+    let (of_project, of_person) = (project.name.clone(), email.to_owned());
+    for about in [None, Some(of_project), Some(of_person)] {
+        let whose = about.clone().unwrap_or_else(|| "everything".to_owned());
+        let about = about.map(|about| forecast::About::parse(&about, policy).unwrap());
+        let status = status::read(&installation, &stored, about.as_ref(), now).await.unwrap();
+        meter.row(&format!("status of {whose}: read the record"), 0);
+        let text = status.text(Some(100));
+        meter.row(
+            &format!("status of {whose}: write {} grants", status.access.len()),
+            text.len(),
+        );
+    }
+    drop(stored);
+
     let half_a_year = now - SignedDuration::from_hours(182 * 24);
     let here = explain::Installation {
         ledger: Some(ledger),

@@ -53,3 +53,40 @@ async fn many_schedules_take_one_line_while_they_are_read_and_when_they_are_well
     })
     .await;
 }
+
+/// Of a large organisation the whole status is a hundred thousand grants.
+#[tokio::test]
+async fn one_project_entitlement_or_person_can_be_asked_about() {
+    let site = Site::payments().await;
+    site.policy("data.toml", DATA);
+    site.run(&["apply"]).await.expect(0);
+    site.sandbox.fault(Fault::on(Service::Opsgenie, "*").status(503));
+    site.run(&["apply"]).await.expect(0);
+    let (admin, readers) = ("payments/prod-admin", "payments/prod-readers");
+    for (subject, held, fails) in [
+        ("payments", vec![admin, readers], false),
+        (admin, vec![admin], false),
+        (ALICE, vec![admin, readers], false),
+        ("data", vec!["data/on-call"], true),
+        (DAVE, vec!["data/on-call"], true),
+        (CAROL, vec![], false),
+    ] {
+        let status = site
+            .run(&["status", subject, "--format", "json"])
+            .await
+            .expect(0)
+            .json();
+        let access = status["access"].as_array().unwrap();
+        let told: Vec<&str> = access.iter().map(|row| row["entitlement"].as_str().unwrap()).collect();
+        assert_eq!(told, held, "{subject}");
+        let schedules = status["schedules"].as_array().unwrap();
+        assert_eq!(schedules.len(), usize::from(!held.is_empty()), "{subject}");
+        assert_eq!(schedules.iter().any(|s| !s["failure"].is_null()), fails, "{subject}");
+        let text = site.run(&["status", subject]).await.expect(0).stdout;
+        assert_eq!(text.contains("FAILING"), fails, "{text}");
+    }
+    site.run(&["status", "payment"]).await.expect(1).says(&[
+        "\"payment\" is no project, no entitlement and no e-mail address",
+        "payments",
+    ]);
+}

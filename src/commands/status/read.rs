@@ -6,12 +6,13 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Status, schedule_status};
+use crate::commands::forecast::About;
 use crate::config::Identity;
 use crate::desired::{Snapshots, Timeline};
 use crate::ledger::{AccessRow, Ledger, LedgerError, StoredSnapshots};
-use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget};
+use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::Key;
-use crate::policy::Policy;
+use crate::policy::{Policy, Project};
 use crate::problem::{Problem, ProblemKind};
 use crate::reconcile::UNKNOWN_IS_OURS;
 use crate::unfinished::{self, Unsettled};
@@ -31,29 +32,64 @@ pub struct Installation<'a> {
     pub max_staleness: SignedDuration,
 }
 
-/// Reads the status at `now`.
+/// Reads the status at `now`, all of it or what is `about` something. Of a large organisation all is a hundred thousand
+/// grants.
 ///
 /// # Errors
 /// When the ledger cannot be read.
-pub async fn read(here: &Installation<'_>, stored: &StoredSnapshots, now: Timestamp) -> Result<Status, LedgerError> {
+pub async fn read(
+    here: &Installation<'_>,
+    stored: &StoredSnapshots,
+    about: Option<&About>,
+    now: Timestamp,
+) -> Result<Status, LedgerError> {
     let ledger = here.ledger;
-    let access = ledger.access_in(around(now)).await?;
-    let snapshots = stored.newest(&here.policy.schedules());
+    let access = match about {
+        None => ledger.access_in(around(now)).await?,
+        Some(About::Person(person)) => ledger.access_of_person(person, around(now)).await?,
+        Some(about) => {
+            let mut standing = ledger.standing_entitlements().await?;
+            standing.retain(|id| about.concerns(id));
+            ledger.access_to(&standing, around(now)).await?
+        }
+    };
+    let mut schedules = here.policy.schedules();
+    let snapshots = stored.newest(&schedules);
+    if let Some(about) = about {
+        let of_these = schedules_of(about, here.policy, &access);
+        schedules.retain(|key| of_these.contains(key));
+    }
     let unfinished = not_in_force(ledger, here.identities, here.policy, &snapshots, &access, now).await?;
     let mut board = ledger.board().await?;
     if let Some(older) = ledger.older_copy(here.ledger_path, now).await? {
         let problem = Problem::new(ProblemKind::LedgerRestored, older);
         board.get_or_insert_default().problems.insert(0, problem);
     }
-    Ok(Status::new(
+    let status = Status::new(
         now,
         access,
         unfinished,
         ledger.bars().await?,
         ledger.holds().await?,
-        schedule_status(stored, &here.policy.schedules(), here.max_staleness),
+        schedule_status(stored, &schedules, here.max_staleness),
         board,
-    ))
+    );
+    Ok(match about {
+        Some(about) => status.only(about, &schedules),
+        None => status,
+    })
+}
+
+/// The schedules that earn what was asked about; of a person, what they hold and what is their projects'.
+fn schedules_of<'a>(about: &About, policy: &'a Policy, access: &[AccessRow]) -> HashSet<&'a ScheduleKey> {
+    let held: HashSet<&EntitlementId> = access.iter().map(|row| &row.entitlement).collect();
+    let theirs = |project: &Project| project.members.keys().any(|member| about.is(member));
+    let projects = policy.projects.values().map(|project| (theirs(project), project));
+    let rules = projects.flat_map(|(theirs, project)| project.rules.iter().map(move |rule| (theirs, rule)));
+    rules
+        .filter(|(theirs, rule)| *theirs || held.contains(&rule.entitlement) || about.concerns(&rule.entitlement))
+        .filter_map(|(_, rule)| rule.schedule())
+        .collect()
 }
 
 /// What the record knows to be asked for and not in force now.
