@@ -211,10 +211,14 @@ impl Reconciler {
     /// wait for their turn at AWS, and each pass meanwhile asks the guards again.
     fn remember_release(&mut self, survey: &Survey, approved: Option<&str>, in_flight: &BTreeMap<Key, ChangeKind>) {
         let plan = &survey.plan;
+        let is_approved = approved == Some(plan.digest.as_str());
+        if self.released.is_empty() && !is_approved {
+            return;
+        }
         let planned: BTreeMap<Key, ChangeKind> = plan.changes.iter().map(|c| (c.key(), c.kind)).collect();
         self.released
             .retain(|key, kind| planned.get(key).or_else(|| in_flight.get(key)) == Some(kind));
-        if approved == Some(plan.digest.as_str()) {
+        if is_approved {
             self.released.extend(planned);
         }
     }

@@ -21,8 +21,8 @@ pub(super) struct Draft<'a> {
     owned: ByTarget<'a, &'a Owned>,
     in_flight: ByTarget<'a, ()>,
     unknown_outcomes: ByTarget<'a, ()>,
-    /// Worked out where something is to change.
-    predicted: OnceCell<ByTarget<'a, Wanted<'a>>>,
+    /// Worked out where something is to change; `None` where it is what is wanted.
+    predicted: OnceCell<Option<ByTarget<'a, Wanted<'a>>>>,
     rules: OnceCell<RulesByEntitlement<'a>>,
 }
 
@@ -57,9 +57,11 @@ impl<'a> Draft<'a> {
 
     /// Whether the snapshots known for long enough say so.
     fn is_predicted(&self, target: &ResolvedTarget, principal: &PrincipalId) -> bool {
-        let predicted = self
-            .predicted
-            .get_or_init(|| resolve(self.inputs, &self.people, self.inputs.predicted, None));
+        let predicted = self.predicted.get_or_init(|| {
+            let differs = self.inputs.predicted != self.inputs.desired;
+            differs.then(|| resolve(self.inputs, &self.people, self.inputs.predicted, None))
+        });
+        let predicted = predicted.as_ref().unwrap_or(&self.wanted);
         predicted.of(target).contains_key(principal)
     }
 
