@@ -148,16 +148,18 @@ impl Ledger {
     }
 }
 
+/// What stands, the lowest id first. By the plus SQLite sorts them; otherwise it would go through all that ever stood.
+pub(super) async fn standing_ids(db: &mut SqliteConnection) -> Result<Vec<i64>, sqlx::Error> {
+    let standing = "SELECT id FROM access WHERE revoked_at IS NULL ORDER BY +id";
+    sqlx::query_scalar(standing).fetch_all(db).await
+}
+
 /// The access that stands through us: all of it, or that of some rows, as of one instant.
 pub(super) async fn owned_of(pool: &SqlitePool, ids: Option<&[i64]>) -> Result<BTreeMap<Key, Owned>, LedgerError> {
     let mut tx = pool.begin().await?;
     let ids = match ids {
         Some(ids) => ids.to_vec(),
-        None => {
-            sqlx::query_scalar("SELECT id FROM access WHERE revoked_at IS NULL ORDER BY +id")
-                .fetch_all(&mut *tx)
-                .await?
-        }
+        None => standing_ids(&mut tx).await?,
     };
     let mut texts = Texts::default();
     let mut owned: BTreeMap<Key, Owned> = BTreeMap::new();

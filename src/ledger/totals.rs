@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, SqliteConnection};
 
+use super::access::standing_ids;
 use super::history::access_by_id;
 use super::{Ledger, LedgerError, ends_of_chain, instant, parse, read_json, write_json};
 use crate::accounting::{BACKDATE, Figures, LONGEST_SESSION, Sessions, Unheld, account, length, tail_of, uncovered};
@@ -67,11 +68,9 @@ impl Ledger {
         .fetch_one(&mut *tx)
         .await?;
         let totals = totals(&mut tx).await?;
-        for which in [
-            "SELECT id FROM uncounted_access ORDER BY id",
-            "SELECT id FROM access WHERE revoked_at IS NULL ORDER BY +id",
-        ] {
-            let ids: Vec<i64> = sqlx::query_scalar(which).fetch_all(&mut *tx).await?;
+        let uncounted = "SELECT id FROM uncounted_access ORDER BY id";
+        let uncounted: Vec<i64> = sqlx::query_scalar(uncounted).fetch_all(&mut *tx).await?;
+        for ids in [uncounted, standing_ids(&mut tx).await?] {
             for page in ids.chunks(PAGE) {
                 access_by_id(&mut tx, page).await?.into_iter().for_each(&mut each);
             }
