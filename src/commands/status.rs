@@ -11,6 +11,7 @@ use crate::layout::{group, list, wrap};
 use crate::ledger::{AccessRow, Bar, Board, HoldRow, StoredSnapshots};
 use crate::model::{EntitlementId, Person, ScheduleKey};
 use crate::plan::render::problem_lines;
+use crate::policy::Rule;
 use crate::problem::{Problem, ProblemKind};
 use crate::text::{cause, clean, instant, span};
 
@@ -92,17 +93,17 @@ impl Status {
         }
     }
 
-    /// The part of it that is about this, with those schedules. What concerns everybody stays.
+    /// The part of it that is about this, to which those rules belong. What concerns everybody stays.
     #[must_use]
-    pub(crate) fn only(mut self, about: &About, schedules: &BTreeSet<ScheduleKey>) -> Self {
+    pub(crate) fn only(mut self, about: &About, rules: &[&Rule]) -> Self {
         let concerns = |entitlement: &EntitlementId, who: &str| {
             about.concerns(entitlement) || Person::parse(who).is_ok_and(|person| about.is(&person))
         };
         let told = |problem: &Problem| match (&problem.entitlement, &problem.person, &problem.schedule) {
             (Some(entitlement), _, _) if about.concerns(entitlement) => true,
             (_, Some(person), _) => about.is(person),
-            (_, None, Some(schedule)) => schedules.contains(schedule),
-            (Some(_), None, None) => false,
+            (Some(entitlement), None, _) => rules.iter().any(|rule| rule.entitlement == *entitlement),
+            (None, None, Some(schedule)) => rules.iter().any(|rule| rule.schedule() == Some(schedule)),
             (None, None, None) => true,
         };
         if let About::Person(person) = about {

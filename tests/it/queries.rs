@@ -63,7 +63,12 @@ async fn no_statement_of_a_working_daemon_goes_through_a_table_that_grows() {
     assert!(statements.len() > 30, "the log does not tell of statements:\n{log}");
     // A command's log is for people, and a statement in it a quoted text.
     let quoted = Regex::new(r#"(?:db.statement|summary)="((?:[^"\\]|\\.)+)""#).unwrap();
-    for arguments in [vec!["status"], vec!["explain", ALICE, "payments/prod-admin"]] {
+    for arguments in [
+        vec!["status"],
+        vec!["status", "payments"],
+        vec!["status", ALICE],
+        vec!["explain", ALICE, "payments/prod-admin"],
+    ] {
         let mut command = site.command(&arguments);
         command.env("DUTYBOUND_LOG", "sqlx=debug");
         let output = tokio::task::spawn_blocking(move || command.output())

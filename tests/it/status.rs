@@ -90,3 +90,29 @@ async fn one_project_entitlement_or_person_can_be_asked_about() {
         "payments",
     ]);
 }
+
+/// Found in review: of a shared schedule every project's problems were told.
+#[tokio::test]
+async fn of_a_shared_schedule_only_ones_own_problems_are_told() {
+    let site = Site::payments().await;
+    site.policy(
+        "spare.toml",
+        "[project]\nname = \"spare\"\nowners = [\"mira@example.com\"]\n\n\
+         [[entitlement]]\nname = \"e\"\ngroup = \"data-oncall\"\n\n\
+         [[rule]]\nentitlement = \"e\"\non_call = \"pagerduty/PABC123\"\n",
+    );
+    site.sandbox.edit(|world| {
+        for user in &mut world.pagerduty.users {
+            user.email = None;
+        }
+    });
+    site.run(&["apply"]).await.expect(0);
+    for about in ["spare", "payments"] {
+        let status = site.run(&["status", about, "--format", "json"]).await.expect(0).json();
+        let problems = status["last_pass"]["problems"].as_array().unwrap();
+        let without: Vec<_> = problems.iter().filter(|p| p["kind"] == "no_email").collect();
+        assert!(!without.is_empty(), "{status:#}");
+        let theirs = |p: &&serde_json::Value| p["entitlement"].as_str().unwrap().starts_with(about);
+        assert!(without.iter().all(theirs), "{status:#}");
+    }
+}

@@ -12,7 +12,7 @@ use crate::desired::{Snapshots, Timeline};
 use crate::ledger::{AccessRow, Ledger, LedgerError, StoredSnapshots};
 use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::Key;
-use crate::policy::{Policy, Project};
+use crate::policy::{Policy, Project, Rule};
 use crate::problem::{Problem, ProblemKind};
 use crate::reconcile::UNKNOWN_IS_OURS;
 use crate::unfinished::{self, Unsettled};
@@ -55,8 +55,9 @@ pub async fn read(
     };
     let mut schedules = here.policy.schedules();
     let snapshots = stored.newest(&schedules);
-    if let Some(about) = about {
-        let of_these = schedules_of(about, here.policy, &access);
+    let rules = about.map(|about| rules_of(about, here.policy, &access));
+    if let Some(rules) = &rules {
+        let of_these: HashSet<&ScheduleKey> = rules.iter().filter_map(|rule| rule.schedule()).collect();
         schedules.retain(|key| of_these.contains(key));
     }
     let unfinished = not_in_force(ledger, here.identities, here.policy, &snapshots, &access, now).await?;
@@ -74,21 +75,21 @@ pub async fn read(
         schedule_status(stored, &schedules, here.max_staleness),
         board,
     );
-    Ok(match about {
-        Some(about) => status.only(about, &schedules),
+    Ok(match about.zip(rules) {
+        Some((about, rules)) => status.only(about, &rules),
         None => status,
     })
 }
 
-/// The schedules that earn what was asked about; of a person, what they hold and what is their projects'.
-fn schedules_of<'a>(about: &About, policy: &'a Policy, access: &[AccessRow]) -> HashSet<&'a ScheduleKey> {
+/// The rules for what was asked about; of a person, for what they hold and those of their projects.
+fn rules_of<'a>(about: &About, policy: &'a Policy, access: &[AccessRow]) -> Vec<&'a Rule> {
     let held: HashSet<&EntitlementId> = access.iter().map(|row| &row.entitlement).collect();
     let theirs = |project: &Project| project.members.keys().any(|member| about.is(member));
     let projects = policy.projects.values().map(|project| (theirs(project), project));
     let rules = projects.flat_map(|(theirs, project)| project.rules.iter().map(move |rule| (theirs, rule)));
     rules
         .filter(|(theirs, rule)| *theirs || held.contains(&rule.entitlement) || about.concerns(&rule.entitlement))
-        .filter_map(|(_, rule)| rule.schedule())
+        .map(|(_, rule)| rule)
         .collect()
 }
 
