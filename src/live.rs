@@ -110,13 +110,41 @@ impl LiveCache {
         let in_doubt = suspects
             .iter()
             .filter(|target| wanted.contains(target) && !was_just_read(target));
-        let due: Vec<_> = in_doubt.chain(oldest).cloned().collect();
-        let asked_before: HashSet<ResolvedTarget> = self.under_way.values().cloned().collect();
+        let due = in_doubt.chain(oldest).filter(|target| !answered.contains(*target));
+        let due: Vec<ResolvedTarget> = due.cloned().collect();
         self.suspected.clone_from(suspects);
-        for target in due {
-            if answered.contains(&target) || asked_before.contains(&target) {
-                continue;
-            }
+        self.read(reader, due, wanted, confirmed, at, &mut errors).await;
+        errors
+    }
+
+    /// Reads what has come under suspicion since the refresh before began, and changes `errors` accordingly.
+    pub async fn refresh_also(
+        &mut self,
+        reader: &Arc<dyn Read>,
+        wanted: &HashSet<&ResolvedTarget>,
+        suspects: &BTreeSet<ResolvedTarget>,
+        confirmed: &BTreeMap<Key, ChangeKind>,
+        at: Timestamp,
+        errors: &mut BTreeMap<ResolvedTarget, AwsError>,
+    ) {
+        self.suspected.extend(suspects.iter().cloned());
+        errors.retain(|target, _| !suspects.contains(target));
+        let due = suspects.iter().cloned().collect();
+        self.read(reader, due, wanted, confirmed, at, errors).await;
+    }
+
+    /// Reads these targets, and takes in what is under way besides, until nothing is answered for too long.
+    async fn read(
+        &mut self,
+        reader: &Arc<dyn Read>,
+        due: Vec<ResolvedTarget>,
+        wanted: &HashSet<&ResolvedTarget>,
+        confirmed: &BTreeMap<Key, ChangeKind>,
+        at: Timestamp,
+        errors: &mut BTreeMap<ResolvedTarget, AwsError>,
+    ) {
+        let asked_before: HashSet<ResolvedTarget> = self.under_way.values().cloned().collect();
+        for target in due.into_iter().filter(|target| !asked_before.contains(target)) {
             let (reader, asked) = (Arc::clone(reader), target.clone());
             let read = self.reads.spawn(async move {
                 let holders = reader.holders(&asked).await;
@@ -131,7 +159,7 @@ impl LiveCache {
                 None => Ok(next.await),
             };
             match ended {
-                Ok(Some(ended)) => drop(self.take(ended, confirmed, &mut errors)),
+                Ok(Some(ended)) => drop(self.take(ended, confirmed, errors)),
                 Ok(None) => break,
                 Err(_elapsed) => self.slow.extend(self.under_way.values().cloned()),
             }
@@ -141,7 +169,6 @@ impl LiveCache {
             self.changed.insert(target.clone());
             errors.insert(target.clone(), unanswered());
         }
-        errors
     }
 
     /// Takes in a read that has ended and tells of what. One of an earlier pass speaks of the time when it was begun.

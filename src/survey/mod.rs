@@ -207,10 +207,11 @@ pub async fn survey(
         bars: &record.bars,
         in_flight: &in_flight,
     };
-    let suspects = plan::unsettled_targets(&Inputs {
-        desired: &timeline.at(began),
-        ..inputs
-    });
+    let unsettled_at = |at| {
+        let desired = &timeline.at(at);
+        plan::unsettled_targets(&Inputs { desired, ..inputs })
+    };
+    let mut suspects = unsettled_at(began);
     let audit = Audit {
         at_most: audit,
         older_than: config.timing.audit,
@@ -218,6 +219,18 @@ pub async fn survey(
     let mut errors = live
         .refresh(reader, &kept, &suspects, &record.confirmed, audit, began)
         .await;
+    // Turns may begin and end while this reads: nothing is decided about what was last looked at for an audit.
+    let (mut looked_at, mut at) = (began, when.instant());
+    while timeline.next_boundary(looked_at).is_some_and(|boundary| boundary <= at) {
+        let news = &unsettled_at(at) - &suspects;
+        if news.is_empty() {
+            break;
+        }
+        live.refresh_also(reader, &kept, &news, &record.confirmed, at, &mut errors)
+            .await;
+        suspects.extend(news);
+        (looked_at, at) = (at, when.instant());
+    }
     let mut holders = live.holders(&managed);
     // What an audit finds of something at rest ends that rest; the pass for it comes at once.
     let disturbed = resting.is_disturbed_by(live.changed());
@@ -230,7 +243,6 @@ pub async fn survey(
         holders.insert(target, Arc::default());
     }
 
-    let at = when.instant();
     let (mut desired, predicted) = (timeline.at(at), foreseen.at(at));
     let stand_in = stand_in(&mut desired, &before.at(at), &vanished, record, at);
     let mut plan = plan::plan(&Inputs {

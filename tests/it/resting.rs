@@ -370,3 +370,84 @@ async fn what_ends_while_a_pass_begins_is_still_under_way_to_it() {
     let approved = [first, second].map(|pass| pass.survey.verdict.approved.steps().len());
     assert_eq!(approved, [1, 0]);
 }
+
+/// An Identity Center that takes its time: when it is asked what a target is, a turn begins.
+struct Late {
+    aws: Arc<rig::Aws>,
+    clock: rig::Hands,
+    then: OnceLock<Timestamp>,
+}
+
+#[async_trait]
+impl Read for Late {
+    async fn instance(&self) -> Result<Instance, AwsError> {
+        self.aws.instance().await
+    }
+
+    async fn resolve_target(&self, target: &Target) -> Result<ResolvedTarget, AwsError> {
+        if let Some(then) = self.then.get() {
+            self.clock.set(*then);
+        }
+        self.aws.resolve_target(target).await
+    }
+
+    async fn resolve_person(&self, person: &Person, pin: Option<&UserPin>) -> Result<Resolution, AwsError> {
+        self.aws.resolve_person(person, pin).await
+    }
+
+    async fn holders(&self, target: &ResolvedTarget) -> Result<Holders, AwsError> {
+        self.aws.holders(target).await
+    }
+
+    async fn operation(&self, operation: &Operation) -> Result<Progress, AwsError> {
+        self.aws.operation(operation).await
+    }
+}
+
+/// Found under load: a pass began a moment before a boundary and planned a moment after it, by what an audit had seen of the
+/// target minutes before. What somebody else had granted since would have become ours, and been taken from them.
+#[tokio::test]
+async fn a_turn_that_begins_while_a_pass_reads_is_decided_by_a_look_of_that_pass() {
+    let text = "[project]\nname = \"payments\"\nowners = [\"mira@example.com\"]\n\
+                [[entitlement]]\nname = \"admin\"\ngroup = \"admins\"\n\
+                [[member]]\nemail = \"bob1@example.com\"\nadded_by = \"mira@example.com\"\nsince = 2026-11-23T09:00:00Z\n\
+                [[rule]]\nentitlement = \"admin\"\nmembers = true\n";
+    let files = vec![("payments.toml".to_owned(), text.as_bytes().to_vec())];
+    let loaded = policy::parse(Path::new("access.d"), files, &PolicyContext::default());
+    let policy = Arc::new(loaded.unwrap_or_else(|report| panic!("{}", report.to_text(false))).0);
+    let (_dir, path) = rig::folder();
+    let config = rig::config(&path);
+    let begins: Timestamp = "2026-11-23T09:00:00Z".parse().unwrap();
+    let clock = rig::Hands::at(begins - SignedDuration::from_secs(40));
+    let ledger = Ledger::open(&config.ledger, "bench", clock.now()).await.unwrap();
+    let aws = Arc::new(rig::Aws::default());
+    let late = Arc::new(Late {
+        aws: Arc::clone(&aws),
+        clock: clock.clone(),
+        then: OnceLock::new(),
+    });
+    let (held, reader): (Arc<dyn Clock>, Arc<dyn Read>) = (Arc::new(clock.clone()), late.clone());
+    let applier = Applier::new(
+        Arc::clone(&held),
+        Arc::clone(&reader),
+        aws.clone(),
+        ledger.clone(),
+        8,
+        Duration::from_secs(180),
+        config.pause_file.clone(),
+    );
+    let mut reconciler = rig::reconciler(held, reader, ledger, StoredSnapshots::default(), &applier);
+    let before = reconciler.look(&config, &policy, None).await.unwrap();
+    assert_eq!(before.survey.plan.changes, []);
+
+    let bob = rig::Aws::principal(&Person::parse("bob1@example.com").unwrap());
+    let admins = rig::Aws::target(&Target::Group(GroupRef::Name("admins".to_owned())));
+    aws.start(ChangeKind::Grant, &admins, &bob).await.unwrap();
+    clock.set(begins - SignedDuration::from_secs(1));
+    late.then.set(begins + SignedDuration::from_secs(1)).unwrap();
+    let pass = reconciler.look(&config, &policy, None).await.unwrap();
+    let plan = &pass.survey.plan;
+    assert!(plan.at > begins);
+    assert_eq!(plan.changes, []);
+    assert_eq!(plan.drift.len(), 1, "{:?}", plan.drift);
+}
