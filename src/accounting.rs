@@ -314,7 +314,7 @@ pub fn phases(row: &AccessRow, now: Timestamp) -> Vec<(Interval, Phase)> {
     let mut cut: Vec<(Interval, Phase)> = Vec::new();
     let mut standing: BTreeMap<Claim, usize> = BTreeMap::new();
     let mut from = whole.start();
-    let mut last = first.map_or(Kind::OnCall, |first| Kind::from(&first.cause.basis));
+    let mut last = first.map_or(Kind::OnCall, |first| Kind::from(&first.cause.right.basis));
     for (at, begins, claim) in edges {
         if let Some(span) = Interval::new(from, at) {
             let phase = standing.keys().next().copied().unwrap_or(Claim::Nothing).phase(last);
@@ -375,7 +375,7 @@ fn claims(recorded: &RecordedCause, on_record: Timestamp, whole: Interval) -> Ve
         .and_then(|span| span.intersect(&held))
         .and_then(|span| span.intersect(&whole));
     let Some(counted) = counted else { return Vec::new() };
-    let kind = Kind::from(&recorded.cause.basis);
+    let kind = Kind::from(&recorded.cause.right.basis);
     let mut claims = Vec::with_capacity(4);
     let mut claim = |from, to, claim| {
         let span = Interval::new(from, to).and_then(|span| span.intersect(&counted));

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use crate::config::Identity;
 use crate::model::{
-    Basis, Cause, EntitlementId, Interval, MemberRef, Person, ScheduleKey, Shift, Snapshot, SourceName, SourceUser,
-    SourceUserState,
+    Basis, Cause, EntitlementId, Interval, MemberRef, Person, Right, ScheduleKey, Shift, Snapshot, SourceName,
+    SourceUser, SourceUserState,
     spans::{gaps, merged, without},
 };
 use crate::policy::{Member, OnCall, Policy, Project, Rule, Trigger};
@@ -80,12 +80,13 @@ impl Timeline {
                         } else {
                             Basis::Membership
                         };
+                        let right = right(project, rule, basis);
                         for member in project.members.values() {
                             for span in &spans {
                                 let turn = Turn {
                                     duty: *span,
                                     end_known: true,
-                                    basis: basis.clone(),
+                                    right: Arc::clone(&right),
                                 };
                                 timeline.earn(project, rule, &member.person, turn, range);
                             }
@@ -148,9 +149,9 @@ impl Timeline {
         let of_person = |causes: &[&Arc<Cause>]| (causes[0].person.clone(), causes.iter().copied().cloned().collect());
         let of_entitlement = |causes: &[&Arc<Cause>]| {
             let people = causes.chunk_by(|a, b| a.person == b.person);
-            (causes[0].entitlement.clone(), people.map(of_person).collect())
+            (causes[0].right.entitlement.clone(), people.map(of_person).collect())
         };
-        let entitlements = held.chunk_by(|a, b| a.entitlement == b.entitlement);
+        let entitlements = held.chunk_by(|a, b| a.right.entitlement == b.right.entitlement);
         Desired {
             holders: entitlements.map(of_entitlement).collect(),
         }
@@ -167,9 +168,11 @@ impl Timeline {
         &'a self,
         entitlement: &'a EntitlementId,
     ) -> impl Iterator<Item = &'a Arc<Cause>> + Clone + use<'a> {
-        let from = self.causes.partition_point(|cause| cause.entitlement < *entitlement);
+        let from = self
+            .causes
+            .partition_point(|cause| cause.right.entitlement < *entitlement);
         let causes = self.causes.get(from..).unwrap_or_default().iter();
-        causes.take_while(move |cause| cause.entitlement == *entitlement)
+        causes.take_while(move |cause| cause.right.entitlement == *entitlement)
     }
 
     /// The instant after `t` at which what holds at `t` for one person's entitlement stops holding: for somebody who
@@ -193,14 +196,14 @@ impl Timeline {
         entitlement: &'a EntitlementId,
         person: &'a Person,
     ) -> impl Iterator<Item = &'a Arc<Cause>> + Clone + use<'a> {
-        let before = |c: &Arc<Cause>| (&c.entitlement, &c.person) < (entitlement, person);
+        let before = |c: &Arc<Cause>| (&c.right.entitlement, &c.person) < (entitlement, person);
         let causes = self
             .causes
             .get(self.causes.partition_point(before)..)
             .unwrap_or_default();
         causes
             .iter()
-            .take_while(move |c| c.entitlement == *entitlement && c.person == *person)
+            .take_while(move |c| c.right.entitlement == *entitlement && c.person == *person)
     }
 
     fn on_call(
@@ -257,7 +260,7 @@ impl Timeline {
                     let turn = Turn {
                         duty: shift.interval,
                         end_known: shift.end_known,
-                        basis: basis_of(on_call, shift),
+                        right: right(project, rule, basis_of(on_call, shift)),
                     };
                     self.earn(project, rule, &person, turn, range);
                 }
@@ -289,19 +292,18 @@ impl Timeline {
                     ),
                 );
             };
-            if turn.basis_is_on_call() {
+            if turn.is_on_call() {
                 self.outside_membership(project, rule, member, held, range);
             }
             self.untrained(rule, member, held, range);
             for valid in member.qualified(&rule.trainings) {
                 if let Some(valid) = valid.intersect(&until) {
                     self.causes
-                        .extend(caused(project, rule, person, Some(member), &turn, valid, range));
+                        .extend(caused(rule, person, Some(member), &turn, valid, range));
                 }
             }
         } else {
-            self.causes
-                .extend(caused(project, rule, person, None, &turn, until, range));
+            self.causes.extend(caused(rule, person, None, &turn, until, range));
         }
     }
 
@@ -403,7 +405,6 @@ pub(crate) fn next_boundary<'a>(causes: impl Iterator<Item = &'a Arc<Cause>>, t:
 
 /// What a turn causes while the prerequisites are `valid`, if that touches the range.
 fn caused(
-    project: &Project,
     rule: &Rule,
     person: &Person,
     member: Option<&Member>,
@@ -415,30 +416,36 @@ fn caused(
     let held = whole.intersect(&valid)?;
     held.intersect(&range)?;
     Some(Arc::new(Cause {
-        entitlement: rule.entitlement.clone(),
+        right: Arc::clone(&turn.right),
         person: person.clone(),
         held,
         // Duty that lies wholly outside the prerequisites' validity leaves only lead or linger: the cause is then all
         // overhang.
         duty: turn.duty.intersect(&valid).unwrap_or(turn.duty),
         end_known: turn.end_known || held.end() < whole.end(),
-        basis: turn.basis.clone(),
+        member: member.map(member_ref),
+    }))
+}
+
+fn right(project: &Project, rule: &Rule, basis: Basis) -> Arc<Right> {
+    Arc::new(Right {
+        entitlement: rule.entitlement.clone(),
+        basis,
         project: project.name.clone(),
         rule: rule.origin.clone(),
         delegation: rule.delegation.as_ref().map(|delegation| delegation.origin.clone()),
-        member: member.map(member_ref),
-    }))
+    })
 }
 
 struct Turn {
     duty: Interval,
     end_known: bool,
-    basis: Basis,
+    right: Arc<Right>,
 }
 
 impl Turn {
-    fn basis_is_on_call(&self) -> bool {
-        matches!(self.basis, Basis::OnCall { .. })
+    fn is_on_call(&self) -> bool {
+        matches!(self.right.basis, Basis::OnCall { .. })
     }
 }
 

@@ -90,7 +90,7 @@ impl Flag {
                 user_id,
                 via_override,
                 ..
-            } = &cause.basis
+            } = &cause.right.basis
                 && self.problem.schedule.as_ref() == Some(schedule)
             {
                 let here: Vec<_> = known.iter().filter(|a| a.sighting.schedule == *schedule).collect();

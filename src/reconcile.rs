@@ -1,6 +1,7 @@
 //! One pass of everything: settle, survey, apply, record. Decides nothing itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,7 +17,7 @@ use crate::ledger::{
 };
 use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
 use crate::model::ResolvedTarget;
-use crate::plan::{Change, Key};
+use crate::plan::Key;
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse, remember};
 use crate::restore::Finder;
@@ -195,7 +196,7 @@ impl Reconciler {
         survey.problems = collapse(std::mem::take(&mut survey.problems));
         let before = std::mem::take(&mut self.planned_since);
         let at_work = record.at_work.iter().map(|intent| intent.change.key());
-        for key in survey.plan.changes.iter().map(Change::key).chain(at_work) {
+        for key in survey.plan.changes.iter().map(|change| change.key()).chain(at_work) {
             let since = before.get(&key).copied().unwrap_or(survey.at);
             self.planned_since.insert(key, since);
         }
@@ -246,7 +247,16 @@ impl Reconciler {
             .update_kept(&survey.plan.recordable(&doubted), survey.at)
             .await?;
         if let Some(applier) = &self.applier {
-            applier.retain_failures(|key| survey.plan.changes.iter().any(|change| change.key() == *key));
+            // Nothing has failed as a rule, and then nobody asks.
+            let planned = LazyCell::new(|| {
+                let keys = survey
+                    .plan
+                    .changes
+                    .iter()
+                    .map(|change| (&change.target, &change.principal));
+                keys.collect::<HashSet<_>>()
+            });
+            applier.retain_failures(|key| planned.contains(&(&key.0, &key.1)));
             applier.start(survey.verdict.approved.clone(), &policy.revision, |id| {
                 policy.priority(id)
             });

@@ -160,7 +160,7 @@ impl Finder<'_> {
             return Vec::new();
         };
         let mut causes = Timeline::build(self.policy, read, &self.config.identities, range).causes;
-        causes.retain(|cause| first || matches!(cause.basis, Basis::OnCall { .. }));
+        causes.retain(|cause| first || matches!(cause.right.basis, Basis::OnCall { .. }));
         causes
     }
 
@@ -187,20 +187,20 @@ impl Finder<'_> {
                     continue;
                 }
             };
-            let Some(Ok(target)) = targets.get(&cause.entitlement) else {
+            let Some(Ok(target)) = targets.get(&cause.right.entitlement) else {
                 *unknown = true;
                 continue;
             };
             let key = (target.clone(), principal);
             let strangers = open.drift.iter().any(|drift| {
-                drift.entitlement == cause.entitlement
+                drift.entitlement == cause.right.entitlement
                     && (drift.holder == cause.person.as_str() || drift.holder == key.1.0)
             });
             if strangers || owned.contains_key(&key) || handled.contains(&key) {
                 continue;
             }
             let entry = earned.entry(key);
-            let entry = entry.or_insert_with(|| (cause.entitlement.clone(), cause.person.clone(), Vec::new()));
+            let entry = entry.or_insert_with(|| (cause.right.entitlement.clone(), cause.person.clone(), Vec::new()));
             entry.2.push(cause);
         }
         let live = self
@@ -320,26 +320,29 @@ fn still_open(outstanding: &Outstanding) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Origin;
+    use crate::model::{Origin, Right};
 
     #[test]
     fn access_is_taken_to_begin_with_the_stretch_of_duty_that_led_to_it() {
         let t = |hour: i64| Timestamp::from_second(hour * 3600).unwrap();
         let cause = |start, end| {
             Arc::new(Cause {
-                entitlement: EntitlementId::try_from("payments/prod-admin".to_owned()).unwrap(),
+                right: Right {
+                    entitlement: EntitlementId::try_from("payments/prod-admin".to_owned()).unwrap(),
+                    basis: Basis::Membership,
+                    project: crate::model::ProjectName("payments".into()),
+                    rule: Origin {
+                        file: "access.d/payments.toml".into(),
+                        line: 1,
+                    },
+                    delegation: None,
+                }
+                .into(),
                 person: Person::parse("alice@example.com").unwrap(),
                 held: Interval::new(t(start), t(end)).unwrap(),
                 duty: Interval::new(t(start), t(end)).unwrap(),
                 end_known: true,
-                basis: Basis::Membership,
-                project: crate::model::ProjectName("payments".into()),
-                rule: Origin {
-                    file: "access.d/payments.toml".into(),
-                    line: 1,
-                },
                 member: None,
-                delegation: None,
             })
         };
         let all = vec![cause(20, 30), cause(1, 2), cause(5, 9), cause(4, 5), cause(6, 7)];

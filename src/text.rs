@@ -139,11 +139,11 @@ pub fn cause(cause: &Cause) -> String {
         "until at least"
     };
     let (what, end) = (basis(cause), format!("{end} {}", instant(cause.held.end())));
-    let delegated = cause.delegation.as_ref();
+    let delegated = cause.right.delegation.as_ref();
     let delegated = delegated
         .map(|origin| format!(", delegated by {origin}"))
         .unwrap_or_default();
-    format!("{what} {end} ({}{delegated})", cause.rule)
+    format!("{what} {end} ({}{delegated})", cause.right.rule)
 }
 
 /// Why somebody held what is taken back at `at`. A cause that should have lasted longer says so.
@@ -157,13 +157,13 @@ pub fn former_cause(cause: &Cause, at: Timestamp) -> String {
     } else {
         format!(", which was to last until {}", instant(end))
     };
-    format!("was {what}{end} ({})", cause.rule)
+    format!("was {what}{end} ({})", cause.right.rule)
 }
 
 /// What earns it, in words.
 #[must_use]
 pub fn basis(cause: &Cause) -> String {
-    match &cause.basis {
+    match &cause.right.basis {
         Basis::OnCall {
             schedule,
             level,
@@ -177,8 +177,8 @@ pub fn basis(cause: &Cause) -> String {
                 .unwrap_or_default();
             format!("on call in {schedule}{level}{through}")
         }
-        Basis::Window => format!("member of {} in its window", cause.project),
-        Basis::Membership => format!("member of {}", cause.project),
+        Basis::Window => format!("member of {} in its window", cause.right.project),
+        Basis::Membership => format!("member of {}", cause.right.project),
     }
 }
 

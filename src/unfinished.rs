@@ -157,7 +157,7 @@ pub fn about(change: &Change, kind: ProblemKind, message: String) -> Problem {
     Problem {
         entitlement: Some(change.entitlement.clone()),
         person: change.person.clone(),
-        rule: change.causes.first().map(|c| c.rule.clone()),
+        rule: change.causes.first().map(|c| c.right.rule.clone()),
         ..Problem::new(kind, message)
     }
 }
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::LastTry;
-    use crate::model::{Basis, Cause, Interval, Origin, PrincipalId};
+    use crate::model::{Basis, Cause, Interval, Origin, PrincipalId, Right};
     use crate::plan::Foresight;
 
     const NOW: i64 = 10_000;
@@ -213,19 +213,22 @@ mod tests {
         );
         let turn = Interval::new(at(NOW - 300), at(NOW + 300)).unwrap();
         let cause = Cause {
-            entitlement: entitlement.clone(),
+            right: Right {
+                entitlement: entitlement.clone(),
+                basis: Basis::Membership,
+                project: entitlement.project.clone(),
+                rule: Origin {
+                    file: "access.d/payments.toml".into(),
+                    line: 1,
+                },
+                delegation: None,
+            }
+            .into(),
             person: person.clone(),
             held: turn,
             duty: turn,
             end_known: true,
-            basis: Basis::Membership,
-            project: entitlement.project.clone(),
-            rule: Origin {
-                file: "access.d/payments.toml".into(),
-                line: 1,
-            },
             member: None,
-            delegation: None,
         };
         Change {
             kind,

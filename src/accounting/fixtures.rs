@@ -8,7 +8,7 @@ use crate::desired::Snapshots;
 use crate::ledger::AccessRow;
 use crate::ledger::history::RecordedCause;
 use crate::model::{
-    Basis, Cause, EntitlementId, GroupRef, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget,
+    Basis, Cause, EntitlementId, GroupRef, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Right,
     ScheduleKey, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState, Target,
 };
 use crate::policy::{Entitlement, Member, OnCall, Policy, Project, Rule, Trigger};
@@ -49,16 +49,19 @@ pub(crate) fn person(text: &str) -> Person {
 pub(crate) fn cause(basis: Basis, held: Interval, duty: Interval, recorded: i64, ended: Option<i64>) -> RecordedCause {
     RecordedCause {
         cause: Cause {
-            entitlement: id("payments/admin"),
+            right: Right {
+                entitlement: id("payments/admin"),
+                basis,
+                project: ProjectName("payments".into()),
+                rule: origin(7),
+                delegation: None,
+            }
+            .into(),
             person: person("alice@example.com"),
             held,
             duty,
             end_known: true,
-            basis,
-            project: ProjectName("payments".into()),
-            rule: origin(7),
             member: None,
-            delegation: None,
         },
         recorded_at: t(recorded),
         ended_at: ended.map(t),

@@ -109,8 +109,8 @@ fn seen_on_call(
         .causes
         .into_iter()
         .map(|cause| {
-            let until = ends.get(&cause.rule).copied().flatten();
-            (cause.entitlement.clone(), cause.person.clone(), until)
+            let until = ends.get(&cause.right.rule).copied().flatten();
+            (cause.right.entitlement.clone(), cause.person.clone(), until)
         })
         .collect()
 }

@@ -21,7 +21,7 @@ impl Applier {
         let change = &queued.step.change;
         let unfinished = Unfinished {
             applier: Arc::clone(&self),
-            change: change.clone(),
+            change: Arc::clone(change),
             ended: false,
         };
         let end = match self.write(change, &queued.revision).await {
@@ -144,14 +144,14 @@ impl Applier {
 /// A step that has begun. If it breaks off, the change counts as unsettled and not as in flight for ever.
 struct Unfinished {
     applier: Arc<Applier>,
-    change: Change,
+    change: Arc<Change>,
     ended: bool,
 }
 
 impl Unfinished {
     fn end(mut self, end: End) {
         self.ended = true;
-        self.applier.finish(self.change.clone(), end);
+        self.applier.finish(Arc::clone(&self.change), end);
     }
 }
 
@@ -159,7 +159,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.ended {
             self.applier
-                .finish(self.change.clone(), End::Unsettled("it broke off".to_owned()));
+                .finish(Arc::clone(&self.change), End::Unsettled("it broke off".to_owned()));
         }
     }
 }

@@ -86,7 +86,7 @@ impl Applier {
     }
 
     /// Takes in how a step has ended, and what that means for the revokes behind it.
-    pub(super) fn finish(&self, change: Change, end: End) {
+    pub(super) fn finish(&self, change: Arc<Change>, end: End) {
         let now = self.clock.now();
         end::say(&change, &end);
         // All of it at once: who waits until everything has ended must not find the revokes neither queued nor ended.

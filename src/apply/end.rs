@@ -1,5 +1,7 @@
 //! How changes end: what is said of it, and what is remembered until they are in force.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::identity_center::ChangeKind;
@@ -10,7 +12,7 @@ use crate::text::clean;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     /// The change.
-    pub change: Change,
+    pub change: Arc<Change>,
     /// When it ended.
     pub at: Timestamp,
     /// How.

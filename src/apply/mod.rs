@@ -100,7 +100,7 @@ impl State {
     }
 
     /// Notes how a change that had begun, or was to wait, has ended.
-    fn note(&mut self, change: Change, end: End, now: Timestamp) {
+    fn note(&mut self, change: Arc<Change>, end: End, now: Timestamp) {
         let key = change.key();
         if self.in_flight.remove(&key).is_some() {
             self.leave_place(&Lane::of(&change));
@@ -197,7 +197,7 @@ impl Applier {
         // The plan could not know of what has begun or ended since its look; the pass that the end calls for decides anew.
         steps.retain(|step| !state.is_news(&step.change.key()));
         steps.retain(|step| {
-            let Change { kind, target, .. } = &step.change;
+            let Change { kind, target, .. } = &*step.change;
             let waits = *kind == ChangeKind::Revoke && now < step.patience_ends && !step.change.is_ordered();
             !(waits && surprised.contains(target))
         });
@@ -226,7 +226,7 @@ impl Applier {
         self.say_superseded(&dropped);
     }
 
-    fn say_superseded(&self, dropped: &[Change]) {
+    fn say_superseded(&self, dropped: &[Arc<Change>]) {
         for change in dropped {
             end::say(change, &End::Superseded);
         }

@@ -115,7 +115,7 @@ impl Queue {
         revision: &str,
         priority: impl Fn(&Step) -> u8,
         now: Timestamp,
-    ) -> Vec<Change> {
+    ) -> Vec<Arc<Change>> {
         let mut before = std::mem::take(self);
         self.last_ticket = before.last_ticket;
         let revision: Arc<str> = revision.into();

@@ -266,7 +266,7 @@ impl Figures {
         for cause in Timeline::build(policy, &none, identities, ahead).causes {
             let span = cause.held.intersect(&ahead);
             earned
-                .entry((cause.entitlement.clone(), cause.person.clone()))
+                .entry((cause.right.entitlement.clone(), cause.person.clone()))
                 .or_default()
                 .extend(span);
         }

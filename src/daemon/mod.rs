@@ -299,7 +299,7 @@ impl Daemon {
         let applier = self.reconciler.applier.as_ref();
         let speed = speed(&self.config, applier.and_then(|applier| applier.operation_takes()));
         let steps = look.survey.verdict.approved.steps().iter();
-        Convergence::of(steps.map(|step| &step.change), speed, look.survey.at)
+        Convergence::of(steps.map(|step| &*step.change), speed, look.survey.at)
     }
 
     /// A pass that feeds the watchdog while it runs, up to the deadline.

@@ -61,7 +61,7 @@ impl Holding {
         let words: BTreeSet<String> = self
             .causes
             .iter()
-            .map(|cause| match &cause.basis {
+            .map(|cause| match &cause.right.basis {
                 Basis::OnCall { schedule, .. } => format!("on call in {schedule}"),
                 Basis::Window => "window".to_owned(),
                 Basis::Membership => "membership".to_owned(),
@@ -189,7 +189,7 @@ fn merge(causes: &[Arc<Cause>], period: Interval) -> Vec<Holding> {
     let mut by_cell: BTreeMap<(&EntitlementId, &Person), Vec<&Arc<Cause>>> = BTreeMap::new();
     for cause in causes {
         by_cell
-            .entry((&cause.entitlement, &cause.person))
+            .entry((&cause.right.entitlement, &cause.person))
             .or_default()
             .push(cause);
     }

@@ -7,6 +7,7 @@ mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -125,7 +126,7 @@ impl ApprovedPlan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// What to do.
-    pub change: Change,
+    pub change: Arc<Change>,
     /// Make before break: these grants of the same pass must be confirmed first …
     pub waits_for: Vec<Key>,
     /// … unless this instant has passed.
@@ -139,7 +140,7 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Held {
     /// What would have been done.
-    pub change: Change,
+    pub change: Arc<Change>,
     /// Which guard.
     pub guard: Guard,
     /// Why, with the arithmetic.
@@ -306,7 +307,12 @@ pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
         |change: &Change| refuse_for_a_reason(change, plan, conditions, &over).filter(|_| !approved_by_person(change));
     // What is held for another reason takes nobody's place.
     let may_come = plan.changes.iter().filter(|change| reasoned(change).is_none());
-    let obstacles = invariant::hold_back(conditions.ground, may_come, conditions.timeline, plan.at);
+    let obstacles = invariant::hold_back(
+        conditions.ground,
+        may_come.map(AsRef::as_ref),
+        conditions.timeline,
+        plan.at,
+    );
     let mut passed = Vec::new();
     let mut held = Vec::new();
     for change in &plan.changes {
@@ -316,7 +322,7 @@ pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
             .or_else(|| refuse_below_floor(change, &mut floors));
         match refusal {
             Some(refusal) => held.push(refusal.hold(change, plan)),
-            None => passed.push(change.clone()),
+            None => passed.push(Arc::clone(change)),
         }
     }
     let steps = order(passed, &mut held, plan, conditions, approved_by_person);
@@ -354,7 +360,7 @@ impl Refusal {
         }
     }
 
-    fn hold(self, change: &Change, plan: &Plan) -> Held {
+    fn hold(self, change: &Arc<Change>, plan: &Plan) -> Held {
         let approve = format!("`dutybound apply --approve {}`", plan.digest);
         let release = match (self.release, self.guard.yields_to_approval()) {
             (Some(release), true) => format!("{release}, or {approve}"),
@@ -362,7 +368,7 @@ impl Refusal {
             (None, _) => approve,
         };
         Held {
-            change: change.clone(),
+            change: Arc::clone(change),
             guard: self.guard,
             reason: self.reason,
             release,
@@ -398,11 +404,11 @@ fn refuse_by_statement(change: &Change, obstacles: &BTreeMap<Key, Obstacle<'_>>,
     } else {
         format!("; due since {}", instant(change.due))
     };
-    let revoked = |change: &&Change| {
+    let revoked = |change: &&Arc<Change>| {
         let here = |(holder, id): &(Holder, _)| change.principal == holder.principal && change.entitlement == *id;
         change.kind == ChangeKind::Revoke && holders.iter().any(here)
     };
-    let leaving: BTreeSet<String> = plan.changes.iter().filter(revoked).map(Change::who).collect();
+    let leaving: BTreeSet<String> = plan.changes.iter().filter(revoked).map(|change| change.who()).collect();
     let under_way = if leaving.is_empty() {
         String::new()
     } else {
@@ -533,7 +539,7 @@ fn stale_reason<'a>(keys: impl Iterator<Item = &'a ScheduleKey>, c: &Conditions<
 
 /// Make before break: a revoke waits for the grants of its target, and is held while one of them cannot come.
 fn order(
-    passed: Vec<Change>,
+    passed: Vec<Arc<Change>>,
     held: &mut Vec<Held>,
     plan: &Plan,
     c: &Conditions<'_>,

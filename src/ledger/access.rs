@@ -26,7 +26,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn owned(&self) -> Result<BTreeMap<Key, Owned>, LedgerError> {
-        owned_of(&self.pool, None).await
+        owned_of(&self.pool, None, &mut Texts::default()).await
     }
 
     /// The user of each person who holds something through us; several where they differ from grant to grant.
@@ -155,13 +155,16 @@ pub(super) async fn standing_ids(db: &mut SqliteConnection) -> Result<Vec<i64>, 
 }
 
 /// The access that stands through us: all of it, or that of some rows, as of one instant.
-pub(super) async fn owned_of(pool: &SqlitePool, ids: Option<&[i64]>) -> Result<BTreeMap<Key, Owned>, LedgerError> {
+pub(super) async fn owned_of(
+    pool: &SqlitePool,
+    ids: Option<&[i64]>,
+    texts: &mut Texts,
+) -> Result<BTreeMap<Key, Owned>, LedgerError> {
     let mut tx = pool.begin().await?;
     let ids = match ids {
         Some(ids) => ids.to_vec(),
         None => standing_ids(&mut tx).await?,
     };
-    let mut texts = Texts::default();
     let mut owned: BTreeMap<Key, Owned> = BTreeMap::new();
     for page in ids.chunks(PAGE) {
         let rows = sqlx::query(

@@ -94,7 +94,8 @@ pub struct ExportedCause {
 
 impl From<Cause> for ExportedCause {
     fn from(cause: Cause) -> Self {
-        let (basis, schedule, schedule_user, via_override) = match cause.basis {
+        let right = Arc::unwrap_or_clone(cause.right);
+        let (basis, schedule, schedule_user, via_override) = match right.basis {
             Basis::OnCall {
                 schedule,
                 user_id,
@@ -113,10 +114,10 @@ impl From<Cause> for ExportedCause {
             duty_to: cause.duty.end(),
             held_from: cause.held.start(),
             held_to: cause.held.end(),
-            project: cause.project.to_string(),
-            rule: cause.rule.to_string(),
+            project: right.project.to_string(),
+            rule: right.rule.to_string(),
             member: cause.member.as_ref().map(|member| member.origin.to_string()),
-            delegation: cause.delegation.as_ref().map(ToString::to_string),
+            delegation: right.delegation.as_ref().map(ToString::to_string),
             added_by: cause.member.and_then(|m| m.added_by).map(|person| person.to_string()),
         }
     }

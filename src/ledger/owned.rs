@@ -7,19 +7,24 @@ use sqlx::Row;
 
 use super::access::owned_of;
 use super::{Ledger, LedgerError, ends_of_chain};
-use crate::model::{EntitlementId, Person, ResolvedTarget};
+use crate::model::{EntitlementId, Person, ResolvedTarget, Texts};
 use crate::plan::{Key, Owned};
 
 /// More changed rows than this are not worth asking for one by one.
 const FEW: i64 = 20_000;
+
+/// So many texts for a grant are more than its own.
+const MANY_TEXTS: usize = 8;
 
 /// Access that stands through us, by entitlement. Empty until it has first caught up.
 #[derive(Debug, Default)]
 pub struct OwnedIndex {
     /// The last event that is taken in.
     seq: Option<i64>,
-    by_entitlement: BTreeMap<EntitlementId, BTreeMap<Key, Arc<Owned>>>,
-    by_id: HashMap<i64, (EntitlementId, Key)>,
+    by_entitlement: BTreeMap<Arc<EntitlementId>, BTreeMap<Arc<Key>, Arc<Owned>>>,
+    by_id: HashMap<i64, (Arc<EntitlementId>, Arc<Key>)>,
+    /// Most of what is granted repeats what a grant before it said.
+    texts: Texts,
 }
 
 /// What is on record of an entitlement, or was until now, has changed.
@@ -49,7 +54,7 @@ impl OwnedIndex {
         .fetch_all(&ledger.pool)
         .await?;
         let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
-        let stands = owned_of(&ledger.pool, Some(&ids)).await?;
+        let stands = owned_of(&ledger.pool, Some(&ids), &mut self.texts).await?;
         let mut touched = Touched::new();
         for id in ids {
             if let Some((entitlement, key)) = self.by_id.remove(&id) {
@@ -59,21 +64,33 @@ impl OwnedIndex {
                         self.by_entitlement.remove(&entitlement);
                     }
                 }
-                touched.insert((entitlement, key.0));
+                touched.insert(((*entitlement).clone(), key.0.clone()));
             }
         }
         for (key, owned) in stands {
             touched.insert((owned.entitlement.clone(), key.0.clone()));
             self.insert(key, owned);
         }
+        // What nothing says any more would be kept for ever otherwise.
+        if MANY_TEXTS * (self.len() + 1_000) < self.texts.len() {
+            self.texts = Texts::default();
+        }
         self.seq = Some(last);
         Ok(touched)
     }
 
     async fn start_anew(&mut self, ledger: &Ledger, last: i64) -> Result<Touched, LedgerError> {
-        let owned = ledger.owned().await?;
-        let before = std::mem::take(self);
-        let mut touched: Touched = before.by_id.into_values().map(|(id, key)| (id, key.0)).collect();
+        let mut texts = Texts::default();
+        let owned = owned_of(&ledger.pool, None, &mut texts).await?;
+        let before = std::mem::replace(
+            self,
+            Self {
+                texts,
+                ..Self::default()
+            },
+        );
+        let before = before.by_id.into_values();
+        let mut touched: Touched = before.map(|(id, key)| ((*id).clone(), key.0.clone())).collect();
         for (key, owned) in owned {
             touched.insert((owned.entitlement.clone(), key.0.clone()));
             self.insert(key, owned);
@@ -84,8 +101,11 @@ impl OwnedIndex {
     }
 
     fn insert(&mut self, key: Key, owned: Owned) {
-        let entitlement = owned.entitlement.clone();
-        self.by_id.insert(owned.access_id, (entitlement.clone(), key.clone()));
+        let known = self.by_entitlement.get_key_value(&owned.entitlement);
+        let entitlement = known.map_or_else(|| Arc::new(owned.entitlement.clone()), |(id, _)| Arc::clone(id));
+        let key = Arc::new(key);
+        self.by_id
+            .insert(owned.access_id, (Arc::clone(&entitlement), Arc::clone(&key)));
         self.by_entitlement
             .entry(entitlement)
             .or_default()
@@ -116,7 +136,7 @@ impl OwnedIndex {
     pub fn of(&self, wanted: impl Fn(&EntitlementId) -> bool) -> BTreeMap<Key, Arc<Owned>> {
         let groups = self.by_entitlement.iter().filter(|(id, _)| wanted(id));
         let all = groups.flat_map(|(_, of)| of.iter());
-        all.map(|(key, owned)| (key.clone(), Arc::clone(owned))).collect()
+        all.map(|(key, owned)| ((**key).clone(), Arc::clone(owned))).collect()
     }
 
     /// How many stand of one entitlement.

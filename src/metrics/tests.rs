@@ -134,7 +134,11 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
 }
 
 fn applied(change: Change, end: End, at: i64) -> Applied {
-    Applied { change, at: t(at), end }
+    Applied {
+        change: change.into(),
+        at: t(at),
+        end,
+    }
 }
 
 /// A page with every family on it.
@@ -210,7 +214,7 @@ fn aws_error() -> PassError {
 fn held_grant() -> Vec<crate::guard::Held> {
     let mut plan = pass(Vec::new(), Vec::new(), Vec::new()).survey.plan;
     let grant = change(ChangeKind::Grant, "payments/admin", "bob@example.com", Vec::new(), t(0));
-    plan.changes.push(grant);
+    plan.changes.push(grant.into());
     ask_guards(&plan, Mode::Observe).held
 }
 
@@ -622,7 +626,7 @@ async fn an_unusable_ledger_leaves_the_rest_of_the_page() {
 fn kept(access_id: i64, recorded: &[Cause], causes: &[Cause]) -> Kept {
     Kept {
         access_id,
-        entitlement: causes[0].entitlement.clone(),
+        entitlement: causes[0].right.entitlement.clone(),
         person: causes[0].person.clone(),
         causes: causes.iter().cloned().map(Into::into).collect(),
         recorded: recorded.iter().cloned().map(Into::into).collect(),

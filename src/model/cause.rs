@@ -1,6 +1,8 @@
 //! Why one person should hold one entitlement for a span of time.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,11 +26,14 @@ impl fmt::Display for Origin {
 }
 
 /// Why one person should hold one entitlement for a span of time.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// Written, it is one flat object: what was written must stay what it is, because the ledger looks for causes by their text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct Cause {
-    /// What is to be held.
-    pub entitlement: EntitlementId,
-    /// By whom.
+    /// By what right; the same for all whom a rule means alike.
+    pub right: Arc<Right>,
+    /// By whom it is to be held.
     pub person: Person,
     /// From when until when, with lead and linger, cut to the prerequisites' own validity.
     pub held: Interval,
@@ -36,24 +41,109 @@ pub struct Cause {
     pub duty: Interval,
     /// Whether `held.end()` is a known end rather than the edge of what was read.
     pub end_known: bool,
+    /// Where the membership stands that the rule demanded, with who added the person.
+    pub member: Option<MemberRef>,
+}
+
+/// What a rule says, and what met it. Of a hundred thousand causes there are a few thousand.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Right {
+    /// What is to be held.
+    pub entitlement: EntitlementId,
     /// What earns it.
     pub basis: Basis,
     /// The project whose rule says so.
     pub project: ProjectName,
     /// Where the rule stands.
     pub rule: Origin,
-    /// Where the membership stands that the rule demanded, with who added the person.
-    pub member: Option<MemberRef>,
     /// Where the owner of another project's entitlement consented to the rule.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegation: Option<Origin>,
+}
+
+/// A cause as it is written.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    entitlement: EntitlementId,
+    person: Person,
+    held: Interval,
+    duty: Interval,
+    end_known: bool,
+    basis: Basis,
+    project: ProjectName,
+    rule: Origin,
+    member: Option<MemberRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delegation: Option<Origin>,
+}
+
+impl From<Written> for Cause {
+    fn from(written: Written) -> Self {
+        Self {
+            right: Arc::new(Right {
+                entitlement: written.entitlement,
+                basis: written.basis,
+                project: written.project,
+                rule: written.rule,
+                delegation: written.delegation,
+            }),
+            person: written.person,
+            held: written.held,
+            duty: written.duty,
+            end_known: written.end_known,
+            member: written.member,
+        }
+    }
+}
+
+impl From<Cause> for Written {
+    fn from(cause: Cause) -> Self {
+        let right = Arc::unwrap_or_clone(cause.right);
+        Self {
+            entitlement: right.entitlement,
+            person: cause.person,
+            held: cause.held,
+            duty: cause.duty,
+            end_known: cause.end_known,
+            basis: right.basis,
+            project: right.project,
+            rule: right.rule,
+            member: cause.member,
+            delegation: right.delegation,
+        }
+    }
+}
+
+/// By entitlement, then by person, then by time.
+impl Ord for Cause {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_right = |by: fn(&Right, &Right) -> Ordering| {
+            if Arc::ptr_eq(&self.right, &other.right) {
+                Ordering::Equal
+            } else {
+                by(&self.right, &other.right)
+            }
+        };
+        by_right(|a, b| a.entitlement.cmp(&b.entitlement))
+            .then_with(|| self.person.cmp(&other.person))
+            .then_with(|| self.held.cmp(&other.held))
+            .then_with(|| self.duty.cmp(&other.duty))
+            .then_with(|| self.end_known.cmp(&other.end_known))
+            .then_with(|| by_right(Ord::cmp))
+            .then_with(|| self.member.cmp(&other.member))
+    }
+}
+
+impl PartialOrd for Cause {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Cause {
     /// The schedule on which it rests, if it is duty.
     #[must_use]
     pub fn schedule(&self) -> Option<&ScheduleKey> {
-        match &self.basis {
+        match &self.right.basis {
             Basis::OnCall { schedule, .. } => Some(schedule),
             Basis::Window | Basis::Membership => None,
         }

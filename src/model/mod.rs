@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-pub use cause::{Basis, Cause, MemberRef, Origin};
+pub use cause::{Basis, Cause, MemberRef, Origin, Right};
 pub use change::{Actor, Attribution, Authorship, NewTurn, ScheduleChange, Sighting};
 pub use duty::{ScheduleKey, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState};
 pub use entitlement::{EntitlementId, GroupRef, PermissionSetRef, PrincipalId, ProjectName, ResolvedTarget, Target};

@@ -1,23 +1,33 @@
 //! Texts that many rows of the record repeat, each kept in memory once.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::{Basis, Cause, EntitlementId, Origin, Person, PrincipalId, ResolvedTarget};
+use super::{Basis, Cause, EntitlementId, Origin, Person, PrincipalId, ResolvedTarget, Right};
 
-/// The texts met so far. Short ones are no more than a pointer and are not kept here.
+/// The texts met so far, and what a rule says that many causes rest on. Short texts are no more than a pointer and are not
+/// kept here.
 #[derive(Debug, Default)]
-pub(crate) struct Texts(HashSet<SmolStr>);
+pub(crate) struct Texts {
+    texts: HashSet<SmolStr>,
+    rights: HashSet<Arc<Right>>,
+}
 
 impl Texts {
+    /// How much is kept.
+    pub(crate) fn len(&self) -> usize {
+        self.texts.len() + self.rights.len()
+    }
+
     fn share(&mut self, text: &mut SmolStr) {
         if !text.is_heap_allocated() {
             return;
         }
-        match self.0.get(text) {
+        match self.texts.get(text) {
             Some(known) => *text = known.clone(),
-            None => drop(self.0.insert(text.clone())),
+            None => drop(self.texts.insert(text.clone())),
         }
     }
 
@@ -48,20 +58,29 @@ impl Texts {
     }
 
     pub(crate) fn cause(&mut self, cause: &mut Cause) {
-        self.entitlement(&mut cause.entitlement);
         self.person(&mut cause.person);
-        self.share(&mut cause.project.0);
-        self.origin(&mut cause.rule);
         if let Some(member) = &mut cause.member {
             self.origin(&mut member.origin);
             if let Some(person) = &mut member.added_by {
                 self.person(person);
             }
         }
-        if let Some(delegation) = &mut cause.delegation {
+        if let Some(known) = self.rights.get(&cause.right) {
+            cause.right = Arc::clone(known);
+            return;
+        }
+        self.right(Arc::make_mut(&mut cause.right));
+        self.rights.insert(Arc::clone(&cause.right));
+    }
+
+    fn right(&mut self, right: &mut Right) {
+        self.entitlement(&mut right.entitlement);
+        self.share(&mut right.project.0);
+        self.origin(&mut right.rule);
+        if let Some(delegation) = &mut right.delegation {
             self.origin(delegation);
         }
-        if let Basis::OnCall { schedule, user_id, .. } = &mut cause.basis {
+        if let Basis::OnCall { schedule, user_id, .. } = &mut right.basis {
             self.share(&mut schedule.source.0);
             self.share(&mut schedule.id);
             self.share(user_id);

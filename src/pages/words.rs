@@ -281,7 +281,7 @@ pub(super) fn held(row: &AccessRow, due: &Due<'_>, at: Timestamp) -> Held {
     }
     let mut why: Vec<String> = open
         .iter()
-        .map(|c| clean(&format!("{} ({})", basis(c), c.rule)))
+        .map(|c| clean(&format!("{} ({})", basis(c), c.right.rule)))
         .collect();
     if open.is_empty() {
         why.push("no cause any more; due to be revoked".to_owned());

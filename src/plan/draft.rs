@@ -29,7 +29,7 @@ pub(super) struct Draft<'a> {
 /// What comes out of it; see [`super::Plan`].
 #[derive(Default)]
 pub(super) struct Decided {
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<Arc<Change>>,
     pub(super) lost: Vec<Key>,
     pub(super) gone: BTreeSet<Key>,
     pub(super) kept: Vec<Kept>,
@@ -124,7 +124,7 @@ impl<'a> Draft<'a> {
                         }
                         decided
                             .changes
-                            .push(self.grant(target, principal, want, owned.is_some()));
+                            .push(Arc::new(self.grant(target, principal, want, owned.is_some())));
                     }
                 }
             }
@@ -219,7 +219,7 @@ impl<'a> Draft<'a> {
                     decided.lapsing.push((key.clone(), going));
                 }
                 let lost_its_cause = inputs.planned_since.get(&key).copied().unwrap_or(inputs.at);
-                decided.changes.push(Change {
+                decided.changes.push(Arc::new(Change {
                     kind: ChangeKind::Revoke,
                     entitlement: owned.entitlement.clone(),
                     person: Some(owned.person.clone()),
@@ -230,7 +230,7 @@ impl<'a> Draft<'a> {
                     causes: owned.causes.clone(),
                     foresight,
                     context: context(inputs.policy, &owned.entitlement),
-                });
+                }));
             }
         }
     }
@@ -277,7 +277,7 @@ impl<'a> Draft<'a> {
                     "the entitlement is exclusive and nothing causes this access"
                 };
                 let key = (target.clone(), principal.clone());
-                decided.changes.push(Change {
+                decided.changes.push(Arc::new(Change {
                     kind: ChangeKind::Revoke,
                     entitlement: entitlement.id.clone(),
                     person,
@@ -288,7 +288,7 @@ impl<'a> Draft<'a> {
                     rests_on: self.rests_on(&entitlement.id, &[]),
                     foresight: Foresight::Surprising(why.to_owned()),
                     context: context(inputs.policy, &entitlement.id),
-                });
+                }));
             }
             let groups = holders.groups.iter();
             decided
@@ -339,7 +339,7 @@ fn context(policy: &Policy, id: &EntitlementId) -> Option<String> {
 fn through(causes: &[Arc<Cause>]) -> String {
     causes
         .iter()
-        .find_map(|c| match &c.basis {
+        .find_map(|c| match &c.right.basis {
             Basis::OnCall {
                 via_override: Some(via),
                 ..

@@ -99,7 +99,7 @@ pub struct Plan {
     /// Names exactly these changes; what `--approve` takes.
     pub digest: String,
     /// Grants first, then revokes, each sorted by entitlement and person.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Arc<Change>>,
     /// Live access on managed targets that is not ours.
     pub drift: Vec<Drift>,
     /// What keeps somebody from access, found while planning.
@@ -271,7 +271,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
 }
 
 /// Names the changes, not the moment or the words: the same changes a minute later have the same digest.
-fn digest(changes: &[Change]) -> String {
+fn digest(changes: &[Arc<Change>]) -> String {
     let mut hash = Sha256::new();
     for change in changes {
         let kind = match change.kind {

@@ -1,7 +1,8 @@
 //! Shows a guarded plan as text and as JSON.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -49,7 +50,7 @@ pub struct View {
     /// How current the schedules are.
     pub schedules: Vec<SourceLine>,
     /// What would be done at once.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Arc<Change>>,
     /// What guards hold.
     pub held: Vec<Held>,
     /// What is there and not ours.
@@ -77,15 +78,14 @@ impl View {
             .cloned()
             .partition(|h| h.guard == Guard::Mode);
         let approved = survey.verdict.approved.steps().iter().map(|step| &step.change);
-        let allowed: Vec<_> = approved.chain(by_mode.iter().map(|h| &h.change)).collect();
-        let changes: Vec<Change> = survey
-            .plan
-            .changes
-            .iter()
-            .filter(|c| allowed.contains(c))
+        let allowed = approved.chain(by_mode.iter().map(|h| &h.change));
+        let allowed: HashSet<_> = allowed.map(|change| (&change.target, &change.principal)).collect();
+        let changes = survey.plan.changes.iter();
+        let changes: Vec<Arc<Change>> = changes
+            .filter(|change| allowed.contains(&(&change.target, &change.principal)))
             .cloned()
             .collect();
-        let convergence = Convergence::of(&changes, speed, survey.at);
+        let convergence = Convergence::of(changes.iter().map(AsRef::as_ref), speed, survey.at);
         Self {
             at: survey.at,
             converges_in_seconds: convergence.about().as_secs(),

@@ -178,7 +178,7 @@ impl<'a> Standing<'a> {
 }
 
 fn duty_of(cause: &Cause) -> Option<(&ScheduleKey, &str)> {
-    match &cause.basis {
+    match &cause.right.basis {
         Basis::OnCall { schedule, user_id, .. } => Some((schedule, user_id)),
         Basis::Window | Basis::Membership => None,
     }
@@ -200,7 +200,7 @@ fn identify<'a>(
 ) -> Result<&'a PrincipalId, Box<Problem>> {
     principal_of(people.get(person), entitlement, person).map_err(|problem| {
         Box::new(Problem {
-            rule: causes.first().map(|c| c.rule.clone()),
+            rule: causes.first().map(|c| c.right.rule.clone()),
             schedule: causes
                 .iter()
                 .filter_map(|cause| duty_of(cause))

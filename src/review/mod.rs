@@ -282,11 +282,11 @@ impl<'a> Seen<'a> {
             .collect();
         for (timeline, ahead) in [(inputs.past, false), (inputs.ahead, true)] {
             for cause in &timeline.causes {
-                seen.rules.insert(&cause.rule);
-                seen.entitlements.insert(&cause.entitlement);
-                seen.active.insert((&cause.project, &cause.person));
-                if let Basis::OnCall { .. } = cause.basis {
-                    seen.turn((&cause.project, &cause.person), cause.duty.end(), ahead);
+                seen.rules.insert(&cause.right.rule);
+                seen.entitlements.insert(&cause.right.entitlement);
+                seen.active.insert((&cause.right.project, &cause.person));
+                if let Basis::OnCall { .. } = cause.right.basis {
+                    seen.turn((&cause.right.project, &cause.person), cause.duty.end(), ahead);
                 }
             }
             for problem in &timeline.problems {
@@ -299,7 +299,7 @@ impl<'a> Seen<'a> {
         for row in inputs.rows {
             seen.entitlements.insert(&row.entitlement);
             for recorded in &row.causes {
-                seen.active.insert((&recorded.cause.project, &row.person));
+                seen.active.insert((&recorded.cause.right.project, &row.person));
             }
         }
         seen

@@ -13,7 +13,7 @@ use dutybound::identity_center::ChangeKind;
 use dutybound::ledger::Ledger;
 use dutybound::model::{
     Basis, Cause, EntitlementId, GroupRef, Interval, MemberRef, Origin, PermissionSetRef, Person, ProjectName,
-    ResolvedTarget, ScheduleKey, ScheduleKind, Snapshot, SourceName, Target,
+    ResolvedTarget, Right, ScheduleKey, ScheduleKind, Snapshot, SourceName, Target,
 };
 use dutybound::plan::{Change, Foresight};
 use dutybound_sandbox::organisation::Organisation;
@@ -169,19 +169,21 @@ fn grant(
         _ => [].into(),
     };
     let cause = Cause {
-        entitlement: id.clone(),
+        right: Arc::new(Right {
+            entitlement: id.clone(),
+            basis,
+            project: id.project.clone(),
+            rule: origin(11),
+            delegation: None,
+        }),
         person: person.clone(),
         held: span,
         duty: span,
         end_known: true,
-        basis,
-        project: id.project.clone(),
-        rule: origin(11),
         member: Some(MemberRef {
             origin: origin(53),
             added_by: Some(person.clone()),
         }),
-        delegation: None,
     };
     Change {
         kind: ChangeKind::Grant,
@@ -306,7 +308,7 @@ impl Writer {
         self.event(confirmed, "access_begun", "access", access, "insert", &body);
         let body = json!({ "access_id": access, "body": cause, "recorded_at": confirmed, "ended_at": null });
         self.event(confirmed, "cause_recorded", "cause", access, "insert", &body);
-        if let Basis::OnCall { .. } = change.causes[0].basis {
+        if let Basis::OnCall { .. } = change.causes[0].right.basis {
             self.unheld.push(Unheld {
                 entitlement: change.entitlement.to_string(),
                 person: change.person.as_ref().unwrap().to_string(),

@@ -211,7 +211,7 @@ impl World {
         self.reconciler.act(&pass, &self.config, &self.policy).await.unwrap();
         let held = &pass.survey.verdict.held;
         assert!(held.is_empty(), "{:?}", held.first());
-        let revokes = |change: &&Change| change.kind == ChangeKind::Revoke;
+        let revokes = |change: &&Arc<Change>| change.kind == ChangeKind::Revoke;
         let revokes = pass.survey.plan.changes.iter().filter(revokes).count();
         let changes = pass.survey.plan.changes.len();
         self.metrics.pass_ended(&pass, began.elapsed(), self.clock.now());

@@ -161,7 +161,7 @@ fn week(timeline: &Timeline, id: i64) -> AccessRow {
     };
     AccessRow {
         id,
-        entitlement: cause.entitlement.clone(),
+        entitlement: cause.right.entitlement.clone(),
         target: ResolvedTarget::Group { group_id: "g".into() },
         principal: rig::Aws::principal(&cause.person),
         person: cause.person.clone(),

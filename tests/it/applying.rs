@@ -20,7 +20,7 @@ use dutybound::identity_center::{
 use dutybound::invariant::Ground;
 use dutybound::ledger::Ledger;
 use dutybound::model::{
-    Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Target,
+    Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Right, Target,
 };
 use dutybound::plan::{Change, Foresight, Key, Plan};
 use dutybound::policy::{self, PolicyContext};
@@ -124,19 +124,22 @@ fn entitlement(name: &str) -> EntitlementId {
 fn turn(name: &str, from: i64, to: i64) -> Cause {
     let held = Interval::new(t(from), t(to)).unwrap();
     Cause {
-        entitlement: entitlement("admin"),
+        right: Right {
+            entitlement: entitlement("admin"),
+            basis: Basis::Window,
+            project: ProjectName("payments".into()),
+            rule: Origin {
+                file: "access.d/payments.toml".into(),
+                line: 1,
+            },
+            delegation: None,
+        }
+        .into(),
         person: person(name),
         held,
         duty: held,
         end_known: true,
-        basis: Basis::Window,
-        project: ProjectName("payments".into()),
-        rule: Origin {
-            file: "access.d/payments.toml".into(),
-            line: 1,
-        },
         member: None,
-        delegation: None,
     }
 }
 
@@ -171,7 +174,7 @@ fn approved_on(ground: &Ground<'_>, in_flight: BTreeSet<Key>, changes: Vec<Chang
     let plan = Plan {
         at: t(0),
         digest: "digest".into(),
-        changes,
+        changes: changes.into_iter().map(Arc::new).collect(),
         drift: vec![],
         problems: vec![],
         lost: vec![],

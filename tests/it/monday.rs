@@ -23,7 +23,7 @@ use dutybound::identity_center::{
 use dutybound::invariant::Ground;
 use dutybound::ledger::Ledger;
 use dutybound::model::{
-    Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Target,
+    Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Right, Target,
 };
 use dutybound::plan::convergence::{Convergence, Speed};
 use dutybound::plan::{Change, Foresight, Plan};
@@ -304,19 +304,22 @@ impl HandOver {
             principal: PrincipalId(name.into()),
             causes: vec![
                 Cause {
-                    entitlement,
+                    right: Right {
+                        entitlement,
+                        basis: Basis::Window,
+                        project: ProjectName("p".into()),
+                        rule: Origin {
+                            file: "access.d/p.toml".into(),
+                            line: 1,
+                        },
+                        delegation: None,
+                    }
+                    .into(),
                     person,
                     held: duty.widen(SignedDuration::from_hours(1), SignedDuration::ZERO),
                     duty,
                     end_known: true,
-                    basis: Basis::Window,
-                    project: ProjectName("p".into()),
-                    rule: Origin {
-                        file: "access.d/p.toml".into(),
-                        line: 1,
-                    },
                     member: None,
-                    delegation: None,
                 }
                 .into(),
             ],
@@ -355,7 +358,7 @@ fn approved(hand_overs: &[HandOver]) -> (ApprovedPlan, Vec<Change>) {
     let plan = Plan {
         at: t(0),
         digest: "digest".into(),
-        changes: changes.clone(),
+        changes: changes.iter().cloned().map(Arc::new).collect(),
         drift: vec![],
         problems: vec![],
         lost: vec![],

@@ -373,11 +373,11 @@ fn a_delegation_ends_grants_at_its_instant_which_is_known_ahead() {
     let (snapshots, span) = bob_on_call("2099-03-31T12:00:00Z", "2099-04-02T00:00:00Z");
     let timeline = Timeline::build(&policy, &snapshots, &[], span);
     let end = instant("2099-04-01T00:00:00Z");
-    let borrowed: Vec<_> = timeline.causes.iter().filter(|c| c.project.0 == "sre").collect();
+    let borrowed: Vec<_> = timeline.causes.iter().filter(|c| c.right.project.0 == "sre").collect();
     let [cause] = borrowed.as_slice() else {
         panic!("{borrowed:#?}")
     };
-    assert_eq!(cause.entitlement.to_string(), "pay/admin");
+    assert_eq!(cause.right.entitlement.to_string(), "pay/admin");
     assert_eq!(
         (cause.held.start(), cause.held.end(), cause.end_known),
         (span.start(), end, true)
@@ -398,7 +398,7 @@ fn a_membership_earns_nothing_before_it_begins() {
     let (snapshots, span) = bob_on_call("2098-11-30T12:00:00Z", "2098-12-02T00:00:00Z");
     let timeline = Timeline::build(&policy, &snapshots, &[], span);
     let begin = instant("2098-12-01T00:00:00Z");
-    let mut borrowed = timeline.causes.iter().filter(|c| c.project.0 == "sre");
+    let mut borrowed = timeline.causes.iter().filter(|c| c.right.project.0 == "sre");
     assert_eq!(borrowed.next().map(|c| c.held.start()), Some(begin));
     assert_eq!(timeline.next_boundary(span.start()), Some(begin));
     let problem = timeline

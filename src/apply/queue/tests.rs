@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 
 use super::*;
-use crate::model::{Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName};
+use crate::model::{Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, Right};
 use crate::plan::Foresight;
 
 fn t(second: i64) -> Timestamp {
@@ -20,19 +20,22 @@ fn step(kind: ChangeKind, name: &str, account: &str, begins: i64) -> Step {
     };
     let duty = Interval::new(t(begins), t(begins + 3600)).unwrap();
     let cause = Cause {
-        entitlement: entitlement.clone(),
+        right: Right {
+            entitlement: entitlement.clone(),
+            basis: Basis::Window,
+            project: ProjectName("payments".into()),
+            rule: Origin {
+                file: "access.d/payments.toml".into(),
+                line: 1,
+            },
+            delegation: None,
+        }
+        .into(),
         person: person.clone(),
         held: duty.widen(SignedDuration::from_mins(10), SignedDuration::ZERO),
         duty,
         end_known: true,
-        basis: Basis::Window,
-        project: ProjectName("payments".into()),
-        rule: Origin {
-            file: "access.d/payments.toml".into(),
-            line: 1,
-        },
         member: None,
-        delegation: None,
     };
     let target = if account == "group" {
         ResolvedTarget::Group {
@@ -45,7 +48,7 @@ fn step(kind: ChangeKind, name: &str, account: &str, begins: i64) -> Step {
         }
     };
     Step {
-        change: Change {
+        change: Arc::new(Change {
             kind,
             entitlement,
             person: Some(person),
@@ -56,7 +59,7 @@ fn step(kind: ChangeKind, name: &str, account: &str, begins: i64) -> Step {
             due: t(0),
             foresight: Foresight::Predicted,
             context: None,
-        },
+        }),
         waits_for: Vec::new(),
         patience_ends: t(600),
         lapses_at: Timestamp::MAX,
@@ -93,7 +96,7 @@ fn order(queue: &mut Queue) -> Vec<String> {
 #[test]
 fn what_matters_comes_first() {
     let mut ordered = revoke("ordered", "4");
-    ordered.change.foresight = Foresight::Ordered("left".into());
+    Arc::make_mut(&mut ordered.change).foresight = Foresight::Ordered("left".into());
     let steps = vec![
         ahead("ahead", "1"),
         ahead("ahead-urgent", "urgent"),
@@ -128,7 +131,7 @@ fn the_account_with_the_longest_queue_goes_first_and_a_busy_one_keeps_nobody_wai
 #[test]
 fn an_earlier_boundary_goes_first_within_an_account_and_repeated_steps_keep_their_turn() {
     let mut late = grant("late", "1");
-    late.change.due = t(-60);
+    Arc::make_mut(&mut late.change).due = t(-60);
     let mut queue = queue(vec![grant("first", "1"), grant("second", "1")]);
     let again = vec![grant("new", "1"), grant("second", "1"), late];
     let dropped = queue.replace(again, "revision", |_| 5, t(1));

@@ -118,7 +118,7 @@ pub(super) fn why_it_stands(
     let mut incoming = timeline
         .causes
         .iter()
-        .filter(|c| c.entitlement == *id && c.person != *person && c.held.contains(at) && !holds(&c.person));
+        .filter(|c| c.right.entitlement == *id && c.person != *person && c.held.contains(at) && !holds(&c.person));
     if let (true, true, Some(next)) = (why.is_empty(), at < patience, incoming.next()) {
         why.push(format!(
             "the revoke waits until {} holds it, but no longer than until {} (`timing.patience`)",

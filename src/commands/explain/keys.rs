@@ -18,7 +18,7 @@ pub(super) fn state(
     at: Timestamp,
     read: Option<Interval>,
 ) -> RuleState {
-    let by_this_rule = causes.iter().find(|c| c.rule == rule.origin);
+    let by_this_rule = causes.iter().find(|c| c.right.rule == rule.origin);
     let member = project.members.get(person);
     let mut keys = Vec::new();
     let earned_by = match &rule.trigger {

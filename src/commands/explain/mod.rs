@@ -263,7 +263,7 @@ impl<'a> Question<'a> {
             .causes
             .iter()
             .filter(|c| c.person == *person)
-            .map(|c| &c.entitlement);
+            .map(|c| &c.right.entitlement);
         let short = timeline
             .problems
             .iter()
@@ -291,7 +291,7 @@ impl<'a> Question<'a> {
         let held = sources.access.iter().filter(|a| held_at(a, at));
         let held = held.map(|a| (a.entitlement.clone(), a.person.clone()));
         let due = self.timeline.causes.iter().filter(|c| c.held.contains(at));
-        let due = due.map(|c| (c.entitlement.clone(), c.person.clone()));
+        let due = due.map(|c| (c.right.entitlement.clone(), c.person.clone()));
         let short = self.timeline.problems.iter().chain(sources.problems);
         let short = short
             .filter(|p| p.holds_at(at))
@@ -350,7 +350,7 @@ impl<'a> Question<'a> {
                     .timeline
                     .causes
                     .iter()
-                    .filter(|c| c.entitlement == *id && self.at < c.held.start())
+                    .filter(|c| c.right.entitlement == *id && self.at < c.held.start())
                     .min_by_key(|c| c.held.start())
                     .cloned(),
             })
@@ -400,7 +400,7 @@ fn answer(sources: &Sources<'_>, timeline: &Timeline, person: &Person, id: &Enti
     let mine: Vec<_> = timeline
         .causes
         .iter()
-        .filter(|c| c.person == *person && c.entitlement == *id)
+        .filter(|c| c.person == *person && c.right.entitlement == *id)
         .collect();
     let causes: Vec<Arc<Cause>> = mine
         .iter()

@@ -25,7 +25,7 @@ pub(super) fn made<'a>(sources: &Sources<'_>, causes: impl Iterator<Item = &'a C
             user_id,
             via_override,
             ..
-        } = &cause.basis
+        } = &cause.right.basis
         else {
             continue;
         };

@@ -38,7 +38,7 @@ impl Look<'_> {
 
     /// Windows open and close every day for many people, who know them.
     fn is_told(&self, change: &Change) -> bool {
-        self.pace.windows || change.causes.is_empty() || change.causes.iter().any(|c| c.basis != Basis::Window)
+        self.pace.windows || change.causes.is_empty() || change.causes.iter().any(|c| c.right.basis != Basis::Window)
     }
 
     /// What has waited long enough goes out with everything else that waits for the same audience.
@@ -100,7 +100,7 @@ fn access(done: &EndedChange) -> Option<Access> {
         .map(|c| c.held.end());
     let because = match (&change.foresight, last) {
         (Foresight::Ordered(why), _) => why.clone(),
-        (_, Some(cause)) => format!("{} ({})", reason(&cause.basis, granted), cause.rule),
+        (_, Some(cause)) => format!("{} ({})", reason(&cause.right.basis, granted), cause.right.rule),
         (_, None) => "nothing earns it any more".to_owned(),
     };
     Some(Access {

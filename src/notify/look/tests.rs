@@ -11,8 +11,8 @@ use crate::guard::Guard;
 use crate::identity_center::ChangeKind;
 use crate::ledger::history::HeldSummary;
 use crate::model::{
-    Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ResolvedTarget, ScheduleKey, ScheduleKind,
-    SourceName,
+    Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ResolvedTarget, Right, ScheduleKey,
+    ScheduleKind, SourceName,
 };
 use crate::plan::{Change, Foresight};
 use crate::problem::{Problem, ProblemKind};
@@ -114,19 +114,22 @@ fn done(id: i64, kind: ChangeKind, person: &str, name: &str, basis: Basis, when:
     let person = Person::parse(person).unwrap();
     let held = Interval::new(at(-3600), at(36_000)).unwrap();
     let cause = Cause {
-        entitlement: entitlement(name),
+        right: Right {
+            entitlement: entitlement(name),
+            basis,
+            project: ProjectName("payments".into()),
+            rule: Origin {
+                file: "access.d/p.toml".into(),
+                line: 7,
+            },
+            delegation: None,
+        }
+        .into(),
         person: person.clone(),
         held,
         duty: held,
         end_known: true,
-        basis,
-        project: ProjectName("payments".into()),
-        rule: Origin {
-            file: "access.d/p.toml".into(),
-            line: 7,
-        },
         member: None,
-        delegation: None,
     };
     let change = Change {
         kind,

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::model::{Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName};
+use crate::model::{Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ProjectName, Right};
 use crate::plan::Foresight;
 
 fn t(second: i64) -> Timestamp {
@@ -30,19 +30,22 @@ fn change(kind: ChangeKind, account: Option<usize>, begins: i64) -> Change {
         principal: PrincipalId("u".into()),
         causes: vec![
             Cause {
-                entitlement,
+                right: Right {
+                    entitlement,
+                    basis: Basis::Window,
+                    project: ProjectName("payments".into()),
+                    rule: Origin {
+                        file: "access.d/payments.toml".into(),
+                        line: 1,
+                    },
+                    delegation: None,
+                }
+                .into(),
                 person,
                 held: duty,
                 duty,
                 end_known: true,
-                basis: Basis::Window,
-                project: ProjectName("payments".into()),
-                rule: Origin {
-                    file: "access.d/payments.toml".into(),
-                    line: 1,
-                },
                 member: None,
-                delegation: None,
             }
             .into(),
         ],
