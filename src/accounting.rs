@@ -179,10 +179,23 @@ impl Figures {
     /// The time under one value of the `basis` label: duty by what earned it, or overhang.
     #[must_use]
     pub fn basis(&self, basis: &str) -> SignedDuration {
-        self.sum(|phase| match phase.part {
-            Part::Duty => phase.kind.as_str() == basis,
-            _ => basis == "overhang",
-        })
+        match Kind::ALL.into_iter().find(|kind| kind.as_str() == basis) {
+            Some(kind) => self.of(kind, Part::Duty),
+            None => self.overhang(),
+        }
+    }
+
+    /// Adds the time up to `now` of access that still stands, given its [`phases`] as far as they are known, without what a
+    /// later record may change: overhang of the last [`BACKDATE`] waits, because it may turn out to have been duty. This is
+    /// for counters, which must never go backwards; once the access has ended, [`account`] says the same.
+    pub fn settle(&mut self, phases: &[(Interval, Phase)], now: Timestamp) {
+        let certain = now.checked_sub(BACKDATE).unwrap_or(Timestamp::MIN);
+        for (span, phase) in phases {
+            let end = if phase.part == Part::Duty { now } else { certain };
+            if let Some(part) = Interval::new(span.start(), span.end().min(end)) {
+                self.add(*phase, part.duration());
+            }
+        }
     }
 
     fn sum(&self, wanted: impl Fn(Phase) -> bool) -> SignedDuration {
@@ -266,22 +279,6 @@ fn within(phases: &[(Interval, Phase)], period: Interval) -> Figures {
     let mut figures = Figures::default();
     for (span, phase) in phases {
         if let Some(part) = span.intersect(&period) {
-            figures.add(*phase, part.duration());
-        }
-    }
-    figures
-}
-
-/// The time up to `now` of access that still stands, given its [`phases`] as far as they are known, without what a later
-/// record may change: overhang of the last [`BACKDATE`] waits, because it may turn out to have been duty. This is for
-/// counters, which must never go backwards; once the access has ended, [`account`] says the same.
-#[must_use]
-pub fn settled(phases: &[(Interval, Phase)], now: Timestamp) -> Figures {
-    let certain = now.checked_sub(BACKDATE).unwrap_or(Timestamp::MIN);
-    let mut figures = Figures::default();
-    for (span, phase) in phases {
-        let end = if phase.part == Part::Duty { now } else { certain };
-        if let Some(part) = Interval::new(span.start(), span.end().min(end)) {
             figures.add(*phase, part.duration());
         }
     }

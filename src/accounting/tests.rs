@@ -520,7 +520,11 @@ proptest! {
         let mut before = Figures::default();
         let mut check = |row: &AccessRow, now: i64| {
             let after = match row.revoked_at {
-                None => settled(&phases(row, Timestamp::MAX), t(now)),
+                None => {
+                    let mut figures = Figures::default();
+                    figures.settle(&phases(row, Timestamp::MAX), t(now));
+                    figures
+                }
                 Some(_) => account(std::slice::from_ref(row), Interval::ALWAYS, t(now)).total(),
             };
             for part in Part::OVERHANG {

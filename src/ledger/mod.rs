@@ -8,6 +8,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 mod access;
 mod authorship;
+mod board;
 pub mod chain;
 mod ended;
 mod error;
@@ -29,11 +30,12 @@ pub mod tries;
 mod trouble;
 
 pub use access::HeldSpan;
+pub use board::{Board, DriftSummary, HeldSummary, HoldRow};
 pub use chain::{Finding, Head, PolicyInForce, PublishedHead, Verdict};
 pub use ended::EndedChange;
 pub use error::LedgerError;
 pub use export::{Export, ExportedCause, ExportedEvent, Stretch};
-pub use history::{AccessRow, Board, DriftSummary, HeldSummary, HoldRow, Neighbours, RecordedCause};
+pub use history::{AccessRow, Neighbours, RecordedCause};
 pub use intents::{OpenIntent, Opened, Outcome};
 pub use measured::{OnDuty, UnheldMark};
 pub use orders::{Approval, Bar};

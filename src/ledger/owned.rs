@@ -45,9 +45,10 @@ impl OwnedIndex {
         if seen == last {
             return Ok(Touched::new());
         }
+        // By the plus SQLite goes along the few new events, and not through all that ever told of access.
         let rows = sqlx::query(
-            "SELECT row FROM event WHERE seq > ?1 AND seq <= ?2 AND tbl = 'access' \
-             UNION SELECT c.access_id FROM event e JOIN cause c ON c.id = e.row WHERE e.seq > ?1 AND e.seq <= ?2 AND e.tbl = 'cause'",
+            "SELECT row FROM event WHERE seq > ?1 AND seq <= ?2 AND +tbl = 'access' \
+             UNION SELECT c.access_id FROM event e JOIN cause c ON c.id = e.row WHERE e.seq > ?1 AND e.seq <= ?2 AND +e.tbl = 'cause'",
         )
         .bind(seen)
         .bind(last)

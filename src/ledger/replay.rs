@@ -229,7 +229,8 @@ impl Ledger {
     async fn last_instant(&self) -> Result<Timestamp, LedgerError> {
         let ms: i64 = sqlx::query_scalar(
             "SELECT MAX(t) FROM (SELECT created_at AS t FROM installation \
-             UNION ALL SELECT MAX(COALESCE(completed_at, created_at)) FROM intent \
+             UNION ALL SELECT (SELECT MAX(completed_at) FROM intent) \
+             UNION ALL SELECT (SELECT MAX(created_at) FROM intent WHERE completed_at IS NULL) \
              UNION ALL SELECT MAX(last_read_at) FROM snapshot UNION ALL SELECT updated_at FROM board)",
         )
         .fetch_one(&self.pool)

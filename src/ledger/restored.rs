@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Row, SqliteConnection};
 
 use super::access::{end_access, insert_cause};
-use super::history::{Board, DriftSummary};
+use super::board::{Board, DriftSummary};
 use super::intents::insert_intent;
 use super::redo::Entry;
 use super::{Ledger, LedgerError, instant, read_json, write_json};

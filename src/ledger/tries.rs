@@ -51,10 +51,11 @@ impl Ledger {
             "SELECT i.id, i.change, i.created_at, i.reference, CASE WHEN i.completed_at <= ?1 THEN i.completed_at END, i.detail \
              FROM intent i WHERE i.id IN (\
                  SELECT id FROM intent WHERE completed_at IS NULL AND created_at <= ?1 UNION ALL \
-                 SELECT id FROM intent WHERE ?2 <= completed_at AND completed_at <= ?1 + 3600000 AND created_at <= ?1 UNION ALL \
+                 SELECT id FROM intent WHERE outcome <> 'succeeded' AND ?2 <= completed_at AND completed_at <= ?1 \
+                     AND created_at <= ?1 UNION ALL \
+                 SELECT id FROM intent WHERE ?1 < completed_at AND completed_at <= ?1 + 3600000 AND created_at <= ?1 UNION ALL \
                  SELECT id FROM intent WHERE completed_at > created_at + 3600000 AND created_at <= ?1 \
-                     AND ?1 + 3600000 < completed_at AND ?2 <= completed_at) \
-             AND (i.completed_at IS NULL OR ?1 < i.completed_at OR i.outcome <> 'succeeded') \
+                     AND ?1 + 3600000 < completed_at) \
              AND NOT EXISTS (SELECT 1 FROM intent j WHERE j.target = i.target AND j.principal = i.principal AND j.id > i.id \
              AND j.created_at <= ?1) ORDER BY i.id",
         )

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::accounting::{
-    BACKDATE, Figures, LONGEST_SESSION, Part, Phase, Sessions, Unheld, account, endings, length, phases, settled,
-    uncovered,
+    BACKDATE, Figures, LONGEST_SESSION, Part, Phase, Sessions, Unheld, account, endings, length, phases, uncovered,
 };
 use crate::ledger::{AccessRow, Ledger, LedgerError, UnheldMark};
 use crate::model::{EntitlementId, Interval, PrincipalId, ResolvedTarget};
@@ -153,7 +152,7 @@ impl AccessTime {
         for (id, of) in &self.of {
             let mut figures = of.ended;
             for phases in of.open.values() {
-                figures += settled(phases, now);
+                figures.settle(phases, now);
             }
             let held = match self.shown.get_mut(id) {
                 Some(held) => held,

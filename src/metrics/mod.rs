@@ -16,7 +16,7 @@ use crate::config::{Identity, Mode};
 use crate::desired::Snapshots;
 use crate::guard::Guard;
 use crate::identity_center::ChangeKind;
-use crate::ledger::{HoldRow, Ledger, LedgerError, StoredSnapshots};
+use crate::ledger::{Ledger, LedgerError, StoredSnapshots};
 use crate::model::{EntitlementId, ScheduleKey, SourceName};
 use crate::plan::Foresight;
 use crate::plan::convergence::Convergence;
@@ -555,12 +555,15 @@ fn overdue(survey: &Survey, problem: ProblemKind, kind: ChangeKind) -> usize {
         .count()
 }
 
+/// How many changes each guard holds, and since when the first of them.
+type Holds = BTreeMap<Guard, (usize, Timestamp)>;
+
 async fn recorded<'a>(
     access: &'a mut AccessTime,
     ledger: &Ledger,
     now: Timestamp,
-) -> Result<(&'a BTreeMap<EntitlementId, Held>, Vec<HoldRow>), LedgerError> {
-    let holds = ledger.holds().await?;
+) -> Result<(&'a BTreeMap<EntitlementId, Held>, Holds), LedgerError> {
+    let holds = ledger.holds_by_guard().await?;
     Ok((access.read(ledger, now).await?, holds))
 }
 
@@ -629,22 +632,19 @@ fn access_families(page: &mut Page, held: &BTreeMap<EntitlementId, Held>, policy
     )
 }
 
-fn hold_families(page: &mut Page, holds: &[HoldRow]) -> Result<(), Error> {
-    let by = |guard: Guard| holds.iter().filter(move |hold| hold.held.guard == guard);
+fn hold_families(page: &mut Page, holds: &Holds) -> Result<(), Error> {
+    let count = |guard| holds.get(&guard).map_or(0, |(count, _)| *count);
     page.gauges(
         "dutybound_held_changes",
         "Changes that a guard refuses for now, by guard.",
         &["guard"],
-        Guard::ALL.map(|guard| ([guard.as_str()], number(by(guard).count()))),
+        Guard::ALL.map(|guard| ([guard.as_str()], number(count(guard)))),
     )?;
-    let oldest = |guard| by(guard).map(|hold| hold.since).min();
     page.gauges(
         "dutybound_oldest_hold_timestamp_seconds",
         "Since when the longest held change is held, by guard; absent while the guard holds nothing.",
         &["guard"],
-        Guard::ALL
-            .into_iter()
-            .filter_map(|guard| Some(([guard.as_str()], unix(oldest(guard)?)))),
+        holds.iter().map(|(guard, (_, since))| ([guard.as_str()], unix(*since))),
     )
 }
 

@@ -9,7 +9,7 @@ use crate::config::notify::{Api, Destination};
 use crate::forecast::GapKind;
 use crate::guard::Guard;
 use crate::identity_center::ChangeKind;
-use crate::ledger::history::HeldSummary;
+use crate::ledger::HeldSummary;
 use crate::model::{
     Basis, Cause, EntitlementId, Interval, Origin, Person, PrincipalId, ResolvedTarget, Right, ScheduleKey,
     ScheduleKind, SourceName,
