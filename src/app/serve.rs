@@ -10,7 +10,7 @@ use super::{build_sources, context, load_config, log_warnings, reconciler, show_
 use crate::cli::exit;
 use crate::config::{self, Http};
 use crate::daemon::files::{Files, ReadConfig};
-use crate::daemon::{Daemon, in_force::InForce, refusal};
+use crate::daemon::{Daemon, in_force::InForce, refusal, systemd};
 use crate::http::{self, Health, InUse, Site};
 use crate::ledger::Ledger;
 use crate::live::{LiveCache, SILENCE};
@@ -37,7 +37,9 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
     metrics.config_loaded(true);
     metrics.policy_loaded(true, &in_force.policy().revision, clock.now());
     let sources = build_sources(&config, &calls, &clock)?;
-    let ledger = Ledger::open(&config.ledger, &config.owner_id, clock.now()).await?;
+    let opening = Ledger::open(&config.ledger, &config.owner_id, clock.now());
+    let ledger = systemd::patiently(opening).await?;
+    let past = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
     let streams = if config.sinks.is_empty() {
         None
     } else {
@@ -96,6 +98,7 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         });
     }
     let policy = Arc::clone(in_force.policy());
+    let ledger_path = config.ledger.clone();
     let pause_file = config.pause_file.clone();
     let paused = pause_file.try_exists().unwrap_or(true);
     let files = Files::watch(
@@ -118,7 +121,19 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
         beat,
         shown,
     };
-    let ended = daemon.run().await;
+    let damage = async move {
+        let found = past.look_through_the_past(&ledger_path).await;
+        past.close().await;
+        match found {
+            Ok(()) => std::future::pending().await,
+            Err(error) => Err(error),
+        }
+    };
+    // Found in a past of which nothing is decided any more, it is no less a record that cannot be trusted.
+    let ended = tokio::select! {
+        ended = daemon.run() => ended.map_err(anyhow::Error::from),
+        damaged = damage => damaged.map_err(anyhow::Error::from),
+    };
     if let Some(streams) = streams {
         streams.stop().await;
     }

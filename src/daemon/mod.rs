@@ -24,6 +24,7 @@ pub mod in_force;
 mod journal;
 mod keeper;
 pub mod pace;
+pub mod systemd;
 mod watch;
 
 use crate::plan::convergence::Convergence;
@@ -34,6 +35,7 @@ use in_force::Reload;
 use journal::Journal;
 use keeper::Keeper;
 use pace::Pace;
+use systemd::notify;
 use watch::StepWatch;
 
 /// Time between looks at the policy directory.
@@ -437,11 +439,4 @@ pub(crate) fn refusal(what: &str, report: &Report) -> Option<String> {
         first.place(),
         first.message
     ))
-}
-
-/// Tells systemd. Not running under it is no error.
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd could not be told");
-    }
 }

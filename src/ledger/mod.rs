@@ -10,6 +10,7 @@ mod access;
 mod authorship;
 mod board;
 pub mod chain;
+mod damage;
 mod ended;
 mod error;
 mod export;

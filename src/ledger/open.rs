@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, SqlitePool};
 
 use super::replay::refuse_gone;
-use super::{Ledger, LedgerError, chain};
+use super::{Ledger, LedgerError, chain, damage};
 
 /// How long a write waits for its turn among our own: some thirty changes at once, on a very slow disk.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -200,11 +200,7 @@ async fn prepare(path: &Path, owner_id: &str, now: Timestamp) -> Result<SqlitePo
         .foreign_keys(true);
     // Changes that end at the same moment queue for the one connection, however slow the disk.
     let pool = listening().connect_with(options).await?;
-    // Reads touch only the pages that they need: damage elsewhere would show when an intent has been carried out already.
-    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await?;
-    if found != "ok" {
-        return Err(LedgerError::Corrupt { found });
-    }
+    damage::look(&pool).await?;
     sqlx::migrate!("src/ledger/migrations").run(&pool).await?;
     sqlx::query("INSERT INTO installation (id, owner_id, created_at) VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
         .bind(owner_id)
