@@ -6,13 +6,15 @@ mod meter;
 mod rig;
 
 use std::alloc::System;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::Config;
-use dutybound::identity_center::Read;
+use dutybound::identity_center::{ChangeKind, Read, Write};
 use dutybound::ledger::{Ledger, StoredSnapshots};
 use dutybound::policy::Policy;
 use dutybound::reconcile::{Pass, Reconciler};
@@ -26,6 +28,10 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() {
     let sizes = rig::sizes(&[1, 10, 100]);
+    if let Some(path) = std::env::var_os("DUTYBOUND_RESTART") {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        return runtime.block_on(restart(sizes[0], Path::new(&path)));
+    }
     println!(
         "CPU time of all threads, allocations, calls to AWS and the process's peak memory since the row before, and what"
     );
@@ -115,15 +121,7 @@ async fn organisation(size: usize) {
 
     let held: Arc<dyn Clock> = Arc::new(clock.clone());
     let reader: Arc<dyn Read> = aws.clone();
-    let applier = Applier::new(
-        Arc::clone(&held),
-        Arc::clone(&reader),
-        aws.clone(),
-        ledger.clone(),
-        8,
-        Duration::from_secs(180),
-        config.pause_file.clone(),
-    );
+    let applier = applier(&held, &aws, &ledger, &config);
     let mut reconciler = rig::reconciler(held, reader, ledger.clone(), stored, &applier);
     // The guards' limits are for surprises; the first snapshot of all counts as foreseen.
     let first = reconciler.look(&config, &policy, None).await.unwrap();
@@ -149,12 +147,7 @@ async fn organisation(size: usize) {
     }
 
     // Somebody edits one file: a member leaves a project that has no schedule of theirs at this moment.
-    let mut files = rig::files(&organisation);
-    let edited = files.last_mut().unwrap();
-    let text = String::from_utf8(edited.1.clone()).unwrap();
-    let cut = text.rfind("\n[[member]]").unwrap();
-    edited.1 = text[..cut].to_owned().into_bytes();
-    let policy = Arc::new(rig::parse(files));
+    let policy = Arc::new(rig::parse(edited(&organisation)));
     meter.row("parse the policy with one file edited");
     clock.set(before + SignedDuration::from_mins(4));
     let pass = self::pass(&mut reconciler, &config, &policy).await;
@@ -183,7 +176,69 @@ async fn organisation(size: usize) {
     clock.set(rig::monday() + SignedDuration::from_mins(1));
     drop(self::pass(&mut reconciler, &config, &policy).await);
     meter.row("a pass with nothing to do");
+    drop(reconciler);
+    drop(applier);
+    ledger.close().await;
+    let this = std::env::current_exe().unwrap();
+    let mut again = Command::new(this);
+    again
+        .env("DUTYBOUND_RESTART", &path)
+        .env("DUTYBOUND_PERCENT", size.to_string());
+    assert!(again.status().unwrap().success());
     println!();
+}
+
+/// In a process of its own: the daemon begins anew with everything on record.
+async fn restart(size: usize, path: &Path) {
+    let organisation = Organisation::new(size, 1);
+    let config = rig::config(path);
+    let aws = Arc::new(rig::Aws::default());
+    let now = rig::monday() + SignedDuration::from_mins(2);
+    let clock = rig::Hands::at(now);
+    let ledger = Ledger::open(&config.ledger, "bench", now).await.unwrap();
+    for (target, principal) in ledger.owned().await.unwrap().into_keys() {
+        aws.start(ChangeKind::Grant, &target, &principal).await.unwrap();
+    }
+    let mut meter = Meter::new(size, Arc::clone(&aws));
+    meter.start();
+    let policy = Arc::new(rig::parse(edited(&organisation)));
+    let stored = ledger.load_snapshots().await.unwrap();
+    meter.row("after a restart: the policy and the schedules");
+    let (held, reader): (Arc<dyn Clock>, Arc<dyn Read>) = (Arc::new(clock.clone()), aws.clone());
+    let applier = applier(&held, &aws, &ledger, &config);
+    let mut reconciler = rig::reconciler(held, reader, ledger, stored, &applier);
+    let first = pass(&mut reconciler, &config, &policy).await;
+    let plan = &first.survey.plan;
+    let (stands, changes) = (plan.unchanged, plan.changes.len());
+    drop(first);
+    meter.row(&format!("the first pass ({stands} stand, {changes} changes)"));
+    for minute in 3..=4 {
+        clock.set(rig::monday() + SignedDuration::from_mins(minute));
+        drop(pass(&mut reconciler, &config, &policy).await);
+        meter.row("a pass with nothing to do");
+    }
+}
+
+/// The policy after the edit of a file.
+fn edited(organisation: &Organisation) -> Vec<(String, Vec<u8>)> {
+    let mut files = rig::files(organisation);
+    let edited = files.last_mut().unwrap();
+    let text = String::from_utf8(edited.1.clone()).unwrap();
+    let cut = text.rfind("\n[[member]]").unwrap();
+    edited.1 = text[..cut].to_owned().into_bytes();
+    files
+}
+
+fn applier(clock: &Arc<dyn Clock>, aws: &Arc<rig::Aws>, ledger: &Ledger, config: &Config) -> Arc<Applier> {
+    Applier::new(
+        Arc::clone(clock),
+        aws.clone(),
+        aws.clone(),
+        ledger.clone(),
+        8,
+        Duration::from_secs(180),
+        config.pause_file.clone(),
+    )
 }
 
 async fn read_again(reconciler: &mut Reconciler, organisation: &Organisation, at: Timestamp, clock: &rig::Hands) {
