@@ -177,6 +177,7 @@ async fn organisation(size: usize) {
     drop(self::pass(&mut reconciler, &config, &policy).await);
     meter.row("a pass with nothing to do");
     drop(reconciler);
+    applier.stop().await;
     drop(applier);
     ledger.close().await;
     let this = std::env::current_exe().unwrap();
