@@ -154,15 +154,16 @@ impl Family {
 }
 
 fn push_escaped(out: &mut String, text: &str, quotes: bool) {
-    let special = |c: char| matches!(c, '\\' | '\n') || quotes && c == '"';
-    if !text.contains(special) {
+    let special = |c: u8| matches!(c, b'\\' | b'\n') || quotes && c == b'"';
+    if !text.bytes().any(special) {
         out.push_str(text);
         return;
     }
     for c in text.chars() {
         match c {
             '\n' => out.push_str("\\n"),
-            c if special(c) => out.extend(['\\', c]),
+            '\\' => out.push_str("\\\\"),
+            '"' if quotes => out.push_str("\\\""),
             c => out.push(c),
         }
     }

@@ -28,8 +28,12 @@ use crate::rig;
 /// How long a turn lasts: every schedule hands over three times a day, so that the large organisation comes to 3.3 million
 /// intervals of access a year.
 const TURN: SignedDuration = SignedDuration::from_hours(8);
-/// How long a year is here.
-const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
+/// How long a past is written: a year, or `DUTYBOUND_DAYS`.
+pub(crate) fn length() -> SignedDuration {
+    let days = std::env::var("DUTYBOUND_DAYS").map_or(365, |days| days.parse().unwrap());
+    SignedDuration::from_hours(24 * days)
+}
+
 /// So many rows go into one statement.
 const ROWS: usize = 100;
 /// As the ledger's chain has it.
@@ -45,7 +49,7 @@ pub(crate) struct Written {
 
 /// When the year begins that ends at `end`.
 pub(crate) fn beginning(end: Timestamp) -> Timestamp {
-    end - YEAR
+    end - length()
 }
 
 /// Writes the year before `end` into a new ledger at `path`: all members hold what membership earns all the time, and every
@@ -88,7 +92,7 @@ pub(crate) async fn write(path: &Path, organisation: &Organisation, end: Timesta
         standing += 1;
     }
     drop(first);
-    let turns = YEAR.as_secs() / TURN.as_secs();
+    let turns = length().as_secs() / TURN.as_secs();
     let mut ended = 0;
     for turn in 0..turns {
         let from = begin + TURN * i32::try_from(turn).unwrap();
