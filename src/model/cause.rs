@@ -185,3 +185,31 @@ pub enum Basis {
     /// Being a member.
     Membership,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ledger looks for causes by their text, and earlier versions wrote what it has.
+    #[test]
+    fn a_cause_is_written_as_ever() {
+        let duty = r#"{"start":"2026-11-23T09:00:00Z","end":"2026-11-23T17:00:00Z"}"#;
+        let basis = r#"{"on_call":{"schedule":{"source":"pd","kind":"schedule","id":"PABC123"},"user_id":"PALICE1","level":2,"via_override":null}}"#;
+        let origin = |line| format!(r#"{{"file":"access.d/payments.toml","line":{line}}}"#);
+        let head = r#"{"entitlement":"payments/admin","person":"alice@example.com""#;
+        let member = format!(r#"{{"origin":{},"added_by":"mira@example.com"}}"#, origin(53));
+        let text = format!(
+            r#"{head},"held":{duty},"duty":{duty},"end_known":true,"basis":{basis},"project":"sre","rule":{},"member":{member},"delegation":{}}}"#,
+            origin(11),
+            origin(7)
+        );
+        let plain = format!(
+            r#"{head},"held":{duty},"duty":{duty},"end_known":false,"basis":"membership","project":"payments","rule":{},"member":null}}"#,
+            origin(11)
+        );
+        for text in [text, plain] {
+            let cause: Cause = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&cause).unwrap(), text);
+        }
+    }
+}
