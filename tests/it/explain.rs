@@ -204,6 +204,8 @@ async fn why_access_outlives_duty_is_told_now_and_later() {
 #[tokio::test]
 async fn a_revoke_that_waits_for_the_incoming_grant_says_so() {
     let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
+    // The pass after the hand-over's would find the grant under way, and a guard would hold the revoke.
+    site.configure(|settings| settings.more = "[timing]\npoll = \"1h\"\nnotice = \"0s\"\n".to_owned());
     let hand_off = from_now(12);
     site.shifts(&[
         ("PALICE1", from_now(-60), hand_off),
