@@ -41,14 +41,28 @@ fn judge(found: Vec<sqlx::sqlite::SqliteRow>) -> Result<(), LedgerError> {
     Ok(())
 }
 
+fn tell_only_of_damage(found: Result<(), LedgerError>) -> Result<(), LedgerError> {
+    match found {
+        Err(error) if !error.is_damage() => {
+            tracing::warn!(
+                error = crate::chain(&error),
+                "the ledger's past could not be looked through for damage; it is done at the next start"
+            );
+            Ok(())
+        }
+        found => found,
+    }
+}
+
 impl Ledger {
     /// Looks through what [`Ledger::open`] passes over in a large file: the intents and events of the past, which are most of
     /// it. Takes as long as reading them does, and keeps the connection for that time.
     ///
     /// # Errors
-    /// [`LedgerError`], with the file's name.
+    /// [`LedgerError`], with the file's name, where it is damaged. What keeps this from looking is logged and nothing worse:
+    /// the daemon works on, and looks again when it starts the next time.
     pub async fn look_through_the_past(&self, path: &Path) -> Result<(), LedgerError> {
-        self.look_through(SMALL).await.map_err(|error| error.at(path))
+        tell_only_of_damage(self.look_through(SMALL).await).map_err(|error| error.at(path))
     }
 
     async fn look_through(&self, small: i64) -> Result<(), LedgerError> {
@@ -104,12 +118,26 @@ mod tests {
             assert_eq!(look_at(&pool, 0).await.is_ok(), is_past, "{table}");
             let reader = Ledger::open_read_only(&path, "test").await;
             if let (true, Ok(reader)) = (is_past, reader) {
-                let found = reader.look_through(0).await.unwrap_err().to_string();
+                let found = tell_only_of_damage(reader.look_through(0).await)
+                    .unwrap_err()
+                    .to_string();
                 assert!(found.contains("damaged"), "{table}: {found}");
                 looked_through.push(table);
             }
         }
         looked_through.sort();
         assert_eq!(looked_through, ["event", "intent"]);
+    }
+
+    /// A disk that is full for a moment is no reason to stop the daemon.
+    #[tokio::test]
+    async fn whatever_else_keeps_it_from_looking_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let ledger = Ledger::open(&path, "test", Timestamp::UNIX_EPOCH).await.unwrap();
+        ledger.pool.close().await;
+        let found = ledger.look_through(0).await;
+        assert!(found.is_err());
+        assert!(tell_only_of_damage(found).is_ok());
     }
 }

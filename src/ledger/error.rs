@@ -116,6 +116,15 @@ impl From<sqlx::Error> for LedgerError {
 }
 
 impl LedgerError {
+    /// Whether the file is not what was written.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::Damaged { .. } => true,
+            Self::Database { trouble, .. } => *trouble == Trouble::Damaged,
+            _ => false,
+        }
+    }
+
     /// Names the file where the error itself does not.
     pub(super) fn at(self, path: &Path) -> Self {
         // What the migrations meet is the disk's trouble as often as the schema's.
