@@ -11,7 +11,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dutybound::apply::Applier;
 use dutybound::clock::Clock;
 use dutybound::config::Config;
 use dutybound::identity_center::{ChangeKind, Read, Write};
@@ -121,8 +120,7 @@ async fn organisation(size: usize) {
 
     let held: Arc<dyn Clock> = Arc::new(clock.clone());
     let reader: Arc<dyn Read> = aws.clone();
-    let applier = applier(&held, &aws, &ledger, &config);
-    let mut reconciler = rig::reconciler(held, reader, ledger.clone(), stored, &applier);
+    let (mut reconciler, applier) = rig::reconciler(held, reader, aws, ledger.clone(), stored, &config);
     // The guards' limits are for surprises; the first snapshot of all counts as foreseen.
     let first = reconciler.look(&config, &policy, None).await.unwrap();
     meter.row("cold start to the first complete plan");
@@ -147,7 +145,7 @@ async fn organisation(size: usize) {
     }
 
     // Somebody edits one file: a member leaves a project that has no schedule of theirs at this moment.
-    let policy = Arc::new(rig::parse(edited(&organisation)));
+    let policy = Arc::new(rig::parse(rig::edited(&organisation)));
     meter.row("parse the policy with one file edited");
     clock.set(before + SignedDuration::from_mins(4));
     let pass = self::pass(&mut reconciler, &config, &policy).await;
@@ -202,12 +200,11 @@ async fn restart(size: usize, path: &Path) {
     }
     let mut meter = Meter::new(size, Arc::clone(&aws));
     meter.start();
-    let policy = Arc::new(rig::parse(edited(&organisation)));
+    let policy = Arc::new(rig::parse(rig::edited(&organisation)));
     let stored = ledger.load_snapshots().await.unwrap();
     meter.row("after a restart: the policy and the schedules");
     let (held, reader): (Arc<dyn Clock>, Arc<dyn Read>) = (Arc::new(clock.clone()), aws.clone());
-    let applier = applier(&held, &aws, &ledger, &config);
-    let mut reconciler = rig::reconciler(held, reader, ledger, stored, &applier);
+    let (mut reconciler, _applier) = rig::reconciler(held, reader, aws, ledger, stored, &config);
     let first = pass(&mut reconciler, &config, &policy).await;
     let plan = &first.survey.plan;
     let (stands, changes) = (plan.unchanged, plan.changes.len());
@@ -218,28 +215,6 @@ async fn restart(size: usize, path: &Path) {
         drop(pass(&mut reconciler, &config, &policy).await);
         meter.row("a pass with nothing to do");
     }
-}
-
-/// The policy after the edit of a file.
-fn edited(organisation: &Organisation) -> Vec<(String, Vec<u8>)> {
-    let mut files = rig::files(organisation);
-    let edited = files.last_mut().unwrap();
-    let text = String::from_utf8(edited.1.clone()).unwrap();
-    let cut = text.rfind("\n[[member]]").unwrap();
-    edited.1 = text[..cut].to_owned().into_bytes();
-    files
-}
-
-fn applier(clock: &Arc<dyn Clock>, aws: &Arc<rig::Aws>, ledger: &Ledger, config: &Config) -> Arc<Applier> {
-    Applier::new(
-        Arc::clone(clock),
-        aws.clone(),
-        aws.clone(),
-        ledger.clone(),
-        8,
-        Duration::from_secs(180),
-        config.pause_file.clone(),
-    )
 }
 
 async fn read_again(reconciler: &mut Reconciler, organisation: &Organisation, at: Timestamp, clock: &rig::Hands) {

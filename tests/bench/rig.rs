@@ -139,16 +139,36 @@ pub(crate) fn config(dir: &Path) -> Config {
     }
 }
 
-/// What makes passes, before the first one.
+/// What makes passes, before the first one, and what carries out their changes.
 pub(crate) fn reconciler(
     clock: Arc<dyn Clock>,
     reader: Arc<dyn Read>,
+    writer: Arc<dyn Write>,
     ledger: Ledger,
     stored: StoredSnapshots,
-    applier: &Arc<Applier>,
-) -> Reconciler {
+    config: &Config,
+) -> (Reconciler, Arc<Applier>) {
+    let applier = Applier::new(
+        Arc::clone(&clock),
+        Arc::clone(&reader),
+        writer,
+        ledger.clone(),
+        8,
+        Duration::from_secs(180),
+        config.pause_file.clone(),
+    );
     let snapshots = Arc::new(tokio::sync::Mutex::new(stored));
-    Reconciler::new(clock, reader, ledger, snapshots, Some(Arc::clone(applier)))
+    let reconciler = Reconciler::new(clock, reader, ledger, snapshots, Some(Arc::clone(&applier)));
+    (reconciler, applier)
+}
+
+/// The policy's files after an edit of one: its last member leaves.
+pub(crate) fn edited(organisation: &Organisation) -> Vec<(String, Vec<u8>)> {
+    let mut files = files(organisation);
+    let (_, text) = files.last_mut().unwrap();
+    let cut = std::str::from_utf8(text).unwrap().rfind("\n[[member]]").unwrap();
+    text.truncate(cut);
+    files
 }
 
 /// The time, which only the bench moves.

@@ -108,17 +108,8 @@ impl World {
         let held: Arc<dyn Clock> = Arc::new(clock.clone());
         let aws = Arc::new(rig::Aws::default());
         let reader: Arc<dyn Read> = aws.clone();
-        let applier = Applier::new(
-            Arc::clone(&held),
-            Arc::clone(&reader),
-            aws,
-            ledger.clone(),
-            8,
-            Duration::from_secs(180),
-            config.pause_file.clone(),
-        );
         let stored = StoredSnapshots::default();
-        let reconciler = rig::reconciler(Arc::clone(&held), reader, ledger, stored, &applier);
+        let (reconciler, applier) = rig::reconciler(Arc::clone(&held), reader, aws, ledger, stored, &config);
 
         let metrics = Arc::new(Metrics::new(&ApiCalls::new().unwrap(), "0.1.0", Mode::Sync).unwrap());
         let (shown, in_use) = watch::channel(Arc::new(InUse::new(&policy, &config, false)));

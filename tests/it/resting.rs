@@ -7,7 +7,6 @@ mod rig;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use dutybound::apply::Applier;
@@ -52,16 +51,7 @@ impl Site {
         let aws = Arc::new(rig::Aws::default());
         let held: Arc<dyn Clock> = Arc::new(clock.clone());
         let reader: Arc<dyn Read> = aws.clone();
-        let applier = Applier::new(
-            Arc::clone(&held),
-            Arc::clone(&reader),
-            aws.clone(),
-            ledger.clone(),
-            8,
-            Duration::from_secs(180),
-            config.pause_file.clone(),
-        );
-        let reconciler = rig::reconciler(held, reader, ledger, stored, &applier);
+        let (reconciler, applier) = rig::reconciler(held, reader, aws.clone(), ledger, stored, &config);
         let mut site = Self {
             _dir: dir,
             organisation,
@@ -140,11 +130,7 @@ async fn a_hand_over_ends_the_rest_of_what_it_concerns() {
 #[tokio::test]
 async fn an_edit_of_the_policy_ends_the_rest_of_what_it_concerns() {
     let mut site = Site::new().await;
-    let mut files = rig::files(&site.organisation);
-    let edited = files.last_mut().unwrap();
-    let text = String::from_utf8(edited.1.clone()).unwrap();
-    edited.1 = text[..text.rfind("\n[[member]]").unwrap()].to_owned().into_bytes();
-    site.policy = rig::parse(files).into();
+    site.policy = rig::parse(rig::edited(&site.organisation)).into();
     let changes = site.changes().await;
     let groups = changes
         .iter()
@@ -347,19 +333,9 @@ async fn what_ends_while_a_pass_begins_is_still_under_way_to_it() {
         opens: AtomicBool::new(false),
     });
     let (reader, writer): (Arc<dyn Read>, Arc<dyn Write>) = (aws.clone(), aws.clone());
-    let timeout = Duration::from_secs(180);
-    let pause = config.pause_file.clone();
-    let applier = Applier::new(
-        Arc::clone(&clock),
-        Arc::clone(&reader),
-        writer,
-        ledger.clone(),
-        8,
-        timeout,
-        pause,
-    );
+    let stored = StoredSnapshots::default();
+    let (mut reconciler, applier) = rig::reconciler(clock, reader, writer, ledger, stored, &config);
     assert!(aws.applier.set(Arc::clone(&applier)).is_ok());
-    let mut reconciler = rig::reconciler(clock, reader, ledger, StoredSnapshots::default(), &applier);
     let first = reconciler.look(&config, &policy, None).await.unwrap();
     reconciler.act(&first, &config, &policy).await.unwrap();
     while applier.in_flight().is_empty() {
@@ -427,16 +403,8 @@ async fn a_turn_that_begins_while_a_pass_reads_is_decided_by_a_look_of_that_pass
         then: OnceLock::new(),
     });
     let (held, reader): (Arc<dyn Clock>, Arc<dyn Read>) = (Arc::new(clock.clone()), late.clone());
-    let applier = Applier::new(
-        Arc::clone(&held),
-        Arc::clone(&reader),
-        aws.clone(),
-        ledger.clone(),
-        8,
-        Duration::from_secs(180),
-        config.pause_file.clone(),
-    );
-    let mut reconciler = rig::reconciler(held, reader, ledger, StoredSnapshots::default(), &applier);
+    let stored = StoredSnapshots::default();
+    let (mut reconciler, _applier) = rig::reconciler(held, reader, aws.clone(), ledger, stored, &config);
     let before = reconciler.look(&config, &policy, None).await.unwrap();
     assert_eq!(before.survey.plan.changes, []);
 
