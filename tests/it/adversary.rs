@@ -223,7 +223,7 @@ async fn one_answer_that_somebody_does_not_exist_takes_nobody_off_duty() {
     };
     site.sandbox.fault(gone("PALICE1"));
     site.sandbox.fault(gone("PBOB002"));
-    hand_over_at(&site, from_now(10));
+    hand_over_at(&site, from_now(40));
     let _daemon = site.ready_daemon().await;
     site.until_admin(ALICE, true).await;
     site.until_admin(BOB, true).await;

@@ -206,7 +206,7 @@ async fn a_revoke_that_waits_for_the_incoming_grant_says_so() {
     let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
     // The pass after the hand-over's would find the grant under way, and a guard would hold the revoke.
     site.configure(|settings| settings.more = "[timing]\npoll = \"1h\"\nnotice = \"0s\"\n".to_owned());
-    let hand_off = from_now(12);
+    let hand_off = from_now(40);
     site.shifts(&[
         ("PALICE1", from_now(-60), hand_off),
         ("PBOB002", hand_off, from_now(3600)),
@@ -288,16 +288,16 @@ async fn what_earned_it_is_told_of_a_past_moment_that_the_schedule_still_shows()
     let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
     site.sandbox
         .edit(|world| world.aws.operation_takes = SignedDuration::ZERO);
-    let hand_off = from_now(8);
-    site.shifts(&[
-        ("PALICE1", from_now(-60), hand_off),
-        ("PBOB002", hand_off, from_now(3600)),
-    ]);
     let daemon = site.ready_daemon().await;
     site.until_admin(ALICE, true).await;
     let held = "the record says that alice holds it";
     eventually(held, async || site.run(&["explain", ALICE]).await.code == Some(0)).await;
     let then = Timestamp::now().to_string();
+    let hand_off = from_now(1);
+    site.shifts(&[
+        ("PALICE1", from_now(-60), hand_off),
+        ("PBOB002", hand_off, from_now(3600)),
+    ]);
     let ended = "the record says that alice holds it no more";
     eventually(ended, async || site.run(&["explain", ALICE]).await.code == Some(2)).await;
     daemon.term().await;

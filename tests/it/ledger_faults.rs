@@ -238,7 +238,7 @@ async fn the_daemon_outlives_a_full_disk_and_goes_on_when_there_is_room() {
     daemon.ready().await;
     site.until_admin(ALICE, true).await;
     eventually("both grants are on record", async || site.intervals().await.len() == 2).await;
-    let boundary = from_now(8);
+    let boundary = from_now(20);
     site.shifts(&[
         ("PALICE1", from_now(-60), boundary),
         ("PBOB002", boundary, from_now(3600)),
