@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -489,13 +489,19 @@ impl<'a> People<'a> {
                 people.pinned.insert((source, &identity.person));
             }
         }
+        // Turns name the same users again and again, and schedules of one source stand together.
+        let mut seen = HashSet::new();
+        let mut source = None;
         for snapshot in snapshots.values() {
+            if source.replace(&snapshot.schedule.source) != Some(&snapshot.schedule.source) {
+                seen.clear();
+            }
             for user in snapshot
                 .shifts
                 .iter()
                 .filter(|s| s.interval.intersect(&range).is_some())
                 .map(|s| &s.user)
-                .filter(|u| u.state == SourceUserState::Active)
+                .filter(|u| u.state == SourceUserState::Active && seen.insert(Arc::as_ptr(u)))
             {
                 if let Some(email) = &user.email {
                     people

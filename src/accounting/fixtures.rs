@@ -84,9 +84,9 @@ pub(crate) fn row(granted: i64, revoked: Option<i64>, causes: Vec<RecordedCause>
         person: person("alice@example.com"),
         granted_at: t(granted),
         grant_reference: None,
-        policy: "r".to_owned(),
+        policy: "r".into(),
         revoked_at: revoked.map(t),
-        end_reason: revoked.map(|_| "revoked".to_owned()),
+        end_reason: revoked.map(|_| "revoked".into()),
         causes,
     }
 }
@@ -173,7 +173,8 @@ pub(crate) fn snapshots() -> Snapshots {
             name: None,
             email: Some(format!("{user}@example.com")),
             state: SourceUserState::Active,
-        },
+        }
+        .into(),
         level: None,
         permanent: false,
         via_override: None,

@@ -106,7 +106,8 @@ impl World {
                     name: None,
                     email: None,
                     state: SourceUserState::Active,
-                },
+                }
+                .into(),
                 level: None,
                 permanent: false,
                 via_override: None,

@@ -58,7 +58,8 @@ fn snapshots(shifts: &[(&str, i64, i64)]) -> Snapshots {
             name: Some((*name).to_owned()),
             email: Some(format!("{name}@example.com")),
             state: SourceUserState::Active,
-        },
+        }
+        .into(),
         level: None,
         permanent: false,
         via_override: None,

@@ -146,7 +146,8 @@ mod tests {
                         name: None,
                         email: None,
                         state: SourceUserState::Active,
-                    },
+                    }
+                    .into(),
                     level: None,
                     permanent: false,
                     via_override: via.map(Into::into),

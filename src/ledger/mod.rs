@@ -20,6 +20,7 @@ mod measured;
 mod open;
 pub mod orders;
 mod owned;
+mod reads;
 mod redo;
 mod replay;
 pub mod restored;
@@ -29,6 +30,7 @@ mod taken_over;
 mod totals;
 pub mod tries;
 mod trouble;
+mod written;
 
 pub use access::HeldSpan;
 pub use board::{Board, DriftSummary, HeldSummary, HoldRow};

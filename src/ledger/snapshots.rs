@@ -6,16 +6,15 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use sqlx::Row;
 
-use super::{Ledger, LedgerError, instant, read_json, write_json};
+use super::write_json;
 use crate::along::Along;
 use crate::desired::Snapshots;
 use crate::model::{Interval, ScheduleKey, Snapshot};
 use crate::schedule::ReadError;
 
 /// How long replaced contents are kept.
-const KEPT: SignedDuration = SignedDuration::from_hours(3 * 24);
+pub(super) const KEPT: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// How often a read that brought nothing new is written down, for the age of what is stored after a restart.
 const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
@@ -23,7 +22,7 @@ const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 #[derive(Debug, Clone, Default)]
 pub struct StoredSnapshots {
     pub(super) versions: BTreeMap<ScheduleKey, Arc<Vec<Version>>>,
-    failures: BTreeMap<ScheduleKey, ReadFailure>,
+    pub(super) failures: BTreeMap<ScheduleKey, ReadFailure>,
     /// How many contents were taken in since the start.
     edition: u64,
 }
@@ -32,9 +31,9 @@ pub struct StoredSnapshots {
 #[derive(Debug, Clone)]
 pub(super) struct Version {
     pub(super) first_read_at: Timestamp,
-    content: String,
+    pub(super) content: String,
     /// The last read that the ledger knows of.
-    noted_at: Timestamp,
+    pub(super) noted_at: Timestamp,
     /// Its `read_at` is that of the last read that found this content.
     pub(super) snapshot: Arc<Snapshot>,
 }
@@ -169,7 +168,7 @@ impl StoredSnapshots {
 
     /// What a complete read brings. A snapshot whose read began before that of the newest one is late and brings nothing,
     /// unless the newest claims to be of a time that has not come: then the clock was wrong when it was read.
-    fn judge(&self, snapshot: &Snapshot, now: Timestamp) -> Accepted {
+    pub(super) fn judge(&self, snapshot: &Snapshot, now: Timestamp) -> Accepted {
         match self
             .versions
             .get(&snapshot.schedule)
@@ -190,7 +189,7 @@ impl StoredSnapshots {
         }
     }
 
-    fn take(&mut self, snapshot: Snapshot, accepted: Accepted, now: Timestamp) {
+    pub(super) fn take(&mut self, snapshot: Snapshot, accepted: Accepted, now: Timestamp) {
         self.failures.remove(&snapshot.schedule);
         let read_at = snapshot.read_at;
         let snapshot = Arc::new(snapshot);
@@ -240,138 +239,6 @@ impl StoredSnapshots {
     }
 }
 
-impl Ledger {
-    /// Loads everything that is stored.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn load_snapshots(&self) -> Result<StoredSnapshots, LedgerError> {
-        let mut stored = StoredSnapshots::default();
-        let rows = sqlx::query("SELECT id, first_read_at, last_read_at, content, body FROM snapshot ORDER BY id")
-            .fetch_all(&self.pool)
-            .await?;
-        for row in rows {
-            let id: i64 = row.try_get(0)?;
-            let what = || format!("snapshot {id}");
-            let mut snapshot: Snapshot = read_json(row.try_get(4)?, what)?;
-            snapshot.read_at = instant(row.try_get(2)?, what)?;
-            let versions = stored.versions.entry(snapshot.schedule.clone()).or_default();
-            Arc::make_mut(versions).push(Version {
-                first_read_at: instant(row.try_get(1)?, what)?,
-                content: row.try_get(3)?,
-                noted_at: snapshot.read_at,
-                snapshot: Arc::new(snapshot),
-            });
-        }
-        let rows = sqlx::query("SELECT schedule, since, kind, message FROM read_failure")
-            .fetch_all(&self.pool)
-            .await?;
-        for row in rows {
-            let schedule: &str = row.try_get(0)?;
-            let what = || format!("read failure of {schedule}");
-            let failure = ReadFailure {
-                since: instant(row.try_get(1)?, what)?,
-                kind: row.try_get(2)?,
-                message: row.try_get(3)?,
-            };
-            stored.failures.insert(read_json(schedule, what)?, failure);
-        }
-        Ok(stored)
-    }
-
-    /// Takes in a complete read and stores it.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn store_snapshot(
-        &self,
-        stored: &mut StoredSnapshots,
-        snapshot: Snapshot,
-        now: Timestamp,
-    ) -> Result<Accepted, LedgerError> {
-        let accepted = stored.judge(&snapshot, now);
-        let had_failed = stored.failures.contains_key(&snapshot.schedule);
-        // Memory must never run ahead of the ledger, or a restart would take a surprise for something long known.
-        if had_failed || matches!(accepted, Accepted::Confirmed | Accepted::Changed) {
-            self.write_snapshot(&snapshot, accepted, had_failed, now).await?;
-        }
-        stored.take(snapshot, accepted, now);
-        Ok(accepted)
-    }
-
-    async fn write_snapshot(
-        &self,
-        snapshot: &Snapshot,
-        accepted: Accepted,
-        had_failed: bool,
-        now: Timestamp,
-    ) -> Result<(), LedgerError> {
-        let key = write_json(&snapshot.schedule);
-        let (read_at, body) = (snapshot.read_at, write_json(snapshot));
-        let mut tx = self.begin().await?;
-        if had_failed {
-            sqlx::query("DELETE FROM read_failure WHERE schedule = ?")
-                .bind(&key)
-                .execute(&mut *tx)
-                .await?;
-        }
-        match accepted {
-            Accepted::Late | Accepted::Same => {}
-            Accepted::Confirmed => {
-                sqlx::query("UPDATE snapshot SET last_read_at = ?1, body = ?2 WHERE id = (SELECT MAX(id) FROM snapshot WHERE schedule = ?3)")
-                    .bind(read_at.as_millisecond())
-                    .bind(&body)
-                    .bind(&key)
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            Accepted::Changed => {
-                sqlx::query("DELETE FROM snapshot WHERE schedule = ?1 AND (last_read_at > ?3 OR last_read_at < ?2 AND id <> (SELECT MAX(id) FROM snapshot WHERE schedule = ?1))")
-                    .bind(&key)
-                    .bind(read_at.checked_sub(KEPT).unwrap_or(Timestamp::MIN).as_millisecond())
-                    .bind(now.as_millisecond())
-                    .execute(&mut *tx)
-                    .await?;
-                sqlx::query("INSERT INTO snapshot (schedule, first_read_at, last_read_at, content, body) VALUES (?1, ?2, ?2, ?3, ?4)")
-                    .bind(&key)
-                    .bind(read_at.as_millisecond())
-                    .bind(content_of(snapshot))
-                    .bind(&body)
-                    .execute(&mut *tx)
-                    .await?;
-            }
-        }
-        self.commit(tx, now).await
-    }
-
-    /// Records that a schedule could not be read, keeping since when. Returns whether that is news.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn store_failure(
-        &self,
-        stored: &mut StoredSnapshots,
-        error: &ReadError,
-        now: Timestamp,
-    ) -> Result<bool, LedgerError> {
-        if !stored.fail(error, now) {
-            return Ok(false);
-        }
-        let since = stored.failures.get(&error.schedule).map_or(now, |f| f.since);
-        sqlx::query(
-            "INSERT INTO read_failure (schedule, since, kind, message) VALUES (?, ?, ?, ?) \
-             ON CONFLICT (schedule) DO UPDATE SET kind = excluded.kind, message = excluded.message",
-        )
-        .bind(write_json(&error.schedule))
-        .bind(since.as_millisecond())
-        .bind(error.kind.as_str())
-        .bind(&error.message)
-        .execute(&self.pool)
-        .await?;
-        Ok(true)
-    }
-}
-
 /// The snapshot with turns whose end it did not reach going on through `window`.
 fn continued(snapshot: &Snapshot, window: Interval) -> Snapshot {
     let mut continued = snapshot.clone();
@@ -383,7 +250,7 @@ fn continued(snapshot: &Snapshot, window: Interval) -> Snapshot {
 }
 
 /// Identifies what the provider said, whenever it was read.
-fn content_of(snapshot: &Snapshot) -> String {
+pub(super) fn content_of(snapshot: &Snapshot) -> String {
     let hash = Sha256::digest(write_json(&(&snapshot.shifts, &snapshot.notices)).as_bytes());
     hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
 }
@@ -403,7 +270,8 @@ mod tests {
                 name: None,
                 email: None,
                 state: SourceUserState::Active,
-            },
+            }
+            .into(),
             level: None,
             permanent: false,
             via_override: None,
@@ -500,7 +368,8 @@ mod tests {
                 name: None,
                 email: None,
                 state: SourceUserState::Active,
-            },
+            }
+            .into(),
             level: None,
             permanent: false,
             via_override: None,

@@ -1,6 +1,7 @@
 //! Schedules, shifts and snapshots: what on-call providers say.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -95,8 +96,8 @@ pub struct Shift {
     pub start_known: bool,
     /// Whether `interval.end()` is a real end rather than the window's edge or "until further notice".
     pub end_known: bool,
-    /// Who.
-    pub user: SourceUser,
+    /// Who; the same for all turns that one read tells of them.
+    pub user: Arc<SourceUser>,
     /// The escalation level, for shifts of an escalation policy.
     pub level: Option<u32>,
     /// A standing target of an escalation policy without any schedule (PagerDuty: `schedule: null`).

@@ -35,7 +35,7 @@ pub(super) async fn read(site: &Site, at: Timestamp) -> Result<Now, LedgerError>
         identities: &in_use.identities,
         max_staleness: in_use.max_staleness,
     };
-    let stored = site.ledger.load_snapshots().await?;
+    let stored = site.ledger.load_newest_snapshots().await?;
     let status = status::read(&installation, &stored, None, at).await?;
     let snapshots = stored.newest(&in_use.policy.schedules());
     let period = days_from(at, AHEAD_DAYS).unwrap_or(Interval::ALWAYS);

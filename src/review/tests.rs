@@ -72,7 +72,8 @@ fn snapshots() -> Snapshots {
                 name: None,
                 email: Some(format!("{name}@example.com")),
                 state: SourceUserState::Active,
-            },
+            }
+            .into(),
             level: None,
             permanent: false,
             via_override: None,

@@ -1,6 +1,7 @@
 //! Turns what a provider listed into the shifts of a snapshot: clipped, merged and sorted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -121,15 +122,17 @@ impl Normalised {
 
     /// The shifts, sorted. Somebody whom `users` does not have stays in the list, as a deleted user.
     #[must_use]
-    pub fn shifts(self, users: &BTreeMap<String, SourceUser>) -> Vec<Shift> {
+    pub fn shifts(self, users: &BTreeMap<String, Arc<SourceUser>>) -> Vec<Shift> {
         let mut shifts = Vec::with_capacity(self.pieces.len());
         for piece in self.pieces {
             let turn = piece.turn;
-            let user = users.get(&turn.user_id).cloned().unwrap_or(SourceUser {
-                id: turn.user_id.into(),
-                name: None,
-                email: None,
-                state: SourceUserState::Deleted,
+            let user = users.get(&turn.user_id).cloned().unwrap_or_else(|| {
+                Arc::new(SourceUser {
+                    id: turn.user_id.into(),
+                    name: None,
+                    email: None,
+                    state: SourceUserState::Deleted,
+                })
             });
             shifts.push(Shift {
                 interval: piece.interval,

@@ -71,18 +71,22 @@ pub(crate) fn read(
     window: Interval,
     at: Timestamp,
 ) -> Snapshot {
+    let mut users = BTreeMap::new();
     let shifts = turns.iter().filter_map(|(turn, from)| {
         let (id, email) = schedule.turn(*turn);
-        Some(Shift {
-            interval: Interval::new(*from, *from + lasts)?.intersect(&window)?,
-            start_known: window.start() <= *from,
-            end_known: *from + lasts <= window.end(),
-            user: SourceUser {
+        let user = users.entry(id.clone()).or_insert_with(|| {
+            Arc::new(SourceUser {
                 id: id.into(),
                 name: Some(email.to_owned()),
                 email: Some(email.to_owned()),
                 state: SourceUserState::Active,
-            },
+            })
+        });
+        Some(Shift {
+            interval: Interval::new(*from, *from + lasts)?.intersect(&window)?,
+            start_known: window.start() <= *from,
+            end_known: *from + lasts <= window.end(),
+            user: Arc::clone(user),
             level: None,
             permanent: false,
             via_override: None,

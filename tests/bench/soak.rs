@@ -291,9 +291,9 @@ fn replace(snapshot: &mut Snapshot, schedule: &OnCallSchedule, number: usize, da
                 ..shift.clone()
             };
             if stands_in {
-                part.user.id = id.clone().into();
-                part.user.name = Some(email.to_owned());
-                part.user.email = Some(email.to_owned());
+                Arc::make_mut(&mut part.user).id = id.clone().into();
+                Arc::make_mut(&mut part.user).name = Some(email.to_owned());
+                Arc::make_mut(&mut part.user).email = Some(email.to_owned());
             }
             shifts.push(part);
         };

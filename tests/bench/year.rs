@@ -153,7 +153,7 @@ async fn commands(
     now: Timestamp,
 ) {
     meter.start();
-    let stored = ledger.load_snapshots().await.unwrap();
+    let stored = ledger.load_newest_snapshots().await.unwrap();
     meter.row("status: load the stored schedules", 0);
     let installation = status::Installation {
         ledger,

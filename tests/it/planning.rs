@@ -50,7 +50,8 @@ fn shift(name: &str, from: Timestamp, to: Timestamp) -> Shift {
             name: Some(name.into()),
             email: Some(format!("{name}@example.com")),
             state: SourceUserState::Active,
-        },
+        }
+        .into(),
         level: None,
         permanent: false,
         via_override: None,
@@ -549,7 +550,7 @@ fn somebody_unidentified_on_duty_keeps_the_one_who_may_be_them() {
     world.apply(t(8));
     // The provider now shows the same user without an e-mail.
     let mut nameless = shift("ann", t(0), t(18));
-    nameless.user.email = None;
+    Arc::make_mut(&mut nameless.user).email = None;
     world
         .newest
         .insert(key("PABC123"), snapshot("PABC123", t(9), vec![nameless]).into());
@@ -559,6 +560,34 @@ fn somebody_unidentified_on_duty_keeps_the_one_who_may_be_them() {
         (verdict.approved.steps().len(), verdict.held[0].guard),
         (0, Guard::NotKnowing)
     );
+}
+
+/// Users are shared between reads, so the other source shows the very same one.
+#[test]
+fn two_users_of_one_address_are_told_apart_source_by_source() {
+    let ann = shift("ann", t(0), t(18));
+    let mut other = shift("bob", t(18), t(24));
+    Arc::make_mut(&mut other.user).email = Some("Ann@example.com".to_owned());
+    let elsewhere = ScheduleKey {
+        source: SourceName("opsgenie".into()),
+        ..key("PABC123")
+    };
+    let mut world = World::new(ON_CALL, vec![ann.clone()]);
+    for (of_ours, of_theirs, ambiguous) in [
+        (vec![ann.clone()], vec![ann.clone(), other.clone()], false),
+        (vec![ann.clone(), other.clone()], vec![ann.clone()], true),
+    ] {
+        let ours = snapshot("PABC123", t(8), of_ours);
+        let theirs = Snapshot {
+            schedule: elsewhere.clone(),
+            ..snapshot("PABC123", t(8), of_theirs)
+        };
+        world.newest = [ours, theirs].map(|s| (s.schedule.clone(), s.into())).into();
+        let timeline = world.timeline(&world.newest, t(9));
+        let told = |kind| timeline.problems.iter().any(|problem| problem.kind == kind);
+        assert_eq!(told(ProblemKind::AmbiguousUser), ambiguous, "{:?}", timeline.problems);
+        assert_eq!(world.plan(t(9)).changes.is_empty(), ambiguous);
+    }
 }
 
 #[test]
@@ -979,7 +1008,7 @@ fn an_exclusive_entitlement_is_not_cleared_by_a_schedule_that_cannot_be_read() {
 #[test]
 fn a_user_who_was_re_created_is_ambiguous_only_while_both_ids_are_on_duty() {
     let mut before = shift("ann", t(-20), t(-10));
-    before.user.id = "POLD".into();
+    Arc::make_mut(&mut before.user).id = "POLD".into();
     let world = World::new(ON_CALL, vec![before, shift("ann", t(0), t(18))]);
     assert_eq!(words(&world.plan(t(8))), ["+ann"]);
 }

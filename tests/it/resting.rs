@@ -174,8 +174,8 @@ async fn an_edit_of_a_schedule_ends_the_rest_of_what_it_concerns() {
         .unwrap()
         .clone();
     for shift in &mut snapshot.shifts {
-        shift.user.email = Some(other.clone());
-        shift.user.id = "other".into();
+        Arc::make_mut(&mut shift.user).email = Some(other.clone());
+        Arc::make_mut(&mut shift.user).id = "other".into();
     }
     let mut stored = site.reconciler.snapshots.lock().await;
     site.reconciler

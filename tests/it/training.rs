@@ -56,7 +56,8 @@ fn timeline(completed: &str, list: &str) -> (Timeline, Interval) {
             name: None,
             email: Some(BOB.into()),
             state: SourceUserState::Active,
-        },
+        }
+        .into(),
         level: None,
         permanent: false,
         via_override: None,

@@ -346,7 +346,8 @@ fn bob_on_call(from: &str, to: &str) -> (Snapshots, Interval) {
             name: None,
             email: Some(BOB.into()),
             state: SourceUserState::Active,
-        },
+        }
+        .into(),
         level: None,
         permanent: false,
         via_override: None,

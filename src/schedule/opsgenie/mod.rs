@@ -10,7 +10,7 @@ pub mod users;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -93,7 +93,7 @@ impl Opsgenie {
         let mut users = BTreeMap::new();
         for key in normalised.user_ids() {
             let user = self.user(&mut reading, key, found.said.get(key)).await?;
-            users.insert(key.to_owned(), user);
+            users.insert(key.to_owned(), Arc::new(user));
         }
         if let Some(notice) = normalised.notice() {
             reading.notice(notice);

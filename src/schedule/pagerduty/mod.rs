@@ -11,7 +11,7 @@ pub mod v3;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -222,7 +222,7 @@ impl PagerDuty {
         let mut users = BTreeMap::new();
         for id in normalised.user_ids() {
             let user = self.user(&mut reading, id, said.get(id).copied()).await?;
-            users.insert(id.to_owned(), user);
+            users.insert(id.to_owned(), Arc::new(user));
         }
         if let Some(notice) = normalised.notice() {
             reading.notice(notice);

@@ -151,7 +151,8 @@ impl State {
                     name: None,
                     email: Some(email(turn.person)),
                     state: SourceUserState::Active,
-                },
+                }
+                .into(),
                 level: (0 < turn.level).then_some(turn.level),
                 permanent: false,
                 via_override: turn.via.map(Into::into),
