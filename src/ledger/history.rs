@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use smol_str::SmolStr;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
-use crate::model::{Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget};
+use crate::model::{Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, Texts};
 
 /// One interval of access, with why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,11 +29,11 @@ pub struct AccessRow {
     /// AWS's request or membership id.
     pub grant_reference: Option<String>,
     /// Content hash of the policy under which it was granted.
-    pub policy: String,
+    pub policy: SmolStr,
     /// When it ended, if it did.
     pub revoked_at: Option<Timestamp>,
     /// How it ended.
-    pub end_reason: Option<String>,
+    pub end_reason: Option<SmolStr>,
     /// Every cause it ever had.
     pub causes: Vec<RecordedCause>,
 }
@@ -95,6 +96,9 @@ macro_rules! access_with_causes {
 /// So many intervals are read together.
 const PAGE: usize = 500;
 
+/// So many texts are shared.
+const MANY_TEXTS: usize = 200_000;
+
 /// The access that overlaps the time from ?1 to ?2. A part for each of the indexes by how long intervals lasted, in the words
 /// of these; of those that lasted longer than eight days there are few.
 macro_rules! ids_of_access_in {
@@ -138,8 +142,14 @@ impl Ledger {
             .fetch_all(&mut *tx)
             .await?;
         ids.sort_unstable();
+        let mut texts = Texts::default();
         for page in ids.chunks(PAGE) {
-            access_by_id(&mut tx, page).await?.into_iter().for_each(&mut each);
+            // Over months so many are met that those of long ago would only lie there.
+            if MANY_TEXTS < texts.len() {
+                texts = Texts::default();
+            }
+            let rows = access_by_id(&mut tx, page, &mut texts).await?;
+            rows.into_iter().for_each(&mut each);
         }
         Ok(())
     }
@@ -159,7 +169,7 @@ impl Ledger {
         .bind(person.as_str())
         .fetch_all(&self.pool)
         .await?;
-        assemble(rows)
+        assemble(rows, &mut Texts::default())
     }
 
     /// The access to some entitlements that overlaps `range`, the lowest id first.
@@ -181,7 +191,7 @@ impl Ledger {
         .bind(write_json(entitlements))
         .fetch_all(&self.pool)
         .await?;
-        assemble(rows)
+        assemble(rows, &mut Texts::default())
     }
 
     /// The entitlements of which something stands.
@@ -277,7 +287,7 @@ impl Ledger {
                 .bind(at.as_millisecond())
                 .fetch_all(&self.pool)
                 .await?;
-            found.push(assemble(rows)?.pop());
+            found.push(assemble(rows, &mut Texts::default())?.pop());
         }
         let after = found.pop().flatten();
         Ok(Neighbours {
@@ -287,27 +297,28 @@ impl Ledger {
     }
 }
 
-/// The intervals with these ids, the lowest first.
+/// The intervals with these ids, the lowest first, which share with others the `texts`.
 pub(super) async fn access_by_id(
     connection: &mut SqliteConnection,
     ids: &[i64],
+    texts: &mut Texts,
 ) -> Result<Vec<AccessRow>, LedgerError> {
     let query = concat!(
         access_with_causes!(),
         " WHERE a.id IN (SELECT value FROM json_each(?)) ORDER BY a.id, c.id"
     );
     let rows = sqlx::query(query).bind(write_json(&ids)).fetch_all(connection).await?;
-    assemble(rows)
+    assemble(rows, texts)
 }
 
 /// Rows of one interval stand together.
-fn assemble(rows: Vec<SqliteRow>) -> Result<Vec<AccessRow>, LedgerError> {
+fn assemble(rows: Vec<SqliteRow>, texts: &mut Texts) -> Result<Vec<AccessRow>, LedgerError> {
     let mut found: Vec<AccessRow> = Vec::new();
     for row in rows {
         let id: i64 = row.try_get(0)?;
         let what = || format!("access {id}");
         if found.last().is_none_or(|last| last.id != id) {
-            found.push(AccessRow {
+            let mut access = AccessRow {
                 id,
                 entitlement: parse(row.try_get::<String, _>(1)?, what)?,
                 target: read_json(row.try_get(2)?, what)?,
@@ -315,18 +326,27 @@ fn assemble(rows: Vec<SqliteRow>) -> Result<Vec<AccessRow>, LedgerError> {
                 person: parse(row.try_get::<String, _>(4)?, what)?,
                 granted_at: instant(row.try_get(5)?, what)?,
                 grant_reference: row.try_get(6)?,
-                policy: row.try_get(7)?,
+                policy: row.try_get::<&str, _>(7)?.into(),
                 revoked_at: row
                     .try_get::<Option<i64>, _>(8)?
                     .map(|ms| instant(ms, what))
                     .transpose()?,
-                end_reason: row.try_get(9)?,
-                causes: Vec::new(),
-            });
+                end_reason: row.try_get::<Option<&str>, _>(9)?.map(Into::into),
+                causes: Vec::with_capacity(1),
+            };
+            texts.entitlement(&mut access.entitlement);
+            texts.target(&mut access.target);
+            texts.principal(&mut access.principal);
+            texts.person(&mut access.person);
+            texts.text(&mut access.policy);
+            access.end_reason.iter_mut().for_each(|reason| texts.text(reason));
+            found.push(access);
         }
         if let (Some(body), Some(access)) = (row.try_get::<Option<&str>, _>(10)?, found.last_mut()) {
+            let mut cause = read_json(body, what)?;
+            texts.cause(&mut cause);
             access.causes.push(RecordedCause {
-                cause: read_json(body, what)?,
+                cause,
                 recorded_at: instant(row.try_get(11)?, what)?,
                 ended_at: row
                     .try_get::<Option<i64>, _>(12)?

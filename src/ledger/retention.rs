@@ -14,7 +14,7 @@ use super::chain::tables::{TABLES, Table, hex};
 use super::chain::{self, Rows as Digest, end, note, restate};
 use super::{Ledger, LedgerError, read_json, write_json};
 use crate::accounting::{Figures, Sessions, account};
-use crate::model::{EntitlementId, Interval};
+use crate::model::{EntitlementId, Interval, Texts};
 
 /// Removal waits until this much is older than is to be kept: once a day is often enough.
 const AT_LEAST: SignedDuration = SignedDuration::from_hours(24);
@@ -177,7 +177,7 @@ impl Ledger {
                 .await?;
             let Some(last) = ids.last() else { return Ok(count) };
             after = *last;
-            let rows = super::history::access_by_id(tx, &ids).await?;
+            let rows = super::history::access_by_id(tx, &ids, &mut Texts::default()).await?;
             count += i64::try_from(rows.len()).unwrap_or(i64::MAX);
             let uncounted = super::totals::uncounted_among(tx, &ids).await?;
             let late: Vec<_> = rows.iter().filter(|row| uncounted.contains(&row.id)).cloned().collect();

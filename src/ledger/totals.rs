@@ -16,7 +16,7 @@ use super::history::access_by_id;
 use super::{Ledger, LedgerError, ends_of_chain, instant, parse, read_json, write_json};
 use crate::accounting::{BACKDATE, Figures, LONGEST_SESSION, Sessions, Unheld, account, length, tail_of, uncovered};
 use crate::ledger::{AccessRow, chain};
-use crate::model::{EntitlementId, Interval, ResolvedTarget};
+use crate::model::{EntitlementId, Interval, ResolvedTarget, Texts};
 
 /// So many entries are looked at together.
 const PAGE: usize = 500;
@@ -72,7 +72,10 @@ impl Ledger {
         let uncounted: Vec<i64> = sqlx::query_scalar(uncounted).fetch_all(&mut *tx).await?;
         for ids in [uncounted, standing_ids(&mut tx).await?] {
             for page in ids.chunks(PAGE) {
-                access_by_id(&mut tx, page).await?.into_iter().for_each(&mut each);
+                access_by_id(&mut tx, page, &mut Texts::default())
+                    .await?
+                    .into_iter()
+                    .for_each(&mut each);
             }
         }
         let unheld = super::measured::uncounted_unheld(&mut tx).await?;
@@ -110,7 +113,10 @@ impl Ledger {
         .fetch_all(&mut *tx)
         .await?;
         for page in ids.chunks(PAGE) {
-            access_by_id(&mut tx, page).await?.into_iter().for_each(&mut each);
+            access_by_id(&mut tx, page, &mut Texts::default())
+                .await?
+                .into_iter()
+                .for_each(&mut each);
         }
         Ok(Some(last))
     }
@@ -135,7 +141,7 @@ impl Ledger {
             .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
             .fetch_all(&mut *tx)
             .await?;
-            let rows = access_by_id(&mut tx, &ids).await?;
+            let rows = access_by_id(&mut tx, &ids, &mut Texts::default()).await?;
             count_access(&mut tx, &rows, &sessions).await?;
             let unheld = super::measured::uncounted_unheld_until(&mut tx, certain, PAGE).await?;
             count_unheld(&mut tx, &unheld).await?;
@@ -189,7 +195,7 @@ pub(super) async fn wrong_totals(connection: &mut SqliteConnection) -> Result<Ve
         .await?;
         let Some(last) = ids.last() else { break };
         after = *last;
-        for row in access_by_id(connection, &ids).await? {
+        for row in access_by_id(connection, &ids, &mut Texts::default()).await? {
             let held = account(std::slice::from_ref(&row), Interval::ALWAYS, Timestamp::MAX).total();
             *sums.entry(row.entitlement).or_default() += held;
         }

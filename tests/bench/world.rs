@@ -167,7 +167,7 @@ fn week(timeline: &Timeline, id: i64) -> AccessRow {
         person: cause.person.clone(),
         granted_at: begins + SignedDuration::from_secs(5),
         grant_reference: None,
-        policy: String::new(),
+        policy: "".into(),
         revoked_at: Some(ends + SignedDuration::from_secs(7)),
         end_reason: None,
         causes: vec![RecordedCause {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use smol_str::SmolStr;
 
 use crate::commands::explain::About;
 use crate::ledger::{AccessRow, PolicyInForce};
@@ -57,11 +58,11 @@ pub struct Line {
     /// Until when; it stands where this is missing.
     pub until: Option<Timestamp>,
     /// How it ended.
-    pub ended: Option<String>,
+    pub ended: Option<SmolStr>,
     /// AWS's request or membership id.
     pub reference: Option<String>,
     /// Content hash of the policy under which it was granted.
-    pub policy: String,
+    pub policy: SmolStr,
     /// What earned it, by the record, in order.
     pub causes: Vec<Cause>,
     /// Since when nothing called for it any more, where it stood on for a minute or longer.

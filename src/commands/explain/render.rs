@@ -109,8 +109,8 @@ impl Explanation {
                     .map(|r| format!(", AWS reference {}", clean(r)))
                     .unwrap_or_default();
                 writeln!(out, "  confirmed {}{reference}", instant(access.granted_at))?;
-                let in_force = self.policy.as_ref().map(|then| &then.policy.revision);
-                if in_force != Some(&access.policy) {
+                let in_force = self.policy.as_ref().map(|then| then.policy.revision.as_str());
+                if in_force != Some(access.policy.as_str()) {
                     writeln!(out, "  under     policy {}", short(&access.policy))?;
                 }
                 if let Some(revoked) = access.revoked_at {
