@@ -14,6 +14,7 @@ use crate::commands::diff::speed;
 use crate::config::{Config, Mode};
 use crate::diagnostics::{Report, Severity};
 use crate::http::{Health, InUse};
+use crate::live::AUDIT;
 use crate::metrics::Metrics;
 use crate::notify::Beat;
 use crate::poll::{Poller, Sources, Wanted};
@@ -29,7 +30,7 @@ mod watch;
 
 use crate::plan::convergence::Convergence;
 use crate::policy::Policy;
-use crate::text::clean;
+use crate::text::{clean, span};
 use files::{Files, Seen};
 use in_force::Reload;
 use journal::Journal;
@@ -123,6 +124,7 @@ impl Daemon {
             policy = self.policy.revision,
             "started"
         );
+        self.warn_of_a_slow_audit();
 
         // The listener answers and the loop runs: that is what being started means. /readyz tells about the first pass.
         notify(&[sd_notify::NotifyState::Ready]);
@@ -347,6 +349,7 @@ impl Daemon {
     /// Puts in force what a look at the files brought. Returns whether that calls for a pass.
     fn take_up(&mut self, seen: Seen, hung: bool) -> bool {
         let now = self.clock.now();
+        let was_slow = self.slow_audit().is_some();
         self.policy = seen.policy;
         let loaded = matches!(seen.reload, Reload::Loaded(_));
         if hung || !matches!(seen.reload, Reload::Unchanged) {
@@ -380,6 +383,9 @@ impl Daemon {
         if let Some(config) = seen.config {
             self.reload_config(config);
         }
+        if reconfigured || !was_slow {
+            self.warn_of_a_slow_audit();
+        }
         let refusal_changed = self.shown.borrow().policy_refused != seen.refusing;
         if loaded || reconfigured || refusal_changed {
             let in_use = InUse::new(&self.policy, &self.config, seen.refusing);
@@ -392,6 +398,21 @@ impl Daemon {
         }
         let pause_changed = std::mem::replace(&mut self.paused, seen.paused) != seen.paused;
         loaded || reconfigured || pause_changed || seen.ordered
+    }
+
+    fn slow_audit(&self) -> Option<SignedDuration> {
+        pace::slow_audit(self.policy.entitlements().count(), &self.config.timing)
+    }
+
+    fn warn_of_a_slow_audit(&self) {
+        if let Some(takes) = self.slow_audit() {
+            tracing::warn!(
+                takes = span(takes),
+                audit = span(self.config.timing.audit),
+                "a look at all of AWS may take longer than `audit` says, and drift is noticed that much later: a pass reads \
+                 {AUDIT} targets at most that nothing is planned for; set `audit` to what is true, or `poll` shorter"
+            );
+        }
     }
 
     /// Everything of the configuration that can change without a restart.

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::apply::End;
 use crate::config::Timing;
 use crate::guard::Guard;
+use crate::live::AUDIT;
 use crate::problem::ProblemKind;
 use crate::reconcile::Pass;
 
@@ -47,6 +48,14 @@ impl Pace {
     }
 }
 
+/// How long it may take until each of so many targets is looked at anew although nothing is planned for it, where that is
+/// longer than the configuration says.
+pub(super) fn slow_audit(targets: usize, timing: &Timing) -> Option<SignedDuration> {
+    let passes = i32::try_from(targets.div_ceil(AUDIT)).unwrap_or(i32::MAX);
+    let takes = timing.poll.saturating_mul(passes);
+    (timing.audit < takes).then_some(takes)
+}
+
 /// The next instant at which a pass has something to do by the clock alone.
 fn due(pass: &Pass, timing: &Timing) -> Option<Timestamp> {
     let survey = &pass.survey;
@@ -69,4 +78,17 @@ fn due(pass: &Pass, timing: &Timing) -> Option<Timestamp> {
         .chain(waiting.map(|step| step.patience_ends))
         .filter(|t| survey.at < *t)
         .min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_default_four_hundred_targets_are_looked_at_in_time() {
+        let timing = Timing::default();
+        let longer = [400, 401, 10_500].map(|targets| slow_audit(targets, &timing));
+        let minutes = |n| Some(SignedDuration::from_mins(n));
+        assert_eq!(longer, [None, minutes(11), minutes(263)]);
+    }
 }

@@ -46,3 +46,25 @@ async fn an_edit_of_the_configuration_is_taken_up_without_a_signal() {
     site.configure(|settings| settings.mode = "revoke-only");
     site.until_admin(ALICE, false).await;
 }
+
+/// Without a word somebody would rely on drift being noticed within `audit`.
+#[tokio::test]
+async fn an_audit_that_takes_longer_than_it_says_is_said_at_the_start_and_when_an_edit_makes_it_so() {
+    const SAID: &str = "a look at all of AWS may take longer than `audit` says";
+    let site = site("[timing]\npoll = \"20s\"\naudit = \"19s\"\n").await;
+    let daemon = site.ready_daemon().await;
+    daemon.until_says(SAID).await;
+    assert!(
+        daemon.log().contains("\"takes\":\"20s\",\"audit\":\"19s\""),
+        "{}",
+        daemon.log()
+    );
+    daemon.kill();
+
+    site.configure(|settings| settings.more = "[timing]\npoll = \"1s\"\naudit = \"1s\"\n".to_owned());
+    let daemon = site.ready_daemon().await;
+    site.until_admin(ALICE, true).await;
+    assert!(!daemon.log().contains(SAID), "{}", daemon.log());
+    site.configure(|settings| settings.more = "[timing]\npoll = \"2s\"\naudit = \"1s\"\n".to_owned());
+    daemon.until_says(SAID).await;
+}
