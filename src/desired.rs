@@ -1,8 +1,9 @@
 //! What should be: turns policy and snapshots into causes over a span of time. Pure; knows no clock.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -473,7 +474,16 @@ fn owners(project: &Project) -> String {
 struct People<'a> {
     by_pin: BTreeMap<(&'a SourceName, &'a str), &'a Person>,
     pinned: BTreeSet<(&'a SourceName, &'a Person)>,
-    ids_by_email: BTreeMap<(&'a SourceName, String), BTreeSet<&'a str>>,
+    /// The one user of an address at a source; `None` where there are several.
+    by_email: HashMap<(&'a SourceName, Cow<'a, str>), Option<&'a str>>,
+}
+
+/// E-mail is compared without regard to ASCII case; nearly all of it is in lower case already.
+fn lower(email: &str) -> Cow<'_, str> {
+    match email.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => email.to_ascii_lowercase().into(),
+        false => email.into(),
+    }
 }
 
 impl<'a> People<'a> {
@@ -481,7 +491,7 @@ impl<'a> People<'a> {
         let mut people = Self {
             by_pin: BTreeMap::new(),
             pinned: BTreeSet::new(),
-            ids_by_email: BTreeMap::new(),
+            by_email: HashMap::new(),
         };
         for identity in identities {
             for (source, id) in &identity.sources {
@@ -504,11 +514,9 @@ impl<'a> People<'a> {
                 .filter(|u| u.state == SourceUserState::Active && seen.insert(Arc::as_ptr(u)))
             {
                 if let Some(email) = &user.email {
-                    people
-                        .ids_by_email
-                        .entry((&snapshot.schedule.source, email.to_ascii_lowercase()))
-                        .or_default()
-                        .insert(&user.id);
+                    let of_address = people.by_email.entry((&snapshot.schedule.source, lower(email)));
+                    let one = of_address.or_insert(Some(&user.id));
+                    *one = one.filter(|id| *id == user.id);
                 }
             }
         }
@@ -558,8 +566,7 @@ impl<'a> People<'a> {
                 ),
             ));
         }
-        let ids = self.ids_by_email.get(&(source, email.to_ascii_lowercase()));
-        if ids.is_some_and(|ids| ids.len() > 1) {
+        if self.by_email.get(&(source, lower(email))) == Some(&None) {
             return Err((
                 ProblemKind::AmbiguousUser,
                 format!("several users of {source} have the e-mail {person}; map the right id in [[identity]]"),

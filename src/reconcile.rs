@@ -172,7 +172,7 @@ impl Reconciler {
             seen: &self.live.take_changed(),
         };
         self.resting.wake(policy, config, &news);
-        record.owned = self.owned.of(|entitlement| !self.resting.contains(entitlement));
+        record.owned = self.owned.of(self.resting.awake());
         record.owned_in_all = self.owned.len();
         let when = When::Now(&*self.clock);
         let mut survey = survey(

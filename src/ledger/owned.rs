@@ -132,9 +132,9 @@ impl OwnedIndex {
         self.by_id.is_empty()
     }
 
-    /// Those of the entitlements that the caller asks for.
+    /// Those of the entitlements that the caller asks for, who is asked in ascending order.
     #[must_use]
-    pub fn of(&self, wanted: impl Fn(&EntitlementId) -> bool) -> BTreeMap<Key, Arc<Owned>> {
+    pub fn of<'a>(&'a self, mut wanted: impl FnMut(&'a EntitlementId) -> bool) -> BTreeMap<Key, Arc<Owned>> {
         let groups = self.by_entitlement.iter().filter(|(id, _)| wanted(id));
         let all = groups.flat_map(|(_, of)| of.iter());
         all.map(|(key, owned)| ((**key).clone(), Arc::clone(owned))).collect()

@@ -1,7 +1,7 @@
 //! Translates persons and entitlements into AWS's terms, and keeps what cannot be translated from being taken away.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,21 +25,31 @@ pub(super) struct Wanted<'a> {
     pub(super) frozen: bool,
 }
 
-/// Who people are, by person. Worked out where somebody is asked for: most passes ask for few or nobody.
+/// Who people are, by person. Most passes ask for few or nobody; for many what is sorted is put where each is found at once.
 pub(super) struct People<'a> {
     sorted: &'a BTreeMap<Person, Result<Resolution, String>>,
     by_person: OnceCell<HashMap<&'a Person, &'a Result<Resolution, String>>>,
+    asked: Cell<usize>,
 }
+
+/// Of so many people one may be looked for in what is sorted; for more, all of them are put in place.
+const FEW_OF: usize = 16;
 
 impl<'a> People<'a> {
     pub(super) fn new(sorted: &'a BTreeMap<Person, Result<Resolution, String>>) -> Self {
         Self {
             sorted,
             by_person: OnceCell::new(),
+            asked: Cell::new(0),
         }
     }
 
     fn get(&self, person: &Person) -> Option<&'a Result<Resolution, String>> {
+        let asked = self.asked.get();
+        if FEW_OF * asked < self.sorted.len() {
+            self.asked.set(asked + 1);
+            return self.sorted.get(person);
+        }
         let by_person = self.by_person.get_or_init(|| self.sorted.iter().collect());
         by_person.get(person).copied()
     }

@@ -153,13 +153,13 @@ pub async fn survey(
     let settled = stored.settled(&schedules, began, config.timing.notice);
     let ahead =
         |span| Interval::new(began, began.checked_add(span).unwrap_or(Timestamp::MAX)).unwrap_or(Interval::ALWAYS);
-    let awake: HashSet<&EntitlementId> = policy
-        .entitlements()
-        .map(|e| &e.id)
-        .filter(|id| !resting.contains(id))
-        .collect();
-    let awake = |id: &EntitlementId| awake.contains(id);
-    let timeline_of = |snapshots, span| Timeline::of_some(policy, snapshots, &config.identities, ahead(span), awake);
+    let awake: HashSet<&EntitlementId> = {
+        let mut is_awake = resting.awake();
+        let all = policy.entitlements().map(|e| &e.id);
+        all.filter(|id| is_awake(id)).collect()
+    };
+    let is_awake = |id: &EntitlementId| awake.contains(id);
+    let timeline_of = |snapshots, span| Timeline::of_some(policy, snapshots, &config.identities, ahead(span), is_awake);
     let timeline = timeline_of(&newest, config.timing.horizon);
     let mut foreseen = timeline_of(&settled, LONGEST_READ);
     foreseen.share_causes_of(&timeline);
@@ -169,7 +169,7 @@ pub async fn survey(
         false => timeline_of(&stored.last_with_turns(&vanished, began), LONGEST_READ),
     };
 
-    let targets = resolve_targets(reader, policy, awake, live.silence()).await;
+    let targets = resolve_targets(reader, policy, is_awake, live.silence()).await;
     let targets = resting.refuse_what_others_are(plan::refuse_shared_targets(targets));
     let mut people = people_of(&timeline, &foreseen, began);
     people.extend(people_of(&before, &before, began));
@@ -342,6 +342,7 @@ pub async fn survey(
         next_boundary,
     };
     let seen = Seen {
+        awake: &awake,
         newest: &newest,
         settled: &settled,
         targets: &targets,

@@ -5,7 +5,7 @@
 //! concern the entitlement, by whatever becomes of it in AWS or on record, some time before its next boundary, and after
 //! a while in any case.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub struct Resting {
     judged_by: Option<Basis>,
     /// As of the last pass.
     schedules: Snapshots,
-    cells: HashMap<EntitlementId, Rest>,
+    cells: BTreeMap<EntitlementId, Rest>,
     by_target: HashMap<ResolvedTarget, EntitlementId>,
     /// Who people were found to be, for the names of holders.
     people: BTreeMap<Person, Result<Resolution, String>>,
@@ -77,10 +77,10 @@ pub(crate) struct News<'a> {
 }
 
 impl Resting {
-    /// Whether a pass need not look at it.
-    #[must_use]
-    pub fn contains(&self, entitlement: &EntitlementId) -> bool {
-        self.cells.contains_key(entitlement)
+    /// Whether a pass must look at an entitlement, for entitlements that are asked about in ascending order.
+    pub(crate) fn awake<'a>(&'a self) -> impl FnMut(&'a EntitlementId) -> bool {
+        let mut cells = Along::new(&self.cells);
+        move |entitlement| cells.find(entitlement).is_none()
     }
 
     /// What those at rest are in AWS.
@@ -296,7 +296,7 @@ impl Resting {
             _ => true,
         };
         for rule in policy.projects.values().flat_map(|project| &project.rules) {
-            if !self.contains(&rule.entitlement) && rule.schedule().is_some_and(unsettled) {
+            if seen.awake.contains(&rule.entitlement) && rule.schedule().is_some_and(unsettled) {
                 restless.insert(&rule.entitlement);
             }
         }
@@ -315,9 +315,9 @@ impl Resting {
         for stranger in &survey.plan.drift {
             drift.entry(&stranger.entitlement).or_default().push(stranger.clone());
         }
-        for entitlement in policy.entitlements() {
+        for entitlement in policy.entitlements().filter(|e| seen.awake.contains(&e.id)) {
             let id = &entitlement.id;
-            if self.contains(id) || entitlement.exclusive || restless.contains(id) {
+            if entitlement.exclusive || restless.contains(id) {
                 continue;
             }
             let Some(Ok(target)) = seen.targets.get(id) else {
@@ -347,6 +347,8 @@ impl Resting {
 
 /// What a survey looked at.
 pub(super) struct Seen<'a> {
+    /// The entitlements that were not at rest.
+    pub(super) awake: &'a HashSet<&'a EntitlementId>,
     pub(super) newest: &'a Snapshots,
     pub(super) settled: &'a Snapshots,
     pub(super) targets: &'a BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
