@@ -1,6 +1,7 @@
 //! Parses the command line, sets up logging, calls one function, maps the result to an exit code.
 
 use std::io::{IsTerminal, Write};
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -8,6 +9,7 @@ use dutybound::app::width;
 use dutybound::cli::{Cli, Command, exit};
 use dutybound::layout::wrap;
 use mimalloc::MiMalloc;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 /// A pass over a large organisation allocates millions of small things in several threads. glibc keeps an arena for each
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
     };
     forbid_core_dumps();
     log_to_stderr(matches!(cli.command, Command::Run));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
@@ -34,6 +36,19 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error),
     }
+}
+
+/// On a machine of many cores, a thread for each and hundreds more for what blocks would be more than the unit file allows,
+/// and the daemon would not start there. Two cores are enough for the largest organisation.
+fn runtime() -> std::io::Result<Runtime> {
+    const WORKERS: usize = 8;
+    const BLOCKING: usize = 64;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Builder::new_multi_thread()
+        .worker_threads(cores.min(WORKERS))
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()
 }
 
 /// A core dump would carry the providers' keys to disk. Where the limit cannot be lowered, the unit file does it.

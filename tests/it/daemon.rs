@@ -821,3 +821,23 @@ async fn what_retention_removes_disturbs_neither_hand_offs_nor_the_chain() {
     assert!(site.admin(BOB) && !site.admin(ALICE));
     site.run(&["audit", "verify"]).await.expect(0);
 }
+
+/// `TOKIO_WORKER_THREADS` stands for as many cores.
+#[tokio::test]
+async fn on_a_machine_of_many_cores_it_has_no_more_threads_than_the_unit_allows() {
+    let unit = include_str!("../../systemd/dutybound.service");
+    let allowed = unit.lines().find_map(|line| line.strip_prefix("TasksMax=")).unwrap();
+    let site = admin_site().await;
+    let mut command = site.command(&["run"]);
+    command.env("TOKIO_WORKER_THREADS", "200");
+    let daemon = site.daemon_by(command);
+    daemon.ready().await;
+    site.until_admin(ALICE, true).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap();
+    let (threads, allowed): (u32, u32) = (threads.trim().parse().unwrap(), allowed.parse().unwrap());
+    assert!(
+        threads < allowed,
+        "{threads} threads, of which the unit allows {allowed}"
+    );
+}
