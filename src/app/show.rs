@@ -108,8 +108,8 @@ async fn status_now(path: &Path, args: &cli::Status) -> anyhow::Result<standing:
     };
     let about = args.about.as_ref();
     let about = about.map(|about| forecast::About::parse(about, &policy)).transpose()?;
-    let stored = ledger.load_newest_snapshots().await?;
-    Ok(standing::read(&installation, &stored, about.as_ref(), now).await?)
+    let reads = ledger.load_last_reads().await?;
+    Ok(standing::read(&installation, &reads, about.as_ref(), now).await?)
 }
 
 pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8> {
@@ -231,7 +231,7 @@ pub(super) async fn tree(path: &Path, args: &cli::Tree) -> anyhow::Result<u8> {
     let ledger = open_if_there(&config).await?;
     if let Some(ledger) = &ledger {
         access = ledger.access_in(drawn::week_behind(now)).await?;
-        snapshots = ledger.load_newest_snapshots().await?.newest(&policy.schedules());
+        snapshots = ledger.load_last_reads().await?.of(&policy.schedules());
     }
     let record = ledger.is_some().then_some(drawn::Record {
         access: &access,

@@ -164,7 +164,9 @@ pub fn view(
     stored: &StoredSnapshots,
     operation: Option<SignedDuration>,
 ) -> View {
-    let lines = schedule_status(stored, &policy.schedules(), config.timing.max_staleness)
+    let schedules = policy.schedules();
+    let newest = stored.newest(&schedules);
+    let lines = schedule_status(&newest, stored.failures(), &schedules, config.timing.max_staleness)
         .into_iter()
         .map(|s| SourceLine {
             schedule: s.schedule,

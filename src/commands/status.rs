@@ -7,8 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::commands::forecast::About;
+use crate::desired::Snapshots;
 use crate::layout::{group, list, wrap};
-use crate::ledger::{AccessRow, Bar, Board, HoldRow, StoredSnapshots};
+use crate::ledger::{AccessRow, Bar, Board, Failures, HoldRow};
 use crate::model::{EntitlementId, Person, ScheduleKey};
 use crate::plan::render::problem_lines;
 use crate::policy::Rule;
@@ -303,13 +304,13 @@ fn write_problems<'a>(
 /// How current each of these schedules is.
 #[must_use]
 pub fn schedule_status(
-    stored: &StoredSnapshots,
+    newest: &Snapshots,
+    failures: &Failures,
     schedules: &BTreeSet<ScheduleKey>,
     max_staleness: SignedDuration,
 ) -> Vec<ScheduleStatus> {
-    let newest = stored.newest(schedules);
     let status = |key: &ScheduleKey| {
-        let failure = stored.failures().get(key);
+        let failure = failures.get(key);
         ScheduleStatus {
             schedule: key.to_string(),
             read_at: newest.get(key).map(|s| s.read_at),

@@ -407,10 +407,10 @@ impl Daemon {
     fn warn_of_a_slow_audit(&self) {
         if let Some(takes) = self.slow_audit() {
             tracing::warn!(
-                takes = span(takes),
+                at_least = span(takes),
                 audit = span(self.config.timing.audit),
-                "a look at all of AWS may take longer than `audit` says, and drift is noticed that much later: a pass reads \
-                 {AUDIT} targets at most that nothing is planned for; set `audit` to what is true, or `poll` shorter"
+                "a look at all of AWS takes longer than `audit` says, and drift is noticed that much later: once a `poll`, up \
+                 to {AUDIT} targets are read that nothing is planned for; set `audit` to what is true, or `poll` shorter"
             );
         }
     }

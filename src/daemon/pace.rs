@@ -48,8 +48,8 @@ impl Pace {
     }
 }
 
-/// How long it may take until each of so many targets is looked at anew although nothing is planned for it, where that is
-/// longer than the configuration says.
+/// How long it takes at least until each of so many targets has been looked at anew although nothing is planned for it,
+/// where that is longer than the configuration says.
 pub(super) fn slow_audit(targets: usize, timing: &Timing) -> Option<SignedDuration> {
     let passes = i32::try_from(targets.div_ceil(AUDIT)).unwrap_or(i32::MAX);
     let takes = timing.poll.saturating_mul(passes);

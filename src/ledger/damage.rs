@@ -1,5 +1,6 @@
 //! SQLite's own look for damage: before anything is done at what decides, and beside the passes at a long past.
 
+use std::error::Error as _;
 use std::path::Path;
 
 use sqlx::{Row, SqlitePool};
@@ -41,16 +42,18 @@ fn judge(found: Vec<sqlx::sqlite::SqliteRow>) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn tell_only_of_damage(found: Result<(), LedgerError>) -> Result<(), LedgerError> {
+fn tell_only_of_damage(found: Result<(), LedgerError>, path: &Path) -> Result<(), LedgerError> {
     match found {
         Err(error) if !error.is_damage() => {
+            let why = error.source().map_or_else(|| error.to_string(), crate::chain);
             tracing::warn!(
-                error = crate::chain(&error),
-                "the ledger's past could not be looked through for damage; it is done at the next start"
+                path = %path.display(),
+                error = why,
+                "the ledger's past could not be looked through for damage; the daemon goes on, and the next start looks again"
             );
             Ok(())
         }
-        found => found,
+        found => found.map_err(|error| error.at(path)),
     }
 }
 
@@ -62,7 +65,7 @@ impl Ledger {
     /// [`LedgerError`], with the file's name, where it is damaged. What keeps this from looking is logged and nothing worse:
     /// the daemon works on, and looks again when it starts the next time.
     pub async fn look_through_the_past(&self, path: &Path) -> Result<(), LedgerError> {
-        tell_only_of_damage(self.look_through(SMALL).await).map_err(|error| error.at(path))
+        tell_only_of_damage(self.look_through(SMALL).await, path)
     }
 
     async fn look_through(&self, small: i64) -> Result<(), LedgerError> {
@@ -118,10 +121,12 @@ mod tests {
             assert_eq!(look_at(&pool, 0).await.is_ok(), is_past, "{table}");
             let reader = Ledger::open_read_only(&path, "test").await;
             if let (true, Ok(reader)) = (is_past, reader) {
-                let found = tell_only_of_damage(reader.look_through(0).await)
-                    .unwrap_err()
-                    .to_string();
-                assert!(found.contains("damaged"), "{table}: {found}");
+                let found = tell_only_of_damage(reader.look_through(0).await, &path).unwrap_err();
+                let told = crate::chain(&found);
+                assert!(
+                    told.contains("damaged") && told.contains("ledger.db"),
+                    "{table}: {told}"
+                );
                 looked_through.push(table);
             }
         }
@@ -129,7 +134,7 @@ mod tests {
         assert_eq!(looked_through, ["event", "intent"]);
     }
 
-    /// A disk that is full for a moment is no reason to stop the daemon.
+    /// What passes, passes on without the daemon's end.
     #[tokio::test]
     async fn whatever_else_keeps_it_from_looking_is_no_damage() {
         let folder = tempfile::tempdir().unwrap();
@@ -138,6 +143,6 @@ mod tests {
         ledger.pool.close().await;
         let found = ledger.look_through(0).await;
         assert!(found.is_err());
-        assert!(tell_only_of_damage(found).is_ok());
+        assert!(tell_only_of_damage(found, &path).is_ok());
     }
 }

@@ -121,6 +121,7 @@ impl LedgerError {
         match self {
             Self::Corrupt { .. } | Self::Damaged { .. } => true,
             Self::Database { trouble, .. } => *trouble == Trouble::Damaged,
+            Self::Unusable { source, .. } => source.is_damage(),
             _ => false,
         }
     }

@@ -96,8 +96,8 @@ macro_rules! access_with_causes {
 /// So many intervals are read together.
 const PAGE: usize = 500;
 
-/// So many texts are shared.
-const MANY_TEXTS: usize = 200_000;
+/// With more texts than these the pool of those that are shared begins anew.
+const LARGEST_POOL: usize = 200_000;
 
 /// The access that overlaps the time from ?1 to ?2. A part for each of the indexes by how long intervals lasted, in the words
 /// of these; of those that lasted longer than eight days there are few.
@@ -145,7 +145,7 @@ impl Ledger {
         let mut texts = Texts::default();
         for page in ids.chunks(PAGE) {
             // Over months so many are met that those of long ago would only lie there.
-            if MANY_TEXTS < texts.len() {
+            if LARGEST_POOL < texts.len() {
                 texts = Texts::default();
             }
             let rows = access_by_id(&mut tx, page, &mut texts).await?;
@@ -338,8 +338,8 @@ fn assemble(rows: Vec<SqliteRow>, texts: &mut Texts) -> Result<Vec<AccessRow>, L
             texts.target(&mut access.target);
             texts.principal(&mut access.principal);
             texts.person(&mut access.person);
-            texts.text(&mut access.policy);
-            access.end_reason.iter_mut().for_each(|reason| texts.text(reason));
+            texts.share(&mut access.policy);
+            access.end_reason.iter_mut().for_each(|reason| texts.share(reason));
             found.push(access);
         }
         if let (Some(body), Some(access)) = (row.try_get::<Option<&str>, _>(10)?, found.last_mut()) {

@@ -43,6 +43,7 @@ pub use intents::{OpenIntent, Opened, Outcome};
 pub use measured::{OnDuty, UnheldMark};
 pub use orders::{Approval, Bar};
 pub use owned::{OwnedIndex, Touched};
+pub use reads::{Failures, LastReads};
 pub use restored::{Adopted, Gone, Outstanding, Restoration};
 pub use retention::Removed;
 pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};

@@ -132,7 +132,7 @@ impl OwnedIndex {
         self.by_id.is_empty()
     }
 
-    /// Those of the entitlements that the caller asks for, who is asked in ascending order.
+    /// Those of the entitlements that the caller asks for, who is asked in strictly ascending order.
     #[must_use]
     pub fn of<'a>(&'a self, mut wanted: impl FnMut(&'a EntitlementId) -> bool) -> BTreeMap<Key, Arc<Owned>> {
         let groups = self.by_entitlement.iter().filter(|(id, _)| wanted(id));

@@ -1,6 +1,6 @@
-//! Stores what schedules were read to say, and loads it.
+//! Reads of schedules, as the ledger stores and loads them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,8 +10,36 @@ use sqlx::sqlite::SqliteRow;
 use super::snapshots::{Accepted, KEPT, ReadFailure, StoredSnapshots, Version, content_of};
 use super::written::Written;
 use super::{Ledger, LedgerError, instant, read_json, write_json};
-use crate::model::Snapshot;
+use crate::along::Along;
+use crate::desired::Snapshots;
+use crate::model::{ScheduleKey, Snapshot, SourceUser};
 use crate::schedule::ReadError;
+
+/// What schedules were last read to say, for those who do not ask what was known in advance.
+#[derive(Debug, Default)]
+pub struct LastReads {
+    snapshots: Snapshots,
+    failures: Failures,
+}
+
+/// By schedule, why it cannot be read at present.
+pub type Failures = BTreeMap<ScheduleKey, ReadFailure>;
+
+impl LastReads {
+    /// Those of these schedules.
+    #[must_use]
+    pub fn of(&self, wanted: &BTreeSet<ScheduleKey>) -> Snapshots {
+        let mut wanted = Along::new(wanted.iter().map(|key| (key, ())));
+        let of_these = self.snapshots.iter().filter(|(key, _)| wanted.find(key).is_some());
+        of_these.map(|(key, read)| (key.clone(), Arc::clone(read))).collect()
+    }
+
+    /// Schedules whose last read failed.
+    #[must_use]
+    pub fn failures(&self) -> &Failures {
+        &self.failures
+    }
+}
 
 impl Ledger {
     /// Loads everything that is stored.
@@ -19,44 +47,51 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn load_snapshots(&self) -> Result<StoredSnapshots, LedgerError> {
-        let all = "SELECT id, first_read_at, last_read_at, content, body FROM snapshot ORDER BY id";
-        self.stored(sqlx::query(all).fetch_all(&self.pool).await?).await
+        let rows = sqlx::query("SELECT id, last_read_at, body, first_read_at, content FROM snapshot ORDER BY id")
+            .fetch_all(&self.pool)
+            .await?;
+        let mut stored = StoredSnapshots::default();
+        stored.failures = self.failures().await?;
+        let mut users = HashSet::new();
+        for row in rows {
+            let snapshot = read(&row, &mut users)?;
+            let versions = stored.versions.entry(snapshot.schedule.clone()).or_default();
+            Arc::make_mut(versions).push(Version {
+                first_read_at: instant(row.try_get(3)?, || format!("a snapshot of {}", snapshot.schedule))?,
+                content: row.try_get(4)?,
+                noted_at: snapshot.read_at,
+                snapshot,
+            });
+        }
+        Ok(stored)
     }
 
-    /// Loads the newest content of each schedule, for those who do not ask what was known in advance.
+    /// Loads the newest content of each schedule.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn load_newest_snapshots(&self) -> Result<StoredSnapshots, LedgerError> {
-        let newest = "SELECT id, first_read_at, last_read_at, content, body FROM snapshot \
-                      WHERE id IN (SELECT MAX(id) FROM snapshot GROUP BY schedule) ORDER BY id";
-        self.stored(sqlx::query(newest).fetch_all(&self.pool).await?).await
+    pub async fn load_last_reads(&self) -> Result<LastReads, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT id, last_read_at, body FROM snapshot WHERE id IN (SELECT MAX(id) FROM snapshot GROUP BY schedule)",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut users = HashSet::new();
+        let reads = rows.iter().map(|row| {
+            let snapshot = read(row, &mut users)?;
+            Ok((snapshot.schedule.clone(), snapshot))
+        });
+        Ok(LastReads {
+            snapshots: reads.collect::<Result<_, LedgerError>>()?,
+            failures: self.failures().await?,
+        })
     }
 
-    /// The contents of these rows, and what could not be read.
-    async fn stored(&self, rows: Vec<SqliteRow>) -> Result<StoredSnapshots, LedgerError> {
-        let mut stored = StoredSnapshots::default();
-        let mut users = HashSet::new();
-        for row in rows {
-            let id: i64 = row.try_get(0)?;
-            let what = || format!("snapshot {id}");
-            let written: Written = read_json(row.try_get(4)?, what)?;
-            let mut snapshot = written
-                .snapshot(&mut users)
-                .ok_or_else(|| LedgerError::Damaged { what: what() })?;
-            snapshot.read_at = instant(row.try_get(2)?, what)?;
-            let versions = stored.versions.entry(snapshot.schedule.clone()).or_default();
-            Arc::make_mut(versions).push(Version {
-                first_read_at: instant(row.try_get(1)?, what)?,
-                content: row.try_get(3)?,
-                noted_at: snapshot.read_at,
-                snapshot: Arc::new(snapshot),
-            });
-        }
+    async fn failures(&self) -> Result<Failures, LedgerError> {
         let rows = sqlx::query("SELECT schedule, since, kind, message FROM read_failure")
             .fetch_all(&self.pool)
             .await?;
-        for row in rows {
+        let failures = rows.iter().map(|row| {
             let schedule: &str = row.try_get(0)?;
             let what = || format!("read failure of {schedule}");
             let failure = ReadFailure {
@@ -64,9 +99,9 @@ impl Ledger {
                 kind: row.try_get(2)?,
                 message: row.try_get(3)?,
             };
-            stored.failures.insert(read_json(schedule, what)?, failure);
-        }
-        Ok(stored)
+            Ok((read_json(schedule, what)?, failure))
+        });
+        failures.collect()
     }
 
     /// Takes in a complete read and stores it.
@@ -159,5 +194,110 @@ impl Ledger {
         .execute(&self.pool)
         .await?;
         Ok(true)
+    }
+}
+
+/// A row's id, last read and body.
+fn read(row: &SqliteRow, users: &mut HashSet<Arc<SourceUser>>) -> Result<Arc<Snapshot>, LedgerError> {
+    let id: i64 = row.try_get(0)?;
+    let what = || format!("snapshot {id}");
+    let written: Written = read_json(row.try_get(2)?, what)?;
+    let damaged = || LedgerError::Damaged { what: what() };
+    let mut snapshot = written.snapshot(users).ok_or_else(damaged)?;
+    snapshot.read_at = instant(row.try_get(1)?, what)?;
+    Ok(Arc::new(snapshot))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::accounting::fixtures::t;
+    use crate::model::{Interval, ScheduleKind, Shift, SourceName, SourceUserState};
+
+    fn key(id: &str) -> ScheduleKey {
+        ScheduleKey {
+            source: SourceName("pagerduty".into()),
+            kind: ScheduleKind::Schedule,
+            id: id.into(),
+        }
+    }
+
+    fn read_of(id: &str, users: &[&str], at: Timestamp) -> Snapshot {
+        let window = Interval::new(t(0), t(10_000)).unwrap();
+        let shift = |user: &&str| Shift {
+            interval: window,
+            start_known: false,
+            end_known: true,
+            user: Arc::new(SourceUser {
+                id: (*user).into(),
+                name: None,
+                email: None,
+                state: SourceUserState::Active,
+            }),
+            level: None,
+            permanent: false,
+            via_override: None,
+        };
+        Snapshot {
+            schedule: key(id),
+            read_at: at,
+            window,
+            shifts: users.iter().map(shift).collect(),
+            notices: Vec::new(),
+            clock_offset_ms: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_reads_are_the_newest_of_all_that_are_stored_and_damage_is_no_empty_schedule() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.db"), "test", t(0))
+            .await
+            .unwrap();
+        let mut stored = StoredSnapshots::default();
+        let reads = [
+            ("A", vec!["u1"]),
+            ("B", vec!["u1"]),
+            ("A", vec!["u2", "u1"]),
+            ("C", vec![]),
+        ];
+        for (second, (id, users)) in (10..).zip(&reads) {
+            let snapshot = read_of(id, users, t(second));
+            ledger.store_snapshot(&mut stored, snapshot, t(second)).await.unwrap();
+        }
+        let wanted = BTreeSet::from(["A", "C", "unread"].map(key));
+        let all = ledger.load_snapshots().await.unwrap();
+        let last = ledger.load_last_reads().await.unwrap();
+        assert_eq!(all.newest(&wanted), last.of(&wanted));
+        assert_eq!(all.newest(&wanted), stored.newest(&wanted));
+        let settled = all.settled(&wanted, t(13), SignedDuration::ZERO);
+        assert_eq!(
+            settled[&key("A")].shifts.len(),
+            2,
+            "all that is stored tells what was known before"
+        );
+        assert_eq!(
+            all.settled(&wanted, t(13), SignedDuration::from_secs(2))[&key("A")]
+                .shifts
+                .len(),
+            1
+        );
+
+        for turns in ["[]", "null"] {
+            sqlx::query("UPDATE snapshot SET body = json_set(body, '$.turns', json(?)) WHERE schedule = ?")
+                .bind(turns)
+                .bind(write_json(&key("B")))
+                .execute(&ledger.pool)
+                .await
+                .unwrap();
+            for found in [
+                ledger.load_snapshots().await.err(),
+                ledger.load_last_reads().await.err(),
+            ] {
+                assert!(matches!(found, Some(LedgerError::Damaged { .. })), "{turns}: {found:?}");
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::write_json;
+use super::{Failures, write_json};
 use crate::along::Along;
 use crate::desired::Snapshots;
 use crate::model::{Interval, ScheduleKey, Snapshot};
@@ -22,7 +22,7 @@ const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 #[derive(Debug, Clone, Default)]
 pub struct StoredSnapshots {
     pub(super) versions: BTreeMap<ScheduleKey, Arc<Vec<Version>>>,
-    pub(super) failures: BTreeMap<ScheduleKey, ReadFailure>,
+    pub(super) failures: Failures,
     /// How many contents were taken in since the start.
     edition: u64,
 }
@@ -234,7 +234,7 @@ impl StoredSnapshots {
 
     /// Schedules whose last read failed.
     #[must_use]
-    pub fn failures(&self) -> &BTreeMap<ScheduleKey, ReadFailure> {
+    pub fn failures(&self) -> &Failures {
         &self.failures
     }
 }

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+/// `SQLITE_IOERR_DATA` and `SQLITE_IOERR_CORRUPTFS`.
+const DATA: u32 = 8202;
+const CORRUPT_FS: u32 = 8458;
+
 /// What SQLite's refusal means to the person who has to mend it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
@@ -31,6 +35,10 @@ impl Trouble {
             sqlx::Error::PoolTimedOut => return Self::Busy,
             _ => None,
         };
+        // Errors of the disk by which the file system, or SQLite's own checksums, say that the content is another.
+        if let Some(DATA | CORRUPT_FS) = code {
+            return Self::Damaged;
+        }
         // An extended code carries the primary one in its low byte.
         match code.map(|code| code & 0xff) {
             Some(5 | 6) => Self::Busy,

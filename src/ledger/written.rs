@@ -82,8 +82,14 @@ impl Written {
                 for user in &mut users {
                     *user = shared(user, known);
                 }
+                let named: HashSet<usize> = turns.iter().map(|turn| turn.4).collect();
                 let shifts = turns.into_iter().map(|turn| turn.shift(&users));
-                shifts.collect::<Option<_>>()?
+                let shifts = shifts.collect::<Option<_>>()?;
+                // A user without a turn was never written: somebody's turns are missing.
+                if named.len() != users.len() {
+                    return None;
+                }
+                shifts
             }
             _ => return None,
         };
@@ -168,33 +174,41 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::accounting::fixtures::t;
     use crate::model::{ScheduleKind, SourceName, SourceUserState};
 
-    fn shift(user: &Arc<SourceUser>, from: Timestamp, to: Timestamp) -> Shift {
-        Shift {
+    fn t(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// Two users of one id, instants of every kind, and no two flags alike.
+    fn snapshot() -> Snapshot {
+        let user = |email: Option<&str>| {
+            Arc::new(SourceUser {
+                id: "P1".into(),
+                name: Some("Alice \"A\"".to_owned()),
+                email: email.map(ToOwned::to_owned),
+                state: SourceUserState::Active,
+            })
+        };
+        let (one, two) = (user(Some("alice@example.com")), user(None));
+        let part = SignedDuration::from_nanos(123_456_789);
+        let shift = |user: &Arc<SourceUser>, from, to| Shift {
             interval: Interval::new(from, to).unwrap(),
             start_known: true,
             end_known: false,
             user: Arc::clone(user),
             level: Some(2),
-            permanent: true,
+            permanent: false,
             via_override: Some("POVERRIDE".into()),
-        }
-    }
-
-    fn snapshot() -> Snapshot {
-        let user = |id: &str, email: Option<&str>| {
-            Arc::new(SourceUser {
-                id: id.into(),
-                name: Some("Alice \"A\"".to_owned()),
-                email: email.map(ToOwned::to_owned),
-                state: SourceUserState::Blocked,
-            })
         };
-        // The same id with two addresses is two users.
-        let (one, two) = (user("P1", Some("alice@example.com")), user("P1", None));
-        let part = SignedDuration::from_nanos(123_456_789);
+        let last = Shift {
+            start_known: false,
+            end_known: true,
+            level: None,
+            permanent: true,
+            via_override: None,
+            ..shift(&one, t(2), t(3))
+        };
         Snapshot {
             schedule: ScheduleKey {
                 source: SourceName("pagerduty".into()),
@@ -202,15 +216,22 @@ mod tests {
                 id: "PABC123".into(),
             },
             read_at: t(5) + part,
-            window: Interval::ALWAYS,
-            shifts: vec![
-                shift(&one, Timestamp::MIN, t(-3)),
-                shift(&two, t(0), t(1) + part),
-                shift(&one, t(2) + part, Timestamp::MAX),
-            ],
+            window: Interval::new(t(-9), t(9)).unwrap(),
+            shifts: vec![shift(&one, t(-3), t(-2)), shift(&two, t(0), t(1) + part), last],
             notices: vec!["no escalation policy uses this schedule".to_owned()],
             clock_offset_ms: Some(-7),
         }
+    }
+
+    const HEAD: &str = r#"{"schedule":{"source":"pagerduty","kind":"escalation_policy","id":"PABC123"},"read_at":"1970-01-01T00:00:05.123456789Z","window":{"start":"1969-12-31T23:59:51Z","end":"1970-01-01T00:00:09Z"},"#;
+    const ONE: &str = r#"{"id":"P1","name":"Alice \"A\"","email":"alice@example.com","state":"active"}"#;
+    const TWO: &str = r#"{"id":"P1","name":"Alice \"A\"","email":null,"state":"active"}"#;
+    const TAIL: &str = r#""notices":["no escalation policy uses this schedule"],"clock_offset_ms":-7}"#;
+
+    /// What is in ledgers.
+    fn text() -> String {
+        let turns = r#"[[-3,-2,true,false,0,2,false,"POVERRIDE"],[0,"1970-01-01T00:00:01.123456789Z",true,false,1,2,false,"POVERRIDE"],[2,3,false,true,0,null,true,null]]"#;
+        format!(r#"{HEAD}"users":[{ONE},{TWO}],"turns":{turns},{TAIL}"#)
     }
 
     fn read(text: &str) -> Option<Snapshot> {
@@ -221,41 +242,93 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_read_as_it_was_written_to_the_nanosecond() {
-        let text = serde_json::to_string(&Written::from(&snapshot())).unwrap();
-        assert_eq!(read(&text), Some(snapshot()));
-        let users: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(users["users"].as_array().map(Vec::len), Some(2));
+        assert_eq!(serde_json::to_string(&Written::from(&snapshot())).unwrap(), text());
+        assert_eq!(read(&text()), Some(snapshot()));
+        let always = Snapshot {
+            window: Interval::ALWAYS,
+            shifts: vec![Shift {
+                interval: Interval::ALWAYS,
+                ..snapshot().shifts[0].clone()
+            }],
+            ..snapshot()
+        };
+        let nobody = Snapshot {
+            shifts: Vec::new(),
+            ..snapshot()
+        };
+        for snapshot in [always, nobody] {
+            let text = serde_json::to_string(&Written::from(&snapshot)).unwrap();
+            assert_eq!(read(&text), Some(snapshot));
+        }
     }
 
     #[test]
     fn what_earlier_versions_wrote_is_read_too() {
-        let text = serde_json::to_string(&snapshot()).unwrap();
-        assert!(text.contains("\"shifts\":[{"), "{text}");
+        let shift = |span: &str, flags: &str, user: &str, rest: &str| {
+            format!(r#"{{"interval":{{{span}}},{flags},"user":{user},{rest}}}"#)
+        };
+        let (first, second) = (
+            r#""start_known":true,"end_known":false"#,
+            r#""start_known":false,"end_known":true"#,
+        );
+        let override_ = r#""level":2,"permanent":false,"via_override":"POVERRIDE""#;
+        let shifts = [
+            shift(
+                r#""start":"1969-12-31T23:59:57Z","end":"1969-12-31T23:59:58Z""#,
+                first,
+                ONE,
+                override_,
+            ),
+            shift(
+                r#""start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:01.123456789Z""#,
+                first,
+                TWO,
+                override_,
+            ),
+            shift(
+                r#""start":"1970-01-01T00:00:02Z","end":"1970-01-01T00:00:03Z""#,
+                second,
+                ONE,
+                r#""level":null,"permanent":true,"via_override":null"#,
+            ),
+        ];
+        let text = format!(r#"{HEAD}"shifts":[{}],{TAIL}"#, shifts.join(","));
         assert_eq!(read(&text), Some(snapshot()));
     }
 
     #[test]
     fn users_are_kept_once_however_many_schedules_name_them() {
-        let text = serde_json::to_string(&Written::from(&snapshot())).unwrap();
         let mut known = HashSet::new();
-        let twice = [(); 2].map(|()| serde_json::from_str::<Written>(&text).unwrap().snapshot(&mut known));
+        let twice = [(); 2].map(|()| serde_json::from_str::<Written>(&text()).unwrap().snapshot(&mut known));
         let [one, two] = twice.map(Option::unwrap);
         assert!(Arc::ptr_eq(&one.shifts[1].user, &two.shifts[1].user));
     }
 
     #[test]
     fn what_does_not_hold_together_is_no_schedule_without_anybody_on_call() {
-        let whole = serde_json::to_value(Written::from(&snapshot())).unwrap();
-        let without = |field: &str| {
-            let mut part = whole.clone();
-            part.as_object_mut().unwrap().remove(field);
-            part
+        let whole: Value = serde_json::from_str(&text()).unwrap();
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut changed = whole.clone();
+            change(&mut changed);
+            changed
         };
-        let mut nobody = whole.clone();
-        nobody["turns"][1][4] = 2.into();
-        let mut over = whole.clone();
-        over["turns"][1][0] = over["turns"][1][1].clone();
-        for broken in [without("users"), without("turns"), nobody, over] {
+        let without = |fields: &[&str]| {
+            with(&|all| {
+                for field in fields {
+                    all.as_object_mut().unwrap().remove(*field);
+                }
+            })
+        };
+        for broken in [
+            without(&["users"]),
+            without(&["turns"]),
+            without(&["users", "turns"]),
+            with(&|all| all["shifts"] = Value::Array(Vec::new())),
+            with(&|all| all["turns"] = Value::Array(Vec::new())),
+            with(&|all| all["turns"][1][4] = 2.into()),
+            with(&|all| all["turns"][1][4] = 0.into()),
+            with(&|all| all["turns"][2][0] = all["turns"][2][1].clone()),
+        ] {
             assert_eq!(read(&broken.to_string()), None, "{broken}");
         }
     }

@@ -21,7 +21,7 @@ impl Texts {
         self.texts.len() + self.rights.len()
     }
 
-    pub(crate) fn text(&mut self, text: &mut SmolStr) {
+    pub(crate) fn share(&mut self, text: &mut SmolStr) {
         if !text.is_heap_allocated() {
             return;
         }
@@ -32,16 +32,16 @@ impl Texts {
     }
 
     pub(crate) fn entitlement(&mut self, entitlement: &mut EntitlementId) {
-        self.text(&mut entitlement.project.0);
-        self.text(&mut entitlement.name);
+        self.share(&mut entitlement.project.0);
+        self.share(&mut entitlement.name);
     }
 
     pub(crate) fn person(&mut self, person: &mut Person) {
-        self.text(&mut person.0);
+        self.share(&mut person.0);
     }
 
     pub(crate) fn principal(&mut self, principal: &mut PrincipalId) {
-        self.text(&mut principal.0);
+        self.share(&mut principal.0);
     }
 
     pub(crate) fn target(&mut self, target: &mut ResolvedTarget) {
@@ -50,10 +50,10 @@ impl Texts {
                 account,
                 permission_set_arn,
             } => {
-                self.text(account);
-                self.text(permission_set_arn);
+                self.share(account);
+                self.share(permission_set_arn);
             }
-            ResolvedTarget::Group { group_id } => self.text(group_id),
+            ResolvedTarget::Group { group_id } => self.share(group_id),
         }
     }
 
@@ -75,19 +75,19 @@ impl Texts {
 
     fn right(&mut self, right: &mut Right) {
         self.entitlement(&mut right.entitlement);
-        self.text(&mut right.project.0);
+        self.share(&mut right.project.0);
         self.origin(&mut right.rule);
         if let Some(delegation) = &mut right.delegation {
             self.origin(delegation);
         }
         if let Basis::OnCall { schedule, user_id, .. } = &mut right.basis {
-            self.text(&mut schedule.source.0);
-            self.text(&mut schedule.id);
-            self.text(user_id);
+            self.share(&mut schedule.source.0);
+            self.share(&mut schedule.id);
+            self.share(user_id);
         }
     }
 
     fn origin(&mut self, origin: &mut Origin) {
-        self.text(&mut origin.file);
+        self.share(&mut origin.file);
     }
 }

@@ -188,7 +188,7 @@ pub(super) async fn read(
         None => past.0.get(&day.start()).cloned().unwrap_or_default(),
     });
     let measured = measured.collect();
-    let snapshots = ledger.load_newest_snapshots().await?.newest(&in_use.policy.schedules());
+    let snapshots = ledger.load_last_reads().await?.of(&in_use.policy.schedules());
     four_weeks(ledger, days, measured, in_use, &snapshots, None).await
 }
 

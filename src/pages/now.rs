@@ -35,9 +35,9 @@ pub(super) async fn read(site: &Site, at: Timestamp) -> Result<Now, LedgerError>
         identities: &in_use.identities,
         max_staleness: in_use.max_staleness,
     };
-    let stored = site.ledger.load_newest_snapshots().await?;
-    let status = status::read(&installation, &stored, None, at).await?;
-    let snapshots = stored.newest(&in_use.policy.schedules());
+    let reads = site.ledger.load_last_reads().await?;
+    let status = status::read(&installation, &reads, None, at).await?;
+    let snapshots = reads.of(&in_use.policy.schedules());
     let period = days_from(at, AHEAD_DAYS).unwrap_or(Interval::ALWAYS);
     let ahead = forecast(&in_use.policy, &snapshots, &in_use.identities, &None, period);
     Ok(Now {

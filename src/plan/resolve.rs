@@ -25,14 +25,15 @@ pub(super) struct Wanted<'a> {
     pub(super) frozen: bool,
 }
 
-/// Who people are, by person. Most passes ask for few or nobody; for many what is sorted is put where each is found at once.
+/// Who people are, by person. Most passes ask for few or nobody, who are searched for in the map; once many are asked for,
+/// a hash map of all is made.
 pub(super) struct People<'a> {
     sorted: &'a BTreeMap<Person, Result<Resolution, String>>,
     by_person: OnceCell<HashMap<&'a Person, &'a Result<Resolution, String>>>,
     asked: Cell<usize>,
 }
 
-/// Of so many people one may be looked for in what is sorted; for more, all of them are put in place.
+/// One in so many people is searched for before the hash map is made.
 const FEW_OF: usize = 16;
 
 impl<'a> People<'a> {

@@ -154,9 +154,9 @@ pub async fn survey(
     let ahead =
         |span| Interval::new(began, began.checked_add(span).unwrap_or(Timestamp::MAX)).unwrap_or(Interval::ALWAYS);
     let awake: HashSet<&EntitlementId> = {
-        let mut is_awake = resting.awake();
+        let mut not_at_rest = resting.awake();
         let all = policy.entitlements().map(|e| &e.id);
-        all.filter(|id| is_awake(id)).collect()
+        all.filter(|id| not_at_rest(id)).collect()
     };
     let is_awake = |id: &EntitlementId| awake.contains(id);
     let timeline_of = |snapshots, span| Timeline::of_some(policy, snapshots, &config.identities, ahead(span), is_awake);

@@ -77,7 +77,8 @@ pub(crate) struct News<'a> {
 }
 
 impl Resting {
-    /// Whether a pass must look at an entitlement, for entitlements that are asked about in ascending order.
+    /// Whether a pass must look at an entitlement, for entitlements that are asked about in strictly ascending
+    /// order.
     pub(crate) fn awake<'a>(&'a self) -> impl FnMut(&'a EntitlementId) -> bool {
         let mut cells = Along::new(&self.cells);
         move |entitlement| cells.find(entitlement).is_none()

@@ -153,7 +153,7 @@ async fn commands(
     now: Timestamp,
 ) {
     meter.start();
-    let stored = ledger.load_newest_snapshots().await.unwrap();
+    let reads = ledger.load_last_reads().await.unwrap();
     meter.row("status: load the stored schedules", 0);
     let installation = status::Installation {
         ledger,
@@ -168,7 +168,7 @@ async fn commands(
     for about in [None, Some(of_project), Some(of_person)] {
         let whose = about.clone().unwrap_or_else(|| "everything".to_owned());
         let about = about.map(|about| forecast::About::parse(&about, policy).unwrap());
-        let status = status::read(&installation, &stored, about.as_ref(), now).await.unwrap();
+        let status = status::read(&installation, &reads, about.as_ref(), now).await.unwrap();
         meter.row(&format!("status of {whose}: read the record"), 0);
         let text = status.text(Some(100));
         meter.row(
@@ -176,7 +176,7 @@ async fn commands(
             text.len(),
         );
     }
-    drop(stored);
+    drop(reads);
 
     let half_a_year = now - SignedDuration::from_hours(182 * 24);
     let here = explain::Installation {

@@ -57,7 +57,7 @@ pub async fn read(
     let (mut tries, mut unheld, mut attributions) = (Vec::new(), Vec::new(), Vec::new());
     let mut concern;
     if let Some(ledger) = here.ledger {
-        snapshots = ledger.load_newest_snapshots().await?.newest(&policy.schedules());
+        snapshots = ledger.load_last_reads().await?.of(&policy.schedules());
         if at <= now {
             unheld = ledger.unheld_in(status::around(at)).await?;
         }

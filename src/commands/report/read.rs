@@ -28,7 +28,7 @@ pub async fn read(
         begins: ledger.begins().await?,
         policies: ledger.policies_in(period).await?,
     };
-    let snapshots = ledger.load_newest_snapshots().await?.newest(&policy.schedules());
+    let snapshots = ledger.load_last_reads().await?.of(&policy.schedules());
     let baseline = Baseline {
         policy,
         snapshots: &snapshots,

@@ -9,7 +9,7 @@ use super::{Status, schedule_status};
 use crate::commands::forecast::About;
 use crate::config::Identity;
 use crate::desired::{Snapshots, Timeline};
-use crate::ledger::{AccessRow, Ledger, LedgerError, StoredSnapshots};
+use crate::ledger::{AccessRow, LastReads, Ledger, LedgerError};
 use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::Key;
 use crate::policy::{Policy, Project, Rule};
@@ -39,7 +39,7 @@ pub struct Installation<'a> {
 /// When the ledger cannot be read.
 pub async fn read(
     here: &Installation<'_>,
-    stored: &StoredSnapshots,
+    reads: &LastReads,
     about: Option<&About>,
     now: Timestamp,
 ) -> Result<Status, LedgerError> {
@@ -54,7 +54,7 @@ pub async fn read(
         }
     };
     let mut schedules = here.policy.schedules();
-    let snapshots = stored.newest(&schedules);
+    let snapshots = reads.of(&schedules);
     let rules = about.map(|about| rules_of(about, here.policy, &access));
     if let Some(rules) = &rules {
         let of_these: HashSet<&ScheduleKey> = rules.iter().filter_map(|rule| rule.schedule()).collect();
@@ -72,7 +72,7 @@ pub async fn read(
         unfinished,
         ledger.bars().await?,
         ledger.holds().await?,
-        schedule_status(stored, &schedules, here.max_staleness),
+        schedule_status(&snapshots, reads.failures(), &schedules, here.max_staleness),
         board,
     );
     Ok(match about.zip(rules) {

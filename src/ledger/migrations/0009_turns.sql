@@ -1,0 +1,2 @@
+-- From here on the body of a snapshot has its users once and its turns apart. Nothing is rewritten: what was written before
+-- is read as ever. An older program must refuse a ledger with such rows instead of taking them for damaged.
