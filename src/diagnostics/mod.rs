@@ -29,22 +29,10 @@ impl SourceFile {
     #[must_use]
     pub fn new(name: impl Into<String>, text: &str, masked: &[Range<usize>]) -> Self {
         let name = escape(&name.into());
-        let mut shown = String::with_capacity(text.len());
-        for (at, c) in text.char_indices() {
-            if c != '\n' && c != '\r' && masked.iter().any(|range| range.contains(&at)) {
-                shown.extend(std::iter::repeat_n('*', c.len_utf8()));
-            } else if is_unsafe(c) {
-                // One stand-in for each length, so that every span still fits.
-                shown.push_str(match c.len_utf8() {
-                    1 => "?",
-                    2 => "\u{b7}",
-                    3 => "\u{fffd}",
-                    _ => "????",
-                });
-            } else {
-                shown.push(c);
-            }
-        }
+        let shown = match masked.is_empty() && text.bytes().all(is_plain) {
+            true => text.to_owned(),
+            false => covered(text, masked),
+        };
         let newlines = shown.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(newlines).collect();
         Self {
@@ -312,6 +300,31 @@ fn is_unsafe(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\r' | '\t')) || hides(c)
 }
 
+/// What files mostly consist of, and is shown as it is.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r' | b'\t' | b' '..=b'~')
+}
+
+/// The text with stand-ins for what must not be shown, each as long as what it stands for, so that every span still fits.
+fn covered(text: &str, masked: &[Range<usize>]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        if c != '\n' && c != '\r' && masked.iter().any(|range| range.contains(&at)) {
+            shown.extend(std::iter::repeat_n('*', c.len_utf8()));
+        } else if is_unsafe(c) {
+            shown.push_str(match c.len_utf8() {
+                1 => "?",
+                2 => "\u{b7}",
+                3 => "\u{fffd}",
+                _ => "????",
+            });
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -355,6 +368,18 @@ mod tests {
              |\n  \
              = help: did you mean `name`?\n"
         );
+    }
+
+    #[test]
+    fn what_is_taken_as_it_is_needs_no_cover() {
+        for c in '\0'..='\u{ff}' {
+            let text = format!("a{c}b");
+            assert_eq!(
+                SourceFile::new("a.toml", &text, &[]).shown,
+                covered(&text, &[]),
+                "{c:?}"
+            );
+        }
     }
 
     #[test]
