@@ -109,7 +109,7 @@ pub struct Shift {
 /// All shifts of one schedule over a stated window, read completely at a stated instant.
 ///
 /// A partial read is an error and never a smaller snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// What was read.
     pub schedule: ScheduleKey,
