@@ -111,7 +111,20 @@ fn words(intent: &OpenIntent, unanswered: Option<&str>) -> String {
     if let Some(why) = unanswered {
         text.push_str(&format!("; AWS could not be asked how it stands: {why}"));
     }
+    if let Some(before) = intent.before.as_ref().filter(|before| is_of_this_turn(change, before)) {
+        text.push_str(&format!(
+            "; the try before it, at {}: {}",
+            instant(before.at),
+            before.why
+        ));
+    }
     text
+}
+
+/// A grant that failed for an earlier turn says nothing of this one; a revoke stays to be done.
+#[must_use]
+pub fn is_of_this_turn(change: &Change, last: &LastTry) -> bool {
+    change.kind == ChangeKind::Revoke || change.due <= last.at
 }
 
 /// What is to be said of a change that was tried and is not in force.
@@ -254,6 +267,7 @@ mod tests {
                 change: change(kind),
                 created_at: at(began),
                 reference: Some("r-1".to_owned()),
+                before: None,
             },
             unanswered: unanswered.map(str::to_owned),
         }
@@ -315,6 +329,26 @@ mod tests {
         ] {
             assert!(problems[0].message.contains(words), "{words}: {}", problems[0].message);
         }
+    }
+
+    #[test]
+    fn what_is_tried_again_says_how_the_try_before_it_ended() {
+        let told = |kind, ended: i64| {
+            let mut again = open(kind, NOW - 5, None);
+            again.intent.change.due = at(NOW - 100);
+            again.intent.before = Some(LastTry {
+                at: at(ended),
+                why: "access denied".to_owned(),
+            });
+            unsettled(&[again], |_, _| true, at(NOW)).remove(0).message
+        };
+        let of_this_turn = told(ChangeKind::Grant, NOW - 60);
+        let words = "; the try before it, at 1970-01-01T02:45:40Z: access denied";
+        assert!(of_this_turn.ends_with(words), "{of_this_turn}");
+        let of_another_turn = told(ChangeKind::Grant, NOW - 200);
+        assert!(!of_another_turn.contains("access denied"), "{of_another_turn}");
+        let to_be_done = told(ChangeKind::Revoke, NOW - 200);
+        assert!(to_be_done.ends_with("access denied"), "{to_be_done}");
     }
 
     #[test]

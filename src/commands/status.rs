@@ -78,6 +78,16 @@ impl Status {
             let newer: Vec<_> = not_in_force.iter().map(Problem::subject).collect();
             board.problems.retain(|p| !newer.contains(&p.subject()));
             board.problems.retain(|p| p.kind != ProblemKind::ChangeUnsettled);
+            // What is being tried again says itself how the try before it ended.
+            let under_way = |p: &Problem| {
+                let mut open = not_in_force
+                    .iter()
+                    .filter(|open| open.kind == ProblemKind::ChangeUnsettled);
+                open.any(|open| (&open.entitlement, &open.person) == (&p.entitlement, &p.person))
+            };
+            board
+                .problems
+                .retain(|p| p.kind != ProblemKind::ChangeFailed || !under_way(p));
             // What waits for another change was not asked of AWS, so only the pass knows of it.
             let waits = |p: &mut Problem| p.kind == ProblemKind::ChangeFailed;
             not_in_force.extend(board.problems.extract_if(.., waits));

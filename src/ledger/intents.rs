@@ -8,6 +8,7 @@ use sqlx::{Row, SqliteConnection};
 use super::access::{end_access, insert_cause};
 use super::orders::{Bar, bar_on};
 use super::redo::Entry;
+use super::tries::{LastTry, last_try};
 use super::{Ledger, LedgerError, instant, read_json, write_json};
 use crate::identity_center::ChangeKind;
 use crate::model::{Person, PrincipalId};
@@ -24,6 +25,8 @@ pub struct OpenIntent {
     pub created_at: Timestamp,
     /// AWS's request id, if its answer came.
     pub reference: Option<String>,
+    /// How the try just before this one ended, if that was at the same change and in vain.
+    pub before: Option<LastTry>,
 }
 
 /// Whether a change may be asked for.
@@ -148,10 +151,14 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn open_intents(&self) -> Result<Vec<OpenIntent>, LedgerError> {
-        let rows =
-            sqlx::query("SELECT id, change, created_at, reference FROM intent WHERE completed_at IS NULL ORDER BY id")
-                .fetch_all(&self.pool)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT i.id, i.change, i.created_at, i.reference, b.completed_at, b.detail FROM intent i \
+             LEFT JOIN intent b ON b.id = (SELECT max(j.id) FROM intent j WHERE j.target = i.target \
+             AND j.principal = i.principal AND j.id < i.id) AND b.kind = i.kind AND b.outcome <> 'succeeded' \
+             WHERE i.completed_at IS NULL ORDER BY i.id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
         let mut intents = Vec::with_capacity(rows.len());
         for row in rows {
             let id: i64 = row.try_get(0)?;
@@ -161,6 +168,10 @@ impl Ledger {
                 change: read_json(row.try_get(1)?, what)?,
                 created_at: instant(row.try_get(2)?, what)?,
                 reference: row.try_get(3)?,
+                before: row
+                    .try_get::<Option<i64>, _>(4)?
+                    .map(|ended| Ok::<_, LedgerError>(last_try(instant(ended, what)?, row.try_get(5)?)))
+                    .transpose()?,
             });
         }
         Ok(intents)

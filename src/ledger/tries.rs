@@ -38,7 +38,7 @@ pub struct TryThen {
     /// AWS's request id, if its answer came.
     pub reference: Option<String>,
     /// When and why it had ended in vain; `None` where it had not ended.
-    pub ended: Option<(Timestamp, String)>,
+    pub ended: Option<LastTry>,
 }
 
 impl Ledger {
@@ -67,7 +67,7 @@ impl Ledger {
         for row in rows {
             let id: i64 = row.try_get(0)?;
             let what = || format!("intent {id}");
-            let why: Option<String> = row.try_get(5)?;
+            let why = row.try_get(5)?;
             let ended = row
                 .try_get::<Option<i64>, _>(4)?
                 .map(|ms| instant(ms, what))
@@ -76,7 +76,7 @@ impl Ledger {
                 change: read_json(row.try_get(1)?, what)?,
                 asked_at: instant(row.try_get(2)?, what)?,
                 reference: row.try_get(3)?,
-                ended: ended.map(|end| (end, why.unwrap_or_else(|| "the record does not say why".to_owned()))),
+                ended: ended.map(|end| last_try(end, why)),
             });
         }
         Ok(tries)
@@ -102,12 +102,7 @@ impl Ledger {
             let what = || format!("intent {id}");
             tries.push(FailedTry {
                 change: read_json(row.try_get(1)?, what)?,
-                last: LastTry {
-                    at: instant(row.try_get(2)?, what)?,
-                    why: row
-                        .try_get::<Option<String>, _>(3)?
-                        .unwrap_or_else(|| "the record does not say why".to_owned()),
-                },
+                last: last_try(instant(row.try_get(2)?, what)?, row.try_get(3)?),
             });
         }
         Ok(tries)
@@ -138,6 +133,14 @@ impl Ledger {
             }
         }
         Ok(seen)
+    }
+}
+
+/// With words for a reason that was not written down.
+pub(super) fn last_try(at: Timestamp, why: Option<String>) -> LastTry {
+    LastTry {
+        at,
+        why: why.unwrap_or_else(|| "the record does not say why".to_owned()),
     }
 }
 

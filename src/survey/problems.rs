@@ -10,7 +10,7 @@ use crate::along::Along;
 use crate::config::Config;
 use crate::desired::Snapshots;
 use crate::identity_center::{AwsError, ChangeKind};
-use crate::ledger::{LastTry, StoredSnapshots};
+use crate::ledger::StoredSnapshots;
 use crate::model::{EntitlementId, ResolvedTarget, ScheduleKey, Snapshot, SourceName};
 use crate::plan::{Foresight, Plan};
 use crate::problem::{Problem, ProblemKind};
@@ -49,9 +49,8 @@ pub(super) fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Ve
     for change in &plan.changes {
         let planned = record.planned_since.get(&change.key()).copied();
         problems.extend(unfinished::overdue(change, planned, at));
-        // A grant that failed for an earlier turn says nothing of this one.
-        let of_this_turn = |last: &&LastTry| change.kind == ChangeKind::Revoke || change.due <= last.at;
-        if let Some(last) = record.failures.get(&change.key()).filter(of_this_turn) {
+        let last = record.failures.get(&change.key());
+        if let Some(last) = last.filter(|last| unfinished::is_of_this_turn(change, last)) {
             problems.push(unfinished::failed(change, last));
         }
         if let (ChangeKind::Grant, Foresight::Surprising(why)) = (change.kind, &change.foresight) {

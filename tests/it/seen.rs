@@ -67,6 +67,20 @@ async fn a_failure_and_a_blind_daemon_are_seen_in_the_status() {
     let status = site.run(&["status"]).await.expect(0);
     status.says(&["Not in force (1)", "the account is suspended"]);
     assert!(!status.all().contains("no pass has seen AWS"), "{}", status.all());
+
+    // The next try goes well but does not end: until it does, what is known is why the one before it failed.
+    site.sandbox.edit(|world| {
+        world.aws.operation_takes = SignedDuration::from_hours(1);
+        world.aws.failures.clear();
+    });
+    eventually("AWS works on it", async || {
+        site.run(&["status"]).await.all().contains("AWS has been working on")
+    })
+    .await;
+    let status = site.run(&["status"]).await.expect(0);
+    status.says(&["Not in force (1)", "the try before it, at", "the account is suspended"]);
+    let why = site.run(&["explain", "alice@example.com", "payments/prod-admin"]).await;
+    why.says(&["the try before it, at", "the account is suspended"]);
     daemon.term().await;
 }
 

@@ -7,7 +7,7 @@ use crate::accounting::Unheld;
 use crate::apply::kind_word;
 use crate::desired::Timeline;
 use crate::identity_center::ChangeKind;
-use crate::ledger::{AccessRow, HoldRow, RecordedCause, TryThen};
+use crate::ledger::{AccessRow, HoldRow, LastTry, RecordedCause, TryThen};
 use crate::model::{EntitlementId, Person};
 use crate::text::{instant, span};
 
@@ -72,7 +72,7 @@ pub(super) fn tried(sources: &Sources<'_>, kind: ChangeKind, person: &Person, id
     let words = |t: &TryThen| {
         let (word, asked) = (kind_word(t.change.kind), instant(t.asked_at));
         match &t.ended {
-            Some((ended, why)) => format!(
+            Some(LastTry { at: ended, why }) => format!(
                 "AWS was asked for the {word} at {asked} in vain, by {}: {why}",
                 instant(*ended)
             ),
