@@ -17,7 +17,7 @@ use crate::ledger::{
 };
 use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
 use crate::model::ResolvedTarget;
-use crate::plan::Key;
+use crate::plan::{Key, PlannedSince};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse, remember};
 use crate::restore::Finder;
@@ -44,7 +44,7 @@ pub struct Reconciler {
     /// The live state between complete reads.
     pub live: LiveCache,
     /// When each change that is still to be made was first planned.
-    planned_since: BTreeMap<Key, Timestamp>,
+    planned_since: PlannedSince,
     /// Changes that a person released and that are still to be made.
     released: BTreeMap<Key, ChangeKind>,
     /// Since when AWS does not show what no revoke closes the record of.
@@ -98,7 +98,7 @@ impl Reconciler {
             snapshots,
             applier,
             live: LiveCache::default(),
-            planned_since: BTreeMap::new(),
+            planned_since: PlannedSince::default(),
             released: BTreeMap::new(),
             gone_since: BTreeMap::new(),
             flagged: Flagged::default(),
@@ -194,12 +194,9 @@ impl Reconciler {
         survey.problems.extend(restored);
         survey.problems.extend(restart_needed(&self.awaits_restart));
         survey.problems = collapse(std::mem::take(&mut survey.problems));
-        let before = std::mem::take(&mut self.planned_since);
-        let at_work = record.at_work.iter().map(|intent| intent.change.key());
-        for key in survey.plan.changes.iter().map(|change| change.key()).chain(at_work) {
-            let since = before.get(&key).copied().unwrap_or(survey.at);
-            self.planned_since.insert(key, since);
-        }
+        let at_work = record.at_work.iter().map(|intent| &intent.change);
+        let planned = survey.plan.changes.iter().map(|change| &**change);
+        self.planned_since.keep(planned.chain(at_work), survey.at);
         self.remember_release(&survey, approved_digest, &record.in_flight);
         Ok(Pass {
             survey,

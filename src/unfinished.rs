@@ -1,14 +1,12 @@
 //! Changes that were tried and are not in force, in words: those that AWS still works on, and those that failed. Pure.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 
 use crate::apply::kind_word;
 use crate::identity_center::ChangeKind;
 use crate::ledger::{FailedTry, LastTry, OpenIntent};
 use crate::model::{EntitlementId, Person, ResolvedTarget};
-use crate::plan::{Change, Key};
+use crate::plan::{Change, Key, PlannedSince};
 use crate::problem::{Problem, ProblemKind};
 use crate::text::instant;
 
@@ -57,15 +55,15 @@ pub fn unsettled<'a>(
 /// Who waits for changes that are being carried out at this moment, again and again where AWS fails them.
 pub fn late_at_work(
     changes: &[OpenIntent],
-    planned_since: &BTreeMap<Key, Timestamp>,
+    planned_since: &PlannedSince,
     wanted: impl Fn(&EntitlementId, &Person) -> bool,
     at: Timestamp,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     for OpenIntent { change, created_at, .. } in changes {
-        let since = planned_since.get(&change.key()).unwrap_or(created_at);
+        let since = planned_since.of(&change.key(), change.kind).unwrap_or(*created_at);
         if is_called_for(change, &wanted) {
-            problems.extend(overdue(change, Some(*since), at));
+            problems.extend(overdue(change, Some(since), at));
         }
     }
     problems
@@ -295,7 +293,8 @@ mod tests {
         // AWS failed it before, and it is being tried once more.
         let again = open(ChangeKind::Grant, NOW - 5, None).intent;
         let late = |since| {
-            let planned_since = BTreeMap::from([(again.change.key(), at(since))]);
+            let mut planned_since = PlannedSince::default();
+            planned_since.keep([&again.change], at(since));
             kinds(&late_at_work(
                 std::slice::from_ref(&again),
                 &planned_since,

@@ -218,7 +218,8 @@ impl<'a> Draft<'a> {
                     };
                     decided.lapsing.push((key.clone(), going));
                 }
-                let lost_its_cause = inputs.planned_since.get(&key).copied().unwrap_or(inputs.at);
+                let planned = inputs.planned_since.of(&key, ChangeKind::Revoke);
+                let lost_its_cause = planned.unwrap_or(inputs.at);
                 decided.changes.push(Arc::new(Change {
                     kind: ChangeKind::Revoke,
                     entitlement: owned.entitlement.clone(),
@@ -281,7 +282,7 @@ impl<'a> Draft<'a> {
                     kind: ChangeKind::Revoke,
                     entitlement: entitlement.id.clone(),
                     person,
-                    due: inputs.planned_since.get(&key).copied().unwrap_or(inputs.at),
+                    due: inputs.planned_since.of(&key, ChangeKind::Revoke).unwrap_or(inputs.at),
                     target: key.0,
                     principal: key.1,
                     causes: Vec::new(),

@@ -31,10 +31,12 @@ pub mod convergence;
 mod draft;
 pub mod render;
 mod resolve;
+mod since;
 
 use draft::{Decided, Draft};
 pub(crate) use resolve::principal_of;
 pub use resolve::{refuse_shared_targets, unsettled_targets};
+pub use since::PlannedSince;
 
 /// One thing that can be held: a target in AWS by a user of the identity store.
 pub type Key = (ResolvedTarget, PrincipalId);
@@ -84,7 +86,7 @@ pub struct Inputs<'a> {
     pub unknown_outcomes: &'a BTreeSet<Key>,
     /// When each change that is still to be made was first planned: since then a grant that lost its cause before its
     /// recorded end is due to be taken back.
-    pub planned_since: &'a BTreeMap<Key, Timestamp>,
+    pub planned_since: &'a PlannedSince,
     /// People who hold nothing until a person lifts it.
     pub bars: &'a [Bar],
     /// Changes that are under way; nothing is planned for them.

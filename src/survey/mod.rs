@@ -14,7 +14,7 @@ use crate::invariant::Past;
 use crate::ledger::{Bar, LastTry, OnDuty, OpenIntent, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
 use crate::model::{Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
-use crate::plan::{self, Inputs, Key, Owned, Plan};
+use crate::plan::{self, Inputs, Key, Owned, Plan, PlannedSince};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse};
 use crate::unfinished::{self, Unsettled};
@@ -45,7 +45,7 @@ const AT_ONCE: SignedDuration = SignedDuration::from_millis(1);
 #[derive(Debug, Clone, Default)]
 pub struct Record {
     /// When each change that is still to be made was first planned.
-    pub planned_since: BTreeMap<Key, Timestamp>,
+    pub planned_since: PlannedSince,
     /// Grants of ours that stand, without those of entitlements at rest.
     pub owned: BTreeMap<Key, Arc<Owned>>,
     /// How many grants of ours stand in all.

@@ -47,7 +47,7 @@ pub(super) fn target_problems(
 pub(super) fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Vec<Problem> {
     let mut problems = Vec::new();
     for change in &plan.changes {
-        let planned = record.planned_since.get(&change.key()).copied();
+        let planned = record.planned_since.of(&change.key(), change.kind);
         problems.extend(unfinished::overdue(change, planned, at));
         let last = record.failures.get(&change.key());
         if let Some(last) = last.filter(|last| unfinished::is_of_this_turn(change, last)) {

@@ -11,7 +11,7 @@ use dutybound::invariant::Ground;
 use dutybound::ledger::AccessRow;
 use dutybound::ledger::history::RecordedCause;
 use dutybound::model::{Cause, EntitlementId, Interval, Person, ResolvedTarget};
-use dutybound::plan::{Inputs, Key, Owned, Plan, plan};
+use dutybound::plan::{Inputs, Key, Owned, Plan, PlannedSince, plan};
 use dutybound::policy::Policy;
 use dutybound_sandbox::organisation::Organisation;
 use jiff::{SignedDuration, Timestamp};
@@ -103,7 +103,7 @@ impl World {
             live: &self.live,
             owned: &self.owned,
             unknown_outcomes: &BTreeSet::new(),
-            planned_since: &BTreeMap::new(),
+            planned_since: &PlannedSince::default(),
             bars: &[],
             in_flight: &BTreeSet::new(),
         })

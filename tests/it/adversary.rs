@@ -3,7 +3,6 @@
 
 use std::fs;
 
-use dutybound_sandbox::world::aws::{Failure, Matching};
 use dutybound_sandbox::world::pagerduty::Schedule as PagerDutySchedule;
 use dutybound_sandbox::{Effect, Fault, Service};
 use jiff::{SignedDuration, Timestamp};
@@ -182,35 +181,6 @@ async fn a_failed_first_read_is_made_up_for_long_before_the_next_poll() {
     daemon.until_says("cannot read the schedule").await;
     site.sandbox.clear_faults();
     site.until_admin(ALICE, true).await;
-}
-
-#[tokio::test]
-async fn patience_ends_to_the_second_while_the_incoming_grant_is_tried_again() {
-    let site = admin_site("[timing]\npoll = \"1h\"\nnotice = \"0s\"\npatience = \"10s\"\n").await;
-    let bob = site.user_id(BOB);
-    site.sandbox.edit(|world| {
-        world.aws.failures.push(Failure {
-            matching: Matching {
-                principal: Some(bob),
-                ..Matching::default()
-            },
-            reason: "no".to_owned(),
-        });
-    });
-    let boundary = from_now(30);
-    hand_over_at(&site, boundary);
-    let _daemon = site.ready_daemon().await;
-    site.until_admin(ALICE, true).await;
-    site.until_admin(ALICE, false).await;
-    let writes = site.writes();
-    let revoked = writes
-        .iter()
-        .position(|call| call.operation == "DeleteAccountAssignment")
-        .unwrap();
-    let patience = boundary + SignedDuration::from_secs(10);
-    assert!(patience <= writes[revoked].at, "{}", site.story());
-    // bob's grant is tried at once, after five seconds and after ten more: patience ends before that.
-    assert!(revoked <= 3, "{}", site.story());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dutybound::ledger::Ledger;
 use dutybound::model::Person;
-use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind, Status};
+use dutybound_sandbox::world::aws::Status;
 use dutybound_sandbox::{Call, Fault, Service};
 use jiff::{SignedDuration, Timestamp};
 
@@ -466,42 +466,6 @@ async fn an_idle_daemon_reads_what_it_must_and_says_nothing() {
     let calls = site.sandbox.journal();
     assert!(calls.iter().all(|call| call.operation == READ), "{}", site.story());
     assert_eq!(daemon.log(), log);
-}
-
-#[tokio::test]
-async fn an_outgoing_grant_outlives_a_failing_incoming_one_but_not_for_ever() {
-    let site = admin_site().await;
-    site.configure(|s| s.more = "[timing]\npoll = \"1s\"\nnotice = \"0s\"\npatience = \"8s\"\n".to_owned());
-    let daemon = site.ready_daemon().await;
-    site.until_admin(ALICE, true).await;
-    site.sandbox.edit(|world| {
-        world.aws.failures.push(Failure {
-            matching: Matching {
-                kind: Some(OperationKind::Create),
-                ..Matching::default()
-            },
-            reason: "the account is suspended".to_owned(),
-        });
-    });
-    let boundary = from_now(3);
-    site.shifts(&[
-        ("PALICE1", from_now(-60), boundary),
-        ("PBOB002", boundary, from_now(3600)),
-    ]);
-    site.until_admin(ALICE, false).await;
-    let revoked = site
-        .writes()
-        .into_iter()
-        .find(|c| c.operation == "DeleteAccountAssignment")
-        .unwrap();
-    assert!(
-        boundary + SignedDuration::from_secs(8) <= revoked.at,
-        "{}",
-        site.story()
-    );
-    daemon.until_says("the account is suspended").await;
-    site.sandbox.edit(|world| world.aws.failures.clear());
-    site.until_admin(BOB, true).await;
 }
 
 #[tokio::test]

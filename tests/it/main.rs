@@ -26,6 +26,7 @@ mod monday;
 mod notify;
 mod one_shot;
 mod page;
+mod patience;
 mod planning;
 mod queries;
 mod readme;

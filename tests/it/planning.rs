@@ -13,7 +13,7 @@ use dutybound::model::{
     EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey, ScheduleKind, Shift, Snapshot,
     SourceName, SourceUser, SourceUserState,
 };
-use dutybound::plan::{self, Foresight, Inputs, Key, Owned, Plan};
+use dutybound::plan::{self, Foresight, Inputs, Key, Owned, Plan, PlannedSince};
 use dutybound::policy::{self, Policy, PolicyContext};
 use dutybound::problem::ProblemKind;
 use jiff::{SignedDuration, Timestamp};
@@ -111,7 +111,7 @@ struct World {
     mode: Mode,
     paused: bool,
     unknown: BTreeSet<Key>,
-    planned_since: BTreeMap<Key, Timestamp>,
+    planned_since: PlannedSince,
     bars: Vec<Bar>,
     in_flight: BTreeSet<Key>,
     min_holders: u32,
@@ -161,7 +161,7 @@ impl World {
             mode: Mode::Sync,
             paused: false,
             unknown: BTreeSet::new(),
-            planned_since: BTreeMap::new(),
+            planned_since: PlannedSince::default(),
             bars: vec![],
             in_flight: BTreeSet::new(),
             min_holders: 0,
@@ -920,7 +920,7 @@ fn patience_ends_for_a_cause_that_vanished_early_too() {
     world.people.insert(person("cat"), Ok(Resolution::Unknown));
     let plan = world.plan(t(9));
     assert_eq!(world.guard(&plan, None).held[0].guard, Guard::MakeBeforeBreak);
-    world.planned_since = BTreeMap::from([(plan.changes[0].key(), t(9))]);
+    world.planned_since.keep([&*plan.changes[0]], t(9));
     assert_eq!(
         world
             .guard(&world.plan(t(9) + minutes(11)), None)
