@@ -45,6 +45,7 @@ mod along;
 pub mod layout;
 pub mod model;
 pub mod problem;
+mod side_by_side;
 pub mod text;
 
 // What people write.

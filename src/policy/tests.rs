@@ -5,7 +5,10 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{diagnostics::Severity, model::Person};
+use crate::{
+    diagnostics::{Diagnostic, Report, Severity},
+    model::Person,
+};
 
 mod training;
 mod tree;
