@@ -220,6 +220,17 @@ impl LiveCache {
         targets.into_iter().filter_map(known).collect()
     }
 
+    /// The live state of one target, if it is known.
+    #[must_use]
+    pub fn of(&self, target: &ResolvedTarget) -> Option<&Holders> {
+        self.targets.get(target).map(|(_, holders)| &**holders)
+    }
+
+    /// Takes it that the holders of a target are what they were.
+    pub fn count_as_unchanged(&mut self, target: &ResolvedTarget) {
+        self.changed.remove(target);
+    }
+
     /// Targets whose holders are not what they were, or not known any more, since [`Self::take_changed`].
     #[must_use]
     pub fn changed(&self) -> &BTreeSet<ResolvedTarget> {

@@ -104,6 +104,7 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
         unchanged: 0,
         kept: Vec::new(),
         lapsing: Vec::new(),
+        unread: BTreeMap::new(),
         awaited: BTreeMap::new(),
         in_flight: BTreeSet::new(),
     };

@@ -37,6 +37,7 @@ pub(super) struct Decided {
     pub(super) lapsing: Vec<(Key, Kept)>,
     pub(super) awaited: BTreeMap<ResolvedTarget, Person>,
     pub(super) drift: BTreeSet<Drift>,
+    pub(super) unread: BTreeMap<ResolvedTarget, Vec<PrincipalId>>,
 }
 
 impl<'a> Draft<'a> {
@@ -76,6 +77,10 @@ impl<'a> Draft<'a> {
         for (target, wanted) in self.wanted.iter() {
             let ours = all_ours.find(target);
             let Some(holders) = live.find(target) else {
+                if ours.is_some_and(|ours| self.is_as_recorded(target, wanted, ours)) {
+                    let holders = wanted.keys().map(|principal| (*principal).clone());
+                    decided.unread.insert(target.clone(), holders.collect());
+                }
                 continue;
             };
             let in_flight = self.in_flight.of(target);
@@ -90,7 +95,7 @@ impl<'a> Draft<'a> {
                 match (is_live, owned) {
                     (true, Some(owned)) => {
                         decided.unchanged += 1;
-                        let renamed = owned.entitlement != *want.entitlement || owned.person != *want.person;
+                        let renamed = is_renamed(owned, want);
                         if renamed || owned.lapsed || !same(&owned.causes, &want.causes) {
                             decided.kept.push(Kept {
                                 access_id: owned.access_id,
@@ -129,6 +134,19 @@ impl<'a> Draft<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the record says of a target what is wanted, word for word.
+    fn is_as_recorded(&self, target: &ResolvedTarget, wanted: &Here<'a, Wanted<'a>>, ours: &Here<'a, &Owned>) -> bool {
+        let is_recorded = |want: &Wanted<'_>, owned: &Owned| {
+            !want.frozen && !owned.lapsed && !is_renamed(owned, want) && same(&owned.causes, &want.causes)
+        };
+        self.in_flight.of(target).is_empty()
+            && wanted.keys().eq(ours.keys())
+            && wanted
+                .values()
+                .zip(ours.values())
+                .all(|(want, owned)| is_recorded(want, owned))
     }
 
     fn grant(&self, target: &ResolvedTarget, principal: &PrincipalId, want: &Wanted<'_>, is_ours: bool) -> Change {
@@ -319,6 +337,10 @@ impl<'a> Draft<'a> {
         }
         causes.iter().filter_map(|cause| cause.schedule()).cloned().collect()
     }
+}
+
+fn is_renamed(owned: &Owned, want: &Wanted<'_>) -> bool {
+    owned.entitlement != *want.entitlement || owned.person != *want.person
 }
 
 /// Whether the record has these causes, in whatever order.

@@ -129,6 +129,9 @@ pub struct Plan {
     /// The changes under way of which the plan knew.
     #[serde(skip)]
     pub in_flight: BTreeSet<Key>,
+    /// Targets whose live state is not known and of which the record says exactly what is wanted, with who holds them by it.
+    #[serde(skip)]
+    pub unread: BTreeMap<ResolvedTarget, Vec<PrincipalId>>,
 }
 
 impl Plan {
@@ -269,6 +272,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         lapsing: decided.lapsing,
         awaited: decided.awaited,
         in_flight: inputs.in_flight.clone(),
+        unread: decided.unread,
     }
 }
 

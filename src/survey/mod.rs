@@ -233,7 +233,8 @@ pub async fn survey(
     }
     let mut holders = live.holders(&managed);
     // What an audit finds of something at rest ends that rest; the pass for it comes at once.
-    let disturbed = resting.is_disturbed_by(live.changed());
+    resting.take_first_reads(live);
+    let disturbed = resting.is_disturbed_by(live);
     errors.retain(|target, _| managed.contains(target));
     // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
     let meant: BTreeSet<&ResolvedTarget> = targets.values().flatten().collect();
@@ -347,6 +348,7 @@ pub async fn survey(
         settled: &settled,
         targets: &targets,
         live: holders.keys().collect(),
+        failed: &errors,
     };
     resting.lay_down(&survey, &seen, policy, record);
     resting.keep_people(people);

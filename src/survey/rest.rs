@@ -1,6 +1,9 @@
 //! Which entitlements are at rest: what should be, what stands and what is on record agree, and nothing is known that
 //! changes this for a while. A pass passes over them.
 //!
+//! A daemon that has just begun has not looked at AWS yet: there the record is believed until the first look, which ends the
+//! rest where it shows something else.
+//!
 //! Rest is only ever ended too early: by an edit of the policy, the schedule, the configuration or an order that may
 //! concern the entitlement, by whatever becomes of it in AWS or on record, some time before its next boundary, and after
 //! a while in any case.
@@ -15,8 +18,9 @@ use super::{AT_ONCE, Record, Survey};
 use crate::along::Along;
 use crate::config::{Config, Identity, Timing};
 use crate::desired::{Snapshots, next_boundary};
-use crate::identity_center::Resolution;
+use crate::identity_center::{AwsError, Resolution};
 use crate::ledger::{Bar, StoredSnapshots, Touched};
+use crate::live::LiveCache;
 use crate::model::{
     EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey, Shift, Snapshot, SourceName, SourceUserState,
 };
@@ -62,6 +66,8 @@ struct Rest {
     /// Grants of ours that stand.
     standing: usize,
     drift: Vec<Drift>,
+    /// Who holds it by the record, where AWS was not looked at yet.
+    unread: Option<Vec<PrincipalId>>,
 }
 
 /// What may end rest, besides edits.
@@ -132,9 +138,33 @@ impl Resting {
         self.people = people;
     }
 
-    /// Whether one of these targets is that of an entitlement at rest, or one was refused.
-    pub(super) fn is_disturbed_by(&self, changed: &BTreeSet<ResolvedTarget>) -> bool {
-        !self.to_wake.is_empty() || changed.iter().any(|target| self.by_target.contains_key(target))
+    /// A first look at something at rest that shows what is on record is no news.
+    pub(super) fn take_first_reads(&mut self, live: &mut LiveCache) {
+        let looked_at: Vec<ResolvedTarget> = live.changed().iter().cloned().collect();
+        for target in looked_at {
+            let rest = self.by_target.get(&target).and_then(|id| self.cells.get_mut(id));
+            let Some((rest, holders)) = rest.zip(live.of(&target)) else {
+                continue;
+            };
+            let as_recorded = |recorded: &Vec<PrincipalId>| recorded.iter().eq(holders.users.keys());
+            if holders.groups.is_empty() && rest.unread.as_ref().is_some_and(as_recorded) {
+                rest.unread = None;
+                live.count_as_unchanged(&target);
+            }
+        }
+    }
+
+    /// Whether a pass should come at once, because an entitlement at rest is not what it was, or was refused. Strangers
+    /// that a first look shows were there before, and wait for the next poll.
+    pub(super) fn is_disturbed_by(&self, live: &LiveCache) -> bool {
+        let is_urgent = |target: &ResolvedTarget| {
+            let rest = self.by_target.get(target).and_then(|id| self.cells.get(id));
+            rest.is_some_and(|rest| match (&rest.unread, live.of(target)) {
+                (Some(recorded), Some(holders)) => !recorded.iter().all(|user| holders.users.contains_key(user)),
+                _ => true,
+            })
+        };
+        !self.to_wake.is_empty() || live.changed().iter().any(is_urgent)
     }
 
     /// Refuses what turns out to be the same thing in AWS as something at rest; in the next pass both are.
@@ -324,9 +354,20 @@ impl Resting {
             let Some(Ok(target)) = seen.targets.get(id) else {
                 continue;
             };
-            if restless_targets.contains(target) || !seen.live.contains(target) {
+            if restless_targets.contains(target) {
                 continue;
             }
+            let unread = if seen.live.contains(target) {
+                None
+            } else if seen.failed.contains_key(target) {
+                continue;
+            } else if let Some(holders) = survey.plan.unread.get(target) {
+                Some(holders.clone())
+            } else if survey.desired.holders.contains_key(id) || standing.contains_key(target) {
+                continue;
+            } else {
+                Some(Vec::new())
+            };
             let causes = survey.timeline.of_entitlement(id);
             let edges = causes.clone().flat_map(|cause| [cause.held.start(), cause.held.end()]);
             let first = edges.filter(|edge| at < *edge).min();
@@ -337,6 +378,7 @@ impl Resting {
                 next_boundary: next_boundary(causes, at),
                 standing: standing.get(target).copied().unwrap_or_default(),
                 drift: drift.remove(id).unwrap_or_default(),
+                unread,
             };
             if at < rest.until {
                 self.by_target.insert(target.clone(), id.clone());
@@ -355,6 +397,8 @@ pub(super) struct Seen<'a> {
     pub(super) targets: &'a BTreeMap<EntitlementId, Result<ResolvedTarget, String>>,
     /// Targets whose holders are known.
     pub(super) live: BTreeSet<&'a ResolvedTarget>,
+    /// Targets that could not be read.
+    pub(super) failed: &'a BTreeMap<ResolvedTarget, AwsError>,
 }
 
 fn id_of(found: &Result<Resolution, String>) -> Option<&PrincipalId> {

@@ -182,6 +182,7 @@ fn approved_on(ground: &Ground<'_>, in_flight: BTreeSet<Key>, changes: Vec<Chang
         unchanged: 0,
         kept: vec![],
         lapsing: vec![],
+        unread: BTreeMap::new(),
         awaited: BTreeMap::new(),
         in_flight,
     };

@@ -366,6 +366,7 @@ fn approved(hand_overs: &[HandOver]) -> (ApprovedPlan, Vec<Change>) {
         unchanged: 0,
         kept: vec![],
         lapsing: vec![],
+        unread: BTreeMap::new(),
         awaited: BTreeMap::new(),
         in_flight: BTreeSet::new(),
     };

@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "benches use the rest")]
 mod rig;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -73,6 +74,17 @@ impl Site {
         assert!(pass.survey.desired.holders.is_empty(), "something is looked at again");
         assert_eq!(pass.survey.plan.unchanged, 1005);
         site
+    }
+
+    /// A daemon begins anew with everything on record.
+    async fn restart(&mut self) {
+        self.applier.stop().await;
+        let ledger = self.reconciler.ledger.clone();
+        let stored = ledger.load_snapshots().await.unwrap();
+        let (held, reader): (Arc<dyn Clock>, Arc<dyn Read>) = (Arc::new(self.clock.clone()), self.aws.clone());
+        let writer = self.aws.clone();
+        (self.reconciler, self.applier) = rig::reconciler(held, reader, writer, ledger, stored, &self.config);
+        self.aws.calls();
     }
 
     async fn pass_time(&mut self, span: SignedDuration) {
@@ -234,6 +246,87 @@ async fn what_an_audit_finds_ends_the_rest_of_what_it_concerns() {
         found.extend(site.changes().await);
     }
     assert_eq!(found, [format!("+{entitlement} {person}")]);
+}
+
+#[tokio::test]
+async fn after_a_restart_the_record_is_believed_until_the_first_look() {
+    let mut site = Site::new().await;
+    let minute = SignedDuration::from_mins(1);
+    let targets = {
+        let entitlements = site.policy.entitlements();
+        let targets: BTreeSet<_> = entitlements.map(|e| rig::Aws::target(&e.target)).collect();
+        targets.len() as u64
+    };
+    site.restart().await;
+    let mut reads = Vec::new();
+    for number in 0..7 {
+        let pass = site.pass().await;
+        assert_eq!(pass.survey.plan.changes, []);
+        reads.push(site.aws.calls());
+        if number > 0 {
+            // What the pass before looked at itself is judged once more.
+            let judged = pass.survey.desired.holders.len();
+            assert!(judged <= if number == 1 { 40 } else { 0 }, "{judged} in pass {number}");
+            assert_eq!(pass.survey.plan.unchanged, 1005);
+        }
+        let next = pass.survey.next_boundary.unwrap();
+        assert!(
+            minute < site.now.duration_until(next),
+            "what is as recorded is no reason for a pass"
+        );
+        site.pass_time(minute).await;
+    }
+    // Each is looked at once, as many in a pass as an audit may.
+    assert_eq!(reads.iter().sum::<u64>(), targets, "{reads:?}");
+    assert_eq!(reads[..2], [40, 40]);
+    assert_eq!(reads.last(), Some(&0));
+}
+
+/// While the daemon was down somebody took access away, somebody gave access to a stranger, and the rules moved in
+/// their files.
+#[tokio::test]
+async fn what_changed_while_the_daemon_was_down_is_found_by_its_first_look() {
+    let mut site = Site::new().await;
+    let (person, entitlement) = site.first();
+    let id = dutybound::model::EntitlementId::try_from(entitlement.clone()).unwrap();
+    let target = rig::Aws::target(&site.policy.entitlement(&id).unwrap().target);
+    let (ours, stranger) = (rig::Aws::principal(&person), PrincipalId("a-stranger".into()));
+    let others = site.policy.entitlements().map(|e| rig::Aws::target(&e.target));
+    let other = others.filter(|other| *other != target).last().unwrap();
+    site.aws.start(ChangeKind::Revoke, &target, &ours).await.unwrap();
+    site.aws.start(ChangeKind::Grant, &other, &stranger).await.unwrap();
+    let mut files = rig::files(&site.organisation);
+    for (_, text) in &mut files {
+        text.insert(0, b'\n');
+    }
+    let lines = |owned: &BTreeMap<_, dutybound::plan::Owned>| {
+        let causes = owned.values().flat_map(|owned| &owned.causes);
+        causes.map(|cause| cause.right.rule.line).sum::<u32>()
+    };
+    let (before, count) = {
+        let owned = site.reconciler.ledger.owned().await.unwrap();
+        let causes = owned.values().flat_map(|owned| &owned.causes);
+        (lines(&owned), u32::try_from(causes.count()).unwrap())
+    };
+    site.policy = rig::parse(files).into();
+    site.restart().await;
+    let (mut found, mut strangers) = (Vec::new(), 0);
+    for _ in 0..8 {
+        let pass = site.pass().await;
+        found.extend(
+            pass.survey
+                .plan
+                .changes
+                .iter()
+                .map(|c| (c.kind, c.entitlement.clone(), c.who())),
+        );
+        strangers = pass.survey.plan.drift.len();
+        site.pass_time(SignedDuration::from_mins(1)).await;
+    }
+    assert_eq!(found, [(ChangeKind::Grant, id, person.to_string())]);
+    assert_eq!(strangers, 1);
+    let after = lines(&site.reconciler.ledger.owned().await.unwrap());
+    assert_eq!(after, before + count, "the record says where each rule stands now");
 }
 
 /// Another process writes to the ledger: what it says of an entitlement counts at once.
