@@ -8,13 +8,11 @@ use std::thread::{self, Builder};
 /// More threads than this bring little, and a service may have only so many tasks.
 const MOST_THREADS: usize = 8;
 
-/// What a thread has to do at least to be worth being begun.
-const WORTH_A_THREAD: usize = 16;
-
-/// What `work` makes of each item, in their order. A thread that the system refuses is done without.
-pub(crate) fn map<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+/// What `work` makes of each item, in their order. Every `worth_a_thread` of them are worth one more thread; one that the
+/// system refuses is done without.
+pub(crate) fn map<T: Send, R: Send>(items: Vec<T>, worth_a_thread: usize, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = cores.min(MOST_THREADS).min(items.len() / WORTH_A_THREAD);
+    let threads = cores.min(MOST_THREADS).min(items.len() / worth_a_thread.max(1));
     if threads < 2 {
         return items.into_iter().map(work).collect();
     }
@@ -46,16 +44,16 @@ mod tests {
 
     #[test]
     fn order_is_kept_and_nothing_is_left_out_or_done_twice() {
-        for many in [0, 1, WORTH_A_THREAD * 2 - 1, WORTH_A_THREAD * 2, 1000] {
+        for many in [0, 1, 15, 16, 1000] {
             let items: Vec<usize> = (0..many).collect();
             let doubled: Vec<usize> = items.iter().map(|item| item * 2).collect();
-            assert_eq!(map(items, |item| item * 2), doubled, "{many}");
+            assert_eq!(map(items, 8, |item| item * 2), doubled, "{many}");
         }
     }
 
     #[test]
     #[should_panic(expected = "of one of them")]
     fn a_panic_is_not_lost() {
-        map((0..1000).collect(), |item| assert_ne!(item, 777, "of one of them"));
+        map((0..1000).collect(), 8, |item| assert_ne!(item, 777, "of one of them"));
     }
 }

@@ -98,7 +98,8 @@ async fn status_now(path: &Path, args: &cli::Status) -> anyhow::Result<standing:
     let now = system_clock().now();
     let config = load_config(path, Secrets::Skip)?;
     let ledger = Ledger::open_read_only(&config.ledger, &config.owner_id).await?;
-    let policy = load_policy(&config, now)?;
+    let (policy, reads) = policy_beside(&config, now, ledger.load_last_reads()).await?;
+    let reads = reads?;
     let installation = standing::Installation {
         ledger: &ledger,
         ledger_path: &config.ledger,
@@ -108,21 +109,37 @@ async fn status_now(path: &Path, args: &cli::Status) -> anyhow::Result<standing:
     };
     let about = args.about.as_ref();
     let about = about.map(|about| forecast::About::parse(about, &policy)).transpose()?;
-    let reads = ledger.load_last_reads().await?;
     Ok(standing::read(&installation, &reads, about.as_ref(), now).await?)
+}
+
+/// The policy, and what is read from the record meanwhile: at full size each takes as long as the other.
+async fn policy_beside<T>(
+    config: &Config,
+    now: Timestamp,
+    other: impl Future<Output = T>,
+) -> anyhow::Result<(Policy, T)> {
+    let config = config.clone();
+    let policy = tokio::task::spawn_blocking(move || load_policy(&config, now));
+    let (policy, other) = tokio::join!(policy, other);
+    Ok((policy??, other))
 }
 
 pub(super) async fn explanation(path: &Path, args: &cli::Explain) -> anyhow::Result<u8> {
     let now = system_clock().now();
     let config = load_config(path, Secrets::Skip)?;
-    let policy = load_policy(&config, now)?;
     let about = explain::About::parse(&args.subject, args.entitlement.as_deref()).map_err(anyhow::Error::msg)?;
-    let ledger = open_if_there(&config).await?;
-    if ledger.is_none() {
-        tracing::warn!("there is no ledger yet, so nothing is known of schedules and of what was granted");
-    }
+    let record = async {
+        let Some(ledger) = open_if_there(&config).await? else {
+            tracing::warn!("there is no ledger yet, so nothing is known of schedules and of what was granted");
+            return Ok(None);
+        };
+        let reads = ledger.load_last_reads().await?;
+        anyhow::Ok(Some((ledger, reads)))
+    };
+    let (policy, record) = policy_beside(&config, now, record).await?;
+    let record = record?;
     let installation = explain::Installation {
-        ledger: ledger.as_ref(),
+        record: record.as_ref().map(|(ledger, reads)| (ledger, reads)),
         config: &config,
         policy: &policy,
     };

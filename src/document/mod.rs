@@ -65,7 +65,7 @@ impl Holes {
 
 /// Reads `text` as far as it can be understood, and reports the rest.
 pub fn parse<T: DeserializeOwned + Default>(source: Arc<SourceFile>, text: &str, report: &mut Report) -> Parsed<T> {
-    let (mut table, syntax) = DeTable::parse_recoverable(text);
+    let (table, syntax) = DeTable::parse_recoverable(text);
     let syntax = explain::Syntax::new(text, &syntax);
     report.extend(syntax.diagnostics(&source));
     let mut holes = Holes {
@@ -79,6 +79,11 @@ pub fn parse<T: DeserializeOwned + Default>(source: Arc<SourceFile>, text: &str,
             holes,
         };
     }
+    // Most files are right, so no copy is made for one that is not: that is taken apart anew.
+    if let Ok(value) = T::deserialize(toml::Deserializer::from(table)) {
+        return Parsed { source, value, holes };
+    }
+    let (mut table, _) = DeTable::parse_recoverable(text);
     for _ in 0..MOST_MISTAKES {
         let error = match T::deserialize(toml::Deserializer::from(table.clone())) {
             Ok(value) => return Parsed { source, value, holes },

@@ -14,6 +14,7 @@ use crate::along::Along;
 use crate::desired::Snapshots;
 use crate::model::{ScheduleKey, Snapshot, SourceUser};
 use crate::schedule::ReadError;
+use crate::side_by_side;
 
 /// What schedules were last read to say, for those who do not ask what was known in advance.
 #[derive(Debug, Default)]
@@ -52,9 +53,7 @@ impl Ledger {
             .await?;
         let mut stored = StoredSnapshots::default();
         stored.failures = self.failures().await?;
-        let mut users = HashSet::new();
-        for row in rows {
-            let snapshot = read(&row, &mut users)?;
+        for (row, snapshot) in rows.iter().zip(read_all(&rows)?) {
             let versions = stored.versions.entry(snapshot.schedule.clone()).or_default();
             Arc::make_mut(versions).push(Version {
                 first_read_at: instant(row.try_get(3)?, || format!("a snapshot of {}", snapshot.schedule))?,
@@ -76,13 +75,9 @@ impl Ledger {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut users = HashSet::new();
-        let reads = rows.iter().map(|row| {
-            let snapshot = read(row, &mut users)?;
-            Ok((snapshot.schedule.clone(), snapshot))
-        });
+        let by_schedule = |snapshot: Arc<Snapshot>| (snapshot.schedule.clone(), snapshot);
         Ok(LastReads {
-            snapshots: reads.collect::<Result<_, LedgerError>>()?,
+            snapshots: read_all(&rows)?.into_iter().map(by_schedule).collect(),
             failures: self.failures().await?,
         })
     }
@@ -197,15 +192,29 @@ impl Ledger {
     }
 }
 
-/// A row's id, last read and body.
-fn read(row: &SqliteRow, users: &mut HashSet<Arc<SourceUser>>) -> Result<Arc<Snapshot>, LedgerError> {
-    let id: i64 = row.try_get(0)?;
-    let what = || format!("snapshot {id}");
-    let written: Written = read_json(row.try_get(2)?, what)?;
-    let damaged = || LedgerError::Damaged { what: what() };
-    let mut snapshot = written.snapshot(users).ok_or_else(damaged)?;
-    snapshot.read_at = instant(row.try_get(1)?, what)?;
-    Ok(Arc::new(snapshot))
+/// Fewer rows than this are parsed before a thread has begun.
+const ROWS_FOR_A_THREAD: usize = 64;
+
+/// Rows of id, last read and body, in their order.
+fn read_all(rows: &[SqliteRow]) -> Result<Vec<Arc<Snapshot>>, LedgerError> {
+    let parse = |row: &SqliteRow| {
+        let id: i64 = row.try_get(0)?;
+        let what = || format!("snapshot {id}");
+        let written: Written = read_json(row.try_get(2)?, what)?;
+        Ok((id, instant(row.try_get(1)?, what)?, written))
+    };
+    let mut users: HashSet<Arc<SourceUser>> = HashSet::new();
+    let parsed = side_by_side::map(rows.iter().collect(), ROWS_FOR_A_THREAD, parse);
+    let snapshots = parsed.into_iter().map(|parsed: Result<_, LedgerError>| {
+        let (id, read_at, written) = parsed?;
+        let damaged = || LedgerError::Damaged {
+            what: format!("snapshot {id}"),
+        };
+        let mut snapshot = written.snapshot(&mut users).ok_or_else(damaged)?;
+        snapshot.read_at = read_at;
+        Ok(Arc::new(snapshot))
+    });
+    snapshots.collect()
 }
 
 #[cfg(test)]

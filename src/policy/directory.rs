@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::training::Format;
 use crate::{
     diagnostics::{self, Diagnostic, Report},
-    document,
+    document, side_by_side,
 };
 
 /// One policy file, or why it cannot be read.
@@ -74,6 +74,9 @@ pub(super) fn slips(dir: &Path) -> Vec<Diagnostic> {
 /// What identifies one version of a file without reading it.
 type Stamp = (u64, u64, u64, i128, i128);
 
+/// Fewer files than this are read before a thread has begun.
+const FILES_FOR_A_THREAD: usize = 64;
+
 /// How often a directory that changes while it is read is read again.
 const ATTEMPTS: usize = 5;
 
@@ -82,15 +85,13 @@ const ATTEMPTS: usize = 5;
 pub(super) fn read(dir: &Path) -> Result<Vec<RawFile>, Report> {
     for _ in 0..ATTEMPTS {
         let before = list(dir)?;
-        let files: Vec<RawFile> = before
-            .iter()
-            .map(|(path, kind, _)| RawFile {
-                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                path: path.clone(),
-                kind: *kind,
-                content: document::read_up_to(path, kind.most_bytes()),
-            })
-            .collect();
+        let read = |(path, kind, _): &(PathBuf, Kind, _)| RawFile {
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            path: path.clone(),
+            kind: *kind,
+            content: document::read_up_to(path, kind.most_bytes()),
+        };
+        let files = side_by_side::map(before.iter().collect(), FILES_FOR_A_THREAD, read);
         if before == list(dir)? {
             return Ok(files);
         }

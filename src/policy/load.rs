@@ -82,7 +82,7 @@ fn understand(
     let mut trained = training::Completions::new();
     let mut lists = Vec::new();
     let mut complete = true;
-    for (file, found) in side_by_side::map(files, |file| open(file, &folder)) {
+    for (file, found) in side_by_side::map(files, FILES_FOR_A_THREAD, |file| open(file, &folder)) {
         report.extend(found.into_diagnostics());
         match file {
             Opened::Project(draft) => drafts.push(*draft),
@@ -108,6 +108,9 @@ fn understand(
         Err(report) => Err(report),
     }
 }
+
+/// Fewer files than this are understood before a thread has begun.
+const FILES_FOR_A_THREAD: usize = 16;
 
 /// What one file turned out to be.
 enum Opened {

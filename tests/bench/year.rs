@@ -179,11 +179,6 @@ async fn commands(
     drop(reads);
 
     let half_a_year = now - SignedDuration::from_hours(182 * 24);
-    let here = explain::Installation {
-        ledger: Some(ledger),
-        config,
-        policy,
-    };
     for (subject, only) in [
         (email.to_owned(), None),
         (email.to_owned(), Some(format!("{}/on-call-0", project.name))),
@@ -193,6 +188,12 @@ async fn commands(
         for (at, when) in [(None, "now"), (Some(half_a_year), "half a year ago")] {
             let about = About::parse(&subject, only.as_deref()).unwrap();
             meter.start();
+            let reads = ledger.load_last_reads().await.unwrap();
+            let here = explain::Installation {
+                record: Some((ledger, &reads)),
+                config,
+                policy,
+            };
             let explanation = explain::read(&here, about, at, now).await.unwrap();
             let text = explanation.text(Some(100));
             let only = only.as_deref().unwrap_or_default();

@@ -8,7 +8,7 @@ use super::{About, Explanation, Question, Sources};
 use crate::commands::status;
 use crate::config::Config;
 use crate::desired::Snapshots;
-use crate::ledger::{AccessRow, Board, Ledger, LedgerError};
+use crate::ledger::{AccessRow, Board, LastReads, Ledger, LedgerError};
 use crate::model::{EntitlementId, Person, ScheduleKey, SourceName, Target};
 use crate::policy::{Policy, Trigger};
 use crate::problem::Problem;
@@ -20,8 +20,8 @@ const KNOWN_AHEAD: SignedDuration = SignedDuration::from_hours(100 * 24);
 /// What an installation is made of, as far as answers need it.
 #[derive(Debug, Clone, Copy)]
 pub struct Installation<'a> {
-    /// The record; `None` where there is none yet.
-    pub ledger: Option<&'a Ledger>,
+    /// The record, and what schedules were last read to say by it; `None` where there is none yet.
+    pub record: Option<(&'a Ledger, &'a LastReads)>,
     /// The configuration.
     pub config: &'a Config,
     /// The policy in force.
@@ -56,8 +56,8 @@ pub async fn read(
     let (mut restorations, mut record_begins, mut policy_then) = (Vec::new(), None, None);
     let (mut tries, mut unheld, mut attributions) = (Vec::new(), Vec::new(), Vec::new());
     let mut concern;
-    if let Some(ledger) = here.ledger {
-        snapshots = ledger.load_last_reads().await?.of(&policy.schedules());
+    if let Some((ledger, reads)) = here.record {
+        snapshots = reads.of(&policy.schedules());
         if at <= now {
             unheld = ledger.unheld_in(status::around(at)).await?;
         }
@@ -119,7 +119,7 @@ pub async fn read(
         return Err(Unanswered::Unknown(unknown));
     }
     let mut neighbours = BTreeMap::new();
-    if let Some(ledger) = here.ledger {
+    if let Some((ledger, _)) = here.record {
         for (entitlement, person) in question.concerned() {
             let found = ledger.neighbours(entitlement, person, at).await?;
             neighbours.insert((entitlement.clone(), person.clone()), found);

@@ -12,6 +12,7 @@ use crate::{
     diagnostics::{Diagnostic, Report},
     document::{At, Entry},
     model::Person,
+    side_by_side,
 };
 
 mod bundles;
@@ -78,6 +79,9 @@ const CHECKS: &[(&str, Check)] = &[
     ("group-would-do", bundles::group_would_do),
 ];
 
+/// The checks of fewer projects than this are done before a thread has begun.
+const MANY: usize = 64;
+
 /// Runs every check. `complete` says whether every file of the directory is among the drafts.
 pub(super) fn run(
     drafts: &[Draft],
@@ -99,8 +103,14 @@ pub(super) fn run(
         complete: complete && drafts.iter().all(|d| !d.name.0.is_empty() && !d.holes.broken()),
         by_name,
     };
-    for (code, check) in CHECKS {
-        check(code, &world, report);
+    let checks_for_a_thread = if drafts.len() < MANY { CHECKS.len() } else { 1 };
+    let run = |(code, check): (&'static str, Check)| {
+        let mut report = Report::default();
+        check(code, &world, &mut report);
+        report
+    };
+    for found in side_by_side::map(CHECKS.to_vec(), checks_for_a_thread, run) {
+        report.extend(found.into_diagnostics());
     }
 }
 
