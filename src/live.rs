@@ -43,6 +43,8 @@ type Ended = (ResolvedTarget, Timestamp, Result<Holders, AwsError>);
 #[derive(Debug, Default)]
 pub struct LiveCache {
     targets: HashMap<ResolvedTarget, (Timestamp, Arc<Holders>)>,
+    /// Targets whose last read failed, with when it was begun and why it failed.
+    failed: BTreeMap<ResolvedTarget, (Timestamp, AwsError)>,
     /// How long nothing may be answered before a pass goes on; `None` waits for every read.
     silence: Option<Duration>,
     reads: JoinSet<Ended>,
@@ -73,9 +75,9 @@ impl LiveCache {
     }
 
     /// Reads every target in `suspects`, except those that it suspected in the refresh before and read less than half a
-    /// minute ago, and the oldest others of `wanted` that the audit calls for, drops those not wanted any more, and returns
-    /// the errors by target. A target that could not be read is not in [`Self::holders`] until it can. What AWS `confirmed`
-    /// lately is taken as done, whatever a lagging read says.
+    /// minute ago, and those others of `wanted` that the audit calls for and that were looked at longest ago, in vain or
+    /// not, and drops those not wanted any more. A target that could not be read is in [`Self::failures`] and not in
+    /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
     pub async fn refresh(
         &mut self,
         reader: &Arc<dyn Read>,
@@ -84,40 +86,64 @@ impl LiveCache {
         confirmed: &BTreeMap<Key, ChangeKind>,
         audit: Audit,
         at: Timestamp,
-    ) -> BTreeMap<ResolvedTarget, AwsError> {
-        let mut errors = BTreeMap::new();
+    ) {
         let mut answered = BTreeSet::new();
         while let Some(ended) = self.reads.try_join_next_with_id() {
-            answered.extend(self.take(ended, confirmed, &mut errors));
+            answered.extend(self.take(ended, confirmed));
         }
         self.targets.retain(|target, _| wanted.contains(target));
+        self.failed.retain(|target, _| wanted.contains(target));
         self.slow.retain(|target| wanted.contains(target));
-        let read_at = |target: &ResolvedTarget| self.targets.get(target).map(|(read_at, _)| *read_at);
-        let mut old = Vec::new();
-        for target in wanted.iter().filter(|target| !suspects.contains(**target)) {
-            let read_at = read_at(target);
-            if read_at.is_none_or(|read_at| audit.older_than <= read_at.duration_until(at)) {
-                old.push((read_at, *target));
-            }
-        }
-        old.sort_unstable();
-        let oldest = old.into_iter().take(audit.at_most).map(|(_, target)| target);
+        let audited = self.due_for_audit(wanted, suspects, audit, at);
         let was_just_read = |target: &ResolvedTarget| {
-            let age = read_at(target).map(|read_at| read_at.duration_until(at));
+            let age = self.read_at(target).map(|read_at| read_at.duration_until(at));
             let is_young = age.is_some_and(|age| (SignedDuration::ZERO..READ_FOR).contains(&age));
             is_young && self.suspected.contains(target)
         };
         let in_doubt = suspects
             .iter()
             .filter(|target| wanted.contains(target) && !was_just_read(target));
-        let due = in_doubt.chain(oldest).filter(|target| !answered.contains(*target));
+        let due = in_doubt.chain(audited).filter(|target| !answered.contains(*target));
         let due: Vec<ResolvedTarget> = due.cloned().collect();
         self.suspected.clone_from(suspects);
-        self.read(reader, due, wanted, confirmed, at, &mut errors).await;
-        errors
+        self.read(reader, due, wanted, confirmed, at).await;
     }
 
-    /// Reads what has come under suspicion since the refresh before began, and changes `errors` accordingly.
+    fn read_at(&self, target: &ResolvedTarget) -> Option<Timestamp> {
+        self.targets.get(target).map(|(read_at, _)| *read_at)
+    }
+
+    /// What is to be read although nothing is planned for it: what was looked at longest ago, and what could not be read.
+    fn due_for_audit<'a>(
+        &self,
+        wanted: &HashSet<&'a ResolvedTarget>,
+        suspects: &BTreeSet<ResolvedTarget>,
+        audit: Audit,
+        at: Timestamp,
+    ) -> impl Iterator<Item = &'a ResolvedTarget> + use<'a> {
+        let asked: HashSet<&ResolvedTarget> = self.under_way.values().collect();
+        let (mut old, mut failing) = (Vec::new(), Vec::new());
+        for target in wanted.iter().copied() {
+            if suspects.contains(target) || asked.contains(target) {
+                continue;
+            }
+            let read_at = self.read_at(target);
+            if let Some((tried_at, _)) = self.failed.get(target) {
+                failing.push((Some(*tried_at), target));
+            } else if read_at.is_none_or(|read_at| audit.older_than <= read_at.duration_until(at)) {
+                old.push((read_at, target));
+            }
+        }
+        old.sort_unstable();
+        failing.sort_unstable();
+        // What cannot be read is tried again soon, and never takes the place of all that was not looked at yet.
+        let again = (audit.at_most / 2).max(audit.at_most.saturating_sub(old.len()));
+        failing.truncate(again);
+        let first = audit.at_most.saturating_sub(failing.len());
+        old.into_iter().take(first).chain(failing).map(|(_, target)| target)
+    }
+
+    /// Reads what has come under suspicion since the refresh before began.
     pub async fn refresh_also(
         &mut self,
         reader: &Arc<dyn Read>,
@@ -125,12 +151,10 @@ impl LiveCache {
         suspects: &BTreeSet<ResolvedTarget>,
         confirmed: &BTreeMap<Key, ChangeKind>,
         at: Timestamp,
-        errors: &mut BTreeMap<ResolvedTarget, AwsError>,
     ) {
         self.suspected.extend(suspects.iter().cloned());
-        errors.retain(|target, _| !suspects.contains(target));
         let due = suspects.iter().cloned().collect();
-        self.read(reader, due, wanted, confirmed, at, errors).await;
+        self.read(reader, due, wanted, confirmed, at).await;
     }
 
     /// Reads these targets, and takes in what is under way besides, until nothing is answered for too long.
@@ -141,7 +165,6 @@ impl LiveCache {
         wanted: &HashSet<&ResolvedTarget>,
         confirmed: &BTreeMap<Key, ChangeKind>,
         at: Timestamp,
-        errors: &mut BTreeMap<ResolvedTarget, AwsError>,
     ) {
         let asked_before: HashSet<ResolvedTarget> = self.under_way.values().cloned().collect();
         for target in due.into_iter().filter(|target| !asked_before.contains(target)) {
@@ -159,7 +182,7 @@ impl LiveCache {
                 None => Ok(next.await),
             };
             match ended {
-                Ok(Some(ended)) => drop(self.take(ended, confirmed, errors)),
+                Ok(Some(ended)) => drop(self.take(ended, confirmed)),
                 Ok(None) => break,
                 Err(_elapsed) => self.slow.extend(self.under_way.values().cloned()),
             }
@@ -167,7 +190,7 @@ impl LiveCache {
         for target in self.under_way.values().filter(|target| wanted.contains(*target)) {
             self.targets.remove(target);
             self.changed.insert(target.clone());
-            errors.insert(target.clone(), unanswered());
+            self.failed.insert(target.clone(), (at, unanswered()));
         }
     }
 
@@ -176,12 +199,12 @@ impl LiveCache {
         &mut self,
         ended: Result<(Id, Ended), JoinError>,
         confirmed: &BTreeMap<Key, ChangeKind>,
-        errors: &mut BTreeMap<ResolvedTarget, AwsError>,
     ) -> Option<ResolvedTarget> {
         match ended {
             Ok((id, (target, begun, Ok(mut holders)))) => {
                 self.under_way.remove(&id);
                 self.slow.remove(&target);
+                self.failed.remove(&target);
                 let first = (target.clone(), PrincipalId::default());
                 let here = confirmed.range(first..).take_while(|((t, _), _)| *t == target);
                 for ((_, principal), kind) in here {
@@ -194,11 +217,11 @@ impl LiveCache {
                 }
                 Some(target)
             }
-            Ok((id, (target, _, Err(error)))) => {
+            Ok((id, (target, begun, Err(error)))) => {
                 self.under_way.remove(&id);
                 self.targets.remove(&target);
                 self.changed.insert(target.clone());
-                errors.insert(target.clone(), error);
+                self.failed.insert(target.clone(), (begun, error));
                 Some(target)
             }
             // A reader that panicked leaves its target as it was, and old targets are read again in the next pass.
@@ -218,6 +241,14 @@ impl LiveCache {
     ) -> BTreeMap<ResolvedTarget, Arc<Holders>> {
         let known = |target: &ResolvedTarget| Some((target.clone(), Arc::clone(&self.targets.get(target)?.1)));
         targets.into_iter().filter_map(known).collect()
+    }
+
+    /// Why those of these targets cannot be told whose last read failed.
+    #[must_use]
+    pub fn failures(&self, targets: &BTreeSet<ResolvedTarget>) -> BTreeMap<ResolvedTarget, AwsError> {
+        let here = self.failed.iter().filter(|(target, _)| targets.contains(*target));
+        here.map(|(target, (_, error))| (target.clone(), error.clone()))
+            .collect()
     }
 
     /// The live state of one target, if it is known.

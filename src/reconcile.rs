@@ -43,6 +43,8 @@ pub struct Reconciler {
     pub applier: Option<Arc<Applier>>,
     /// The live state between complete reads.
     pub live: LiveCache,
+    /// How many targets that nothing is planned for are read in one pass.
+    pub audit: usize,
     /// When each change that is still to be made was first planned.
     planned_since: PlannedSince,
     /// Changes that a person released and that are still to be made.
@@ -98,6 +100,7 @@ impl Reconciler {
             snapshots,
             applier,
             live: LiveCache::default(),
+            audit: AUDIT,
             planned_since: PlannedSince::default(),
             released: BTreeMap::new(),
             gone_since: BTreeMap::new(),
@@ -184,7 +187,7 @@ impl Reconciler {
             &stored,
             &record,
             when,
-            AUDIT,
+            self.audit,
             approved_digest,
         )
         .await?;
@@ -250,10 +253,10 @@ impl Reconciler {
                     .plan
                     .changes
                     .iter()
-                    .map(|change| (&change.target, &change.principal));
+                    .map(|change| (&change.target, &change.principal, change.kind));
                 keys.collect::<HashSet<_>>()
             });
-            applier.retain_failures(|key| planned.contains(&(&key.0, &key.1)));
+            applier.retain_failures(|key, kind| planned.contains(&(&key.0, &key.1, kind)));
             applier.start(survey.verdict.approved.clone(), &policy.revision, |id| {
                 policy.priority(id)
             });

@@ -13,6 +13,9 @@ use crate::text::instant;
 /// A change that is later than this is said to be overdue: AWS takes seconds as a rule.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
+/// What failed longer ago than this was not tried again all the time since, so that it says nothing of the present try.
+const TRIED_AGAIN_WITHIN: SignedDuration = SignedDuration::from_hours(1);
+
 /// A change of which it is not known how it ended.
 #[derive(Debug, Clone)]
 pub struct Unsettled {
@@ -109,7 +112,9 @@ fn words(intent: &OpenIntent, unanswered: Option<&str>) -> String {
     if let Some(why) = unanswered {
         text.push_str(&format!("; AWS could not be asked how it stands: {why}"));
     }
-    if let Some(before) = intent.before.as_ref().filter(|before| is_of_this_turn(change, before)) {
+    let is_recent = |before: &&LastTry| before.at.duration_until(intent.created_at) <= TRIED_AGAIN_WITHIN;
+    let before = intent.before.as_ref().filter(is_recent);
+    if let Some(before) = before.filter(|before| is_of_this_turn(change, before)) {
         text.push_str(&format!(
             "; the try before it, at {}: {}",
             instant(before.at),
@@ -348,6 +353,8 @@ mod tests {
         assert!(!of_another_turn.contains("access denied"), "{of_another_turn}");
         let to_be_done = told(ChangeKind::Revoke, NOW - 200);
         assert!(to_be_done.ends_with("access denied"), "{to_be_done}");
+        let of_long_ago = told(ChangeKind::Revoke, NOW - 3700);
+        assert!(!of_long_ago.contains("access denied"), "{of_long_ago}");
     }
 
     #[test]

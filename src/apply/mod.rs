@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::guard::ApprovedPlan;
 use crate::identity_center::{ChangeKind, Read, Write};
-use crate::ledger::{FailedTry, LastTry, Ledger};
+use crate::ledger::{FailedTry, LastTries, LastTry, Ledger};
 use crate::model::EntitlementId;
 use crate::plan::{Change, Key};
 use durations::Durations;
@@ -73,6 +73,7 @@ struct State {
 /// What AWS last said to a change that is not in force, and when to try it again.
 #[derive(Debug, Clone)]
 struct Failure {
+    kind: ChangeKind,
     last: LastTry,
     tries: u32,
     not_before: Timestamp,
@@ -95,8 +96,9 @@ impl State {
         under_way.map(|(key, _)| key.clone()).chain(ended).collect()
     }
 
-    fn must_wait(&self, key: &Key, now: Timestamp) -> bool {
-        self.failures.get(key).is_some_and(|f| now < f.not_before)
+    fn must_wait(&self, change: &Change, now: Timestamp) -> bool {
+        let failure = self.failures.get(&change.key());
+        failure.is_some_and(|f| f.kind == change.kind && now < f.not_before)
     }
 
     /// Notes how a change that had begun, or was to wait, has ended.
@@ -111,11 +113,13 @@ impl State {
                 self.failures.remove(&key);
             }
             End::Failed(message) | End::Unsettled(message) | End::Deferred(message) => {
-                let tries = self.failures.get(&key).map_or(0, |f| f.tries);
+                let before = self.failures.get(&key).filter(|f| f.kind == change.kind);
+                let tries = before.map_or(0, |f| f.tries);
                 // A revoke that was not even tried owes AWS no pause: it goes when its grant has come or patience ends.
                 let deferred = matches!(end, End::Deferred(_));
                 let pause = SignedDuration::from_secs(if deferred { 0 } else { 5 << tries.min(6) });
                 let failure = Failure {
+                    kind: change.kind,
                     last: LastTry {
                         at: now,
                         why: message.clone(),
@@ -201,7 +205,7 @@ impl Applier {
             let waits = *kind == ChangeKind::Revoke && now < step.patience_ends && !step.change.is_ordered();
             !(waits && surprised.contains(target))
         });
-        steps.retain(|step| step.change.is_ordered() || !state.must_wait(&step.change.key(), now));
+        steps.retain(|step| step.change.is_ordered() || !state.must_wait(&step.change, now));
         let coming: BTreeSet<Key> = steps
             .iter()
             .filter(|s| s.change.kind == ChangeKind::Grant)
@@ -250,11 +254,11 @@ impl Applier {
 
     /// How the last try ended of changes that AWS refused or did not confirm.
     #[must_use]
-    pub fn failures(&self) -> BTreeMap<Key, LastTry> {
+    pub fn failures(&self) -> LastTries {
         self.state()
             .failures
             .iter()
-            .map(|(key, f)| (key.clone(), f.last.clone()))
+            .map(|(key, f)| (key.clone(), (f.kind, f.last.clone())))
             .collect()
     }
 
@@ -263,6 +267,7 @@ impl Applier {
         let mut state = self.state();
         for FailedTry { change, last } in failed {
             let failure = Failure {
+                kind: change.kind,
                 not_before: last.at,
                 last,
                 tries: 0,
@@ -295,13 +300,13 @@ impl Applier {
 
     /// Forgets failures of changes that nobody wants any more. One that is tried again at this moment is still wanted,
     /// although no plan repeats it.
-    pub fn retain_failures(&self, wanted: impl Fn(&Key) -> bool) {
+    pub fn retain_failures(&self, wanted: impl Fn(&Key, ChangeKind) -> bool) {
         let mut state = self.state();
         let state = &mut *state;
         let in_flight = &state.in_flight;
         state
             .failures
-            .retain(|key, _| wanted(key) || in_flight.contains_key(key));
+            .retain(|key, f| wanted(key, f.kind) || in_flight.get(key) == Some(&f.kind));
     }
 
     /// Takes what ended since the last call, with what is under way at that same instant: whatever ends later is still

@@ -78,12 +78,12 @@ impl Status {
             let newer: Vec<_> = not_in_force.iter().map(Problem::subject).collect();
             board.problems.retain(|p| !newer.contains(&p.subject()));
             board.problems.retain(|p| p.kind != ProblemKind::ChangeUnsettled);
-            // What is being tried again says itself how the try before it ended.
+            // What is being tried again says itself how the try before it ended. Of strangers nothing tells who is who.
             let under_way = |p: &Problem| {
                 let mut open = not_in_force
                     .iter()
                     .filter(|open| open.kind == ProblemKind::ChangeUnsettled);
-                open.any(|open| (&open.entitlement, &open.person) == (&p.entitlement, &p.person))
+                p.person.is_some() && open.any(|open| (&open.entitlement, &open.person) == (&p.entitlement, &p.person))
             };
             board
                 .problems

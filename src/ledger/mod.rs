@@ -48,7 +48,7 @@ pub use restored::{Adopted, Gone, Outstanding, Restoration};
 pub use retention::Removed;
 pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};
 pub use totals::{Counted, Total};
-pub use tries::{FailedTry, LastTry, TryThen};
+pub use tries::{FailedTry, LastTries, LastTry, TryThen};
 pub use trouble::Trouble;
 
 /// An open ledger.

@@ -144,8 +144,13 @@ pub(super) fn last_try(at: Timestamp, why: Option<String>) -> LastTry {
     }
 }
 
+/// How the last try ended of changes that are not in force, by what they are about, with their direction: that a grant
+/// failed is no reason for its revoke to wait.
+pub type LastTries = BTreeMap<Key, (ChangeKind, LastTry)>;
+
 /// By what they are about.
 #[must_use]
-pub fn by_key(tries: Vec<FailedTry>) -> BTreeMap<Key, LastTry> {
-    tries.into_iter().map(|t| (t.change.key(), t.last)).collect()
+pub fn by_key(tries: Vec<FailedTry>) -> LastTries {
+    let by_key = |t: FailedTry| (t.change.key(), (t.change.kind, t.last));
+    tries.into_iter().map(by_key).collect()
 }

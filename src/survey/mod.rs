@@ -11,7 +11,7 @@ use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
 use crate::invariant::Past;
-use crate::ledger::{Bar, LastTry, OnDuty, OpenIntent, StoredSnapshots};
+use crate::ledger::{Bar, LastTries, OnDuty, OpenIntent, StoredSnapshots};
 use crate::live::{Audit, LiveCache};
 use crate::model::{Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Inputs, Key, Owned, Plan, PlannedSince};
@@ -67,7 +67,7 @@ pub struct Record {
     /// What was taken back by a person's release, and when.
     pub taken_by_release: BTreeMap<(EntitlementId, Person), Timestamp>,
     /// How the last try ended of changes that AWS refused.
-    pub failures: BTreeMap<Key, LastTry>,
+    pub failures: LastTries,
     /// How long access has lasted, where a statement asks.
     pub past: Past,
     /// Whom not to look up anew.
@@ -216,8 +216,7 @@ pub async fn survey(
         at_most: audit,
         older_than: config.timing.audit,
     };
-    let mut errors = live
-        .refresh(reader, &kept, &suspects, &record.confirmed, audit, began)
+    live.refresh(reader, &kept, &suspects, &record.confirmed, audit, began)
         .await;
     // Turns may begin and end while this reads: nothing is decided about what was last looked at for an audit.
     let (mut looked_at, mut at) = (began, when.instant());
@@ -226,8 +225,7 @@ pub async fn survey(
         if news.is_empty() {
             break;
         }
-        live.refresh_also(reader, &kept, &news, &record.confirmed, at, &mut errors)
-            .await;
+        live.refresh_also(reader, &kept, &news, &record.confirmed, at).await;
         suspects.extend(news);
         (looked_at, at) = (at, when.instant());
     }
@@ -235,7 +233,7 @@ pub async fn survey(
     // What an audit finds of something at rest ends that rest; the pass for it comes at once.
     resting.take_first_reads(live);
     let disturbed = resting.is_disturbed_by(live);
-    errors.retain(|target, _| managed.contains(target));
+    let mut errors = live.failures(&managed);
     // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
     let meant: BTreeSet<&ResolvedTarget> = targets.values().flatten().collect();
     let gone =

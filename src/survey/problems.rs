@@ -49,8 +49,10 @@ pub(super) fn change_problems(plan: &Plan, record: &Record, at: Timestamp) -> Ve
     for change in &plan.changes {
         let planned = record.planned_since.of(&change.key(), change.kind);
         problems.extend(unfinished::overdue(change, planned, at));
-        let last = record.failures.get(&change.key());
-        if let Some(last) = last.filter(|last| unfinished::is_of_this_turn(change, last)) {
+        if let Some((kind, last)) = record.failures.get(&change.key())
+            && *kind == change.kind
+            && unfinished::is_of_this_turn(change, last)
+        {
             problems.push(unfinished::failed(change, last));
         }
         if let (ChangeKind::Grant, Foresight::Surprising(why)) = (change.kind, &change.foresight) {

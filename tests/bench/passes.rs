@@ -192,7 +192,7 @@ async fn restart(size: usize, path: &Path) {
     let organisation = Organisation::new(size, 1);
     let config = rig::config(path);
     let aws = Arc::new(rig::Aws::default());
-    let now = rig::monday() + SignedDuration::from_mins(2);
+    let now = rig::monday() + SignedDuration::from_mins(30);
     let clock = rig::Hands::at(now);
     let ledger = Ledger::open(&config.ledger, "bench", now).await.unwrap();
     for (target, principal) in ledger.owned().await.unwrap().into_keys() {
@@ -210,7 +210,7 @@ async fn restart(size: usize, path: &Path) {
     let (stands, changes) = (plan.unchanged, plan.changes.len());
     drop(first);
     meter.row(&format!("the first pass ({stands} stand, {changes} changes)"));
-    for minute in 3..=4 {
+    for minute in 31..=32 {
         clock.set(rig::monday() + SignedDuration::from_mins(minute));
         drop(pass(&mut reconciler, &config, &policy).await);
         meter.row("a pass with nothing to do");

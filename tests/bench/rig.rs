@@ -12,7 +12,8 @@ use dutybound::clock::Clock;
 use dutybound::config::notify::Notify;
 use dutybound::config::{Audit, Config, IdentityCenterConfig, Limits, Mode, Provider, Timing};
 use dutybound::identity_center::{
-    AwsError, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin, Write,
+    AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin,
+    Write,
 };
 use dutybound::ledger::{Ledger, StoredSnapshots};
 use dutybound::model::{
@@ -206,6 +207,7 @@ impl Clock for Hands {
 #[derive(Debug, Default)]
 pub(crate) struct Aws {
     holders: Mutex<BTreeMap<ResolvedTarget, BTreeSet<PrincipalId>>>,
+    refused: Mutex<BTreeSet<ResolvedTarget>>,
     calls: AtomicU64,
 }
 
@@ -214,6 +216,12 @@ impl Aws {
     /// real client, so they are not counted.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.swap(0, Ordering::Relaxed)
+    }
+
+    /// Denies from now on to tell who holds these.
+    #[allow(dead_code, reason = "benches are refused nothing")]
+    pub(crate) fn refuse(&self, targets: impl IntoIterator<Item = ResolvedTarget>) {
+        self.refused.lock().unwrap().extend(targets);
     }
 
     /// What somebody is in this Identity Center.
@@ -261,6 +269,14 @@ impl Read for Aws {
 
     async fn holders(&self, target: &ResolvedTarget) -> Result<Holders, AwsError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.refused.lock().unwrap().contains(target) {
+            return Err(AwsError {
+                operation: "ListAccountAssignments",
+                kind: AwsErrorKind::Denied,
+                message: "not allowed".to_owned(),
+                outcome_unknown: false,
+            });
+        }
         let holders = self.holders.lock().unwrap();
         let users = holders.get(target).into_iter().flatten();
         Ok(Holders {

@@ -15,7 +15,8 @@ use dutybound::config::{Limits, Mode};
 use dutybound::desired::{Snapshots, Timeline};
 use dutybound::guard::{self, ApprovedPlan, Conditions};
 use dutybound::identity_center::{
-    AwsError, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin, Write,
+    AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Operation, Progress, Read, Resolution, Started, UserPin,
+    Write,
 };
 use dutybound::invariant::Ground;
 use dutybound::ledger::Ledger;
@@ -34,6 +35,8 @@ struct Fake {
     calls: Mutex<Vec<String>>,
     /// Whether the next sleep panics.
     breaks: AtomicBool,
+    /// Whether AWS refuses every change.
+    refuses: AtomicBool,
 }
 
 impl Fake {
@@ -44,6 +47,7 @@ impl Fake {
             answers: users.map(|user| (user.to_owned(), Semaphore::new(0))).into(),
             calls: Mutex::default(),
             breaks: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
         })
     }
 
@@ -101,6 +105,14 @@ impl Write for Fake {
     async fn start(&self, kind: ChangeKind, _: &ResolvedTarget, user: &PrincipalId) -> Result<Started, AwsError> {
         self.calls.lock().unwrap().push(format!("{kind:?} {user}"));
         self.answers[user.0.as_str()].acquire().await.unwrap().forget();
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(AwsError {
+                operation: "CreateAccountAssignment",
+                kind: AwsErrorKind::Rejected,
+                message: "no".to_owned(),
+                outcome_unknown: false,
+            });
+        }
         Ok(Started::Done { reference: None })
     }
 }
@@ -299,6 +311,29 @@ async fn a_change_that_ended_before_a_superseded_step_still_gets_its_pass() {
     fake.advance(SignedDuration::from_secs(1));
     called.await;
     assert_eq!(applier.take_results().len(), 1);
+}
+
+/// Found by review: a grant had failed and come about after all, and its revoke waited until that grant might be tried again,
+/// for up to five minutes.
+#[tokio::test]
+async fn a_revoke_does_not_wait_because_its_grant_has_failed() {
+    let (fake, dir) = (Fake::new(t(0)), tempfile::tempdir().unwrap());
+    let applier = applier(&fake, &dir).await;
+    let one = |kind| approved(vec![change(kind, "admin", "1", "ann")], vec![turn("ann", 0, 3600)]);
+    fake.refuses.store(true, Ordering::Relaxed);
+    fake.answer("ann");
+    applier.start(one(ChangeKind::Grant), "revision", |_| 5);
+    applier.idle().await;
+    assert_eq!(applier.take_results().len(), 1);
+    applier.start(one(ChangeKind::Grant), "revision", |_| 5);
+    applier.idle().await;
+    assert_eq!(fake.calls(), ["Grant ann"], "it is not tried again at once");
+
+    fake.refuses.store(false, Ordering::Relaxed);
+    fake.answer("ann");
+    applier.start(one(ChangeKind::Revoke), "revision", |_| 5);
+    applier.idle().await;
+    assert_eq!(fake.calls(), ["Grant ann", "Revoke ann"]);
 }
 
 /// Found by review: between the order and the next pass, queued grants of the person still began and were taken back.

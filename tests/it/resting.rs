@@ -329,6 +329,41 @@ async fn what_changed_while_the_daemon_was_down_is_found_by_its_first_look() {
     assert_eq!(after, before + count, "the record says where each rule stands now");
 }
 
+/// Found by review: what could not be read came first in every audit, so that after a restart nothing behind it was ever
+/// looked at.
+#[tokio::test]
+async fn what_cannot_be_read_keeps_nothing_else_from_being_looked_at() {
+    let mut site = Site::new().await;
+    let owned = site.reconciler.ledger.owned().await.unwrap();
+    let (key, ours) = owned.last_key_value().unwrap();
+    let entitlements = site.policy.entitlements();
+    let targets: BTreeSet<_> = entitlements.map(|e| rig::Aws::target(&e.target)).collect();
+    let refused: Vec<_> = targets.into_iter().take(45).collect();
+    assert!(!refused.contains(&key.0));
+    site.aws.refuse(refused.clone());
+    site.aws.start(ChangeKind::Revoke, &key.0, &key.1).await.unwrap();
+    site.restart().await;
+    let (minute, mut found, mut at_once) = (SignedDuration::from_mins(1), Vec::new(), 0);
+    for _ in 0..8 {
+        let pass = site.pass().await;
+        found.extend(pass.survey.plan.changes.iter().map(|c| (c.kind, c.key())));
+        let next = pass.survey.next_boundary.unwrap();
+        at_once += usize::from(site.now.duration_until(next) < minute);
+        site.pass_time(minute).await;
+    }
+    assert_eq!(found, [(ChangeKind::Grant, key.clone())], "{}", ours.entitlement);
+    assert_eq!(
+        at_once, 1,
+        "access that is gone is a reason for a pass, what cannot be read is none"
+    );
+    let pass = site.pass().await;
+    assert_eq!(
+        pass.survey.unresolved, 45,
+        "all of them are told, whichever this pass asked for"
+    );
+    assert_eq!(pass.survey.desired.holders.len(), 45, "they are not at rest");
+}
+
 /// Another process writes to the ledger: what it says of an entitlement counts at once.
 #[tokio::test]
 async fn what_is_recorded_of_it_ends_the_rest_of_an_entitlement() {

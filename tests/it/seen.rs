@@ -1,6 +1,6 @@
 //! What is not in force is seen by whoever looks, from the record.
 
-use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind};
+use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind, Status};
 use dutybound_sandbox::{Call, Fault, Service};
 use jiff::SignedDuration;
 
@@ -73,7 +73,12 @@ async fn a_failure_and_a_blind_daemon_are_seen_in_the_status() {
         world.aws.operation_takes = SignedDuration::from_hours(1);
         world.aws.failures.clear();
     });
-    eventually("AWS works on it", async || {
+    site.until("a try that does not fail is under way", |view| {
+        let mut operations = view.world.aws.operations.iter();
+        operations.any(|operation| operation.status == Status::InProgress && operation.failure_reason.is_none())
+    })
+    .await;
+    eventually("its request id is on record", async || {
         site.run(&["status"]).await.all().contains("AWS has been working on")
     })
     .await;

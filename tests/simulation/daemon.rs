@@ -113,6 +113,10 @@ impl Run {
             snapshots,
             Some(Arc::clone(&applier)),
         ));
+        // An organisation of a simulation is small: what a daemon has not looked at since it began lasts for some passes.
+        if let Some(reconciler) = &mut reconciler {
+            reconciler.audit = 3;
+        }
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;
         let mut idle = false;
