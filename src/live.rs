@@ -129,17 +129,23 @@ impl LiveCache {
             }
             let read_at = self.read_at(target);
             if let Some((tried_at, _)) = self.failed.get(target) {
-                failing.push((Some(*tried_at), target));
+                failing.push((Some((*tried_at).min(at)), target));
             } else if read_at.is_none_or(|read_at| audit.older_than <= read_at.duration_until(at)) {
                 old.push((read_at, target));
             }
         }
         old.sort_unstable();
         failing.sort_unstable();
+        // Where AWS hangs, no more is asked of it than two passes may ask.
+        let most = audit
+            .at_most
+            .saturating_mul(2)
+            .saturating_sub(asked.len())
+            .min(audit.at_most);
         // What cannot be read is tried again soon, and never takes the place of all that was not looked at yet.
-        let again = (audit.at_most / 2).max(audit.at_most.saturating_sub(old.len()));
+        let again = (most / 2).max(most.saturating_sub(old.len()));
         failing.truncate(again);
-        let first = audit.at_most.saturating_sub(failing.len());
+        let first = most.saturating_sub(failing.len());
         old.into_iter().take(first).chain(failing).map(|(_, target)| target)
     }
 

@@ -216,6 +216,17 @@ pub async fn survey(
         at_most: audit,
         older_than: config.timing.audit,
     };
+    // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
+    // That rests on a read of this pass.
+    let meant: BTreeSet<&ResolvedTarget> = targets.values().flatten().collect();
+    let gone =
+        |target: &ResolvedTarget, error: &AwsError| error.kind == AwsErrorKind::NotFound && !meant.contains(target);
+    let not_found = live.failures(&managed).into_iter();
+    suspects.extend(
+        not_found
+            .filter(|(target, error)| gone(target, error))
+            .map(|(target, _)| target),
+    );
     live.refresh(reader, &kept, &suspects, &record.confirmed, audit, began)
         .await;
     // Turns may begin and end while this reads: nothing is decided about what was last looked at for an audit.
@@ -234,10 +245,6 @@ pub async fn survey(
     resting.take_first_reads(live);
     let disturbed = resting.is_disturbed_by(live);
     let mut errors = live.failures(&managed);
-    // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
-    let meant: BTreeSet<&ResolvedTarget> = targets.values().flatten().collect();
-    let gone =
-        |target: &ResolvedTarget, error: &AwsError| error.kind == AwsErrorKind::NotFound && !meant.contains(target);
     for (target, _) in errors.extract_if(.., |target, error| gone(target, error)) {
         holders.insert(target, Arc::default());
     }

@@ -155,15 +155,15 @@ impl Resting {
     }
 
     /// Whether a pass should come at once, because an entitlement at rest is not what it was, or was refused. Strangers
-    /// that a first look shows were there before, and a first look that fails is told by the next pass and has the time
-    /// until then.
+    /// that a first look shows were there before, and a look that fails shows nothing: both are told by the next pass,
+    /// which comes in its time.
     pub(super) fn is_disturbed_by(&self, live: &LiveCache) -> bool {
         let is_urgent = |target: &ResolvedTarget| {
             let rest = self.by_target.get(target).and_then(|id| self.cells.get(id));
             rest.is_some_and(|rest| match (&rest.unread, live.of(target)) {
                 (Some(recorded), Some(holders)) => !recorded.iter().all(|user| holders.users.contains_key(user)),
-                (Some(_), None) => false,
-                (None, _) => true,
+                (None, Some(_)) => true,
+                (_, None) => false,
             })
         };
         !self.to_wake.is_empty() || live.changed().iter().any(is_urgent)

@@ -325,12 +325,12 @@ async fn a_revoke_does_not_wait_because_its_grant_has_failed() {
     applier.start(one(ChangeKind::Grant), "revision", |_| 5);
     applier.idle().await;
     assert_eq!(applier.take_results().len(), 1);
+    fake.answer("ann");
     applier.start(one(ChangeKind::Grant), "revision", |_| 5);
     applier.idle().await;
     assert_eq!(fake.calls(), ["Grant ann"], "it is not tried again at once");
 
     fake.refuses.store(false, Ordering::Relaxed);
-    fake.answer("ann");
     applier.start(one(ChangeKind::Revoke), "revision", |_| 5);
     applier.idle().await;
     assert_eq!(fake.calls(), ["Grant ann", "Revoke ann"]);

@@ -364,6 +364,29 @@ async fn what_cannot_be_read_keeps_nothing_else_from_being_looked_at() {
     assert_eq!(pass.survey.desired.holders.len(), 45, "they are not at rest");
 }
 
+/// Found by review: each look that failed ended a rest and called for a pass at once, which looked at more.
+#[tokio::test]
+async fn looks_that_begin_to_fail_do_not_make_pass_after_pass() {
+    let mut site = Site::new().await;
+    let entitlements = site.policy.entitlements();
+    let targets: BTreeSet<_> = entitlements.map(|e| rig::Aws::target(&e.target)).collect();
+    site.aws.refuse(targets);
+    site.aws.calls();
+    let minute = SignedDuration::from_mins(1);
+    let mut reads = 0;
+    for _ in 0..12 {
+        site.pass_time(minute).await;
+        let pass = site.pass().await;
+        let next = pass.survey.next_boundary.unwrap();
+        assert!(minute < site.now.duration_until(next), "{:?}", pass.survey.problems);
+        assert_eq!(pass.survey.plan.changes, [], "not knowing changes nothing");
+        let now = site.aws.calls();
+        assert!(now <= 40, "{now}");
+        reads += now;
+    }
+    assert!(0 < reads, "nothing was looked at");
+}
+
 /// Another process writes to the ledger: what it says of an entitlement counts at once.
 #[tokio::test]
 async fn what_is_recorded_of_it_ends_the_rest_of_an_entitlement() {

@@ -113,9 +113,9 @@ impl Run {
             snapshots,
             Some(Arc::clone(&applier)),
         ));
-        // An organisation of a simulation is small: what a daemon has not looked at since it began lasts for some passes.
+        // What a daemon has not looked at since it began lasts for a pass: half of what the largest organisation here has.
         if let Some(reconciler) = &mut reconciler {
-            reconciler.audit = 3;
+            reconciler.audit = 9;
         }
         let mut pace = Pace::default();
         let mut passing: Option<Passing> = None;

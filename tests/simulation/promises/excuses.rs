@@ -28,9 +28,10 @@ impl Bounds {
         self.notice.max(self.poll) + self.poll + self.patience
     }
 
-    /// What somebody did by hand in AWS is seen by the next pass after the audit is due, and counts as a surprise.
+    /// What somebody did by hand in AWS is seen by the second pass after the audit is due, which reads half of all targets
+    /// at a time, and counts as a surprise.
     fn after_touch(&self) -> SignedDuration {
-        self.audit + self.poll + self.notice + minutes(2)
+        self.audit + self.poll * 2 + self.notice + minutes(2)
     }
 }
 

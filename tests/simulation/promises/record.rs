@@ -42,7 +42,7 @@ impl Promises {
                 };
                 if access.ended_by == Some(By::Stranger) {
                     let bounds = self.excuses.bounds();
-                    allowed += bounds.audit + bounds.poll + hours(1);
+                    allowed += bounds.audit + bounds.poll * 2 + hours(1);
                 }
             }
             let difference = measure(&truth, &rows) + measure(&rows, &truth);
