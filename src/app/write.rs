@@ -29,6 +29,9 @@ use crate::text::clean;
 /// How long `apply` asks who changed the schedules, after its changes.
 const WHO_CHANGED_IT: Duration = Duration::from_secs(5);
 
+/// How long `apply` waits for the ledger to close.
+const CLOSING: Duration = Duration::from_secs(5);
+
 pub(super) fn operator() -> String {
     std::env::var("SUDO_USER")
         .or_else(|_| std::env::var("USER"))
@@ -117,6 +120,9 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
         sources,
     );
     drop(tokio::time::timeout(WHO_CHANGED_IT, authors.look()).await);
+    // A process that ends while SQLite moves the log into the file leaves a file that is whole only together with its log.
+    let ledger = reconciler.ledger.clone();
+    drop(tokio::time::timeout(CLOSING, ledger.close()).await);
     Ok(if failed {
         exit::ERROR
     } else if outcome.look.survey.verdict.held.is_empty() && outcome.applied.iter().all(|a| a.end == End::Confirmed) {

@@ -184,6 +184,10 @@ async fn a_copy_is_not_mixed_with_what_is_left_of_the_ledger_before_it() {
 async fn a_plain_copy_is_not_mixed_with_what_is_left_of_the_ledger_before_it() {
     let site = Site::payments().await;
     site.run(&["apply"]).await.expect(0);
+    assert!(
+        !site.path("ledger.db-wal").exists(),
+        "the file is whole without its log"
+    );
     fs::copy(site.path("ledger.db"), site.path("copy.db")).unwrap();
     // What changes now is in the file itself by the time when the daemon is killed, and not in its log.
     for who in ["PBOB002", "PALICE1"] {
