@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dutybound::ledger::{AccessRow, Ledger};
 use dutybound::model::Interval;
-use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind};
+use dutybound_sandbox::world::aws::{Matching, OperationKind};
 use dutybound_sandbox::{Call, Fault, Service, World};
 use jiff::{SignedDuration, Timestamp};
 
@@ -387,13 +387,9 @@ fn scenario() -> Vec<Step> {
     let both = format!("{PAYMENTS}{ON_CALL}");
     let refuse = |world: &mut World| {
         to(world, "PALICE1");
-        world.aws.failures.push(Failure {
-            matching: Matching {
-                kind: Some(OperationKind::Create),
-                ..Matching::default()
-            },
-            reason: "the account is suspended".to_owned(),
-        });
+        world
+            .aws
+            .fail(Matching::kind(OperationKind::Create), "the account is suspended");
     };
     vec![
         Step {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dutybound_sandbox::world::Rotation;
-use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind, SlowOperation};
+use dutybound_sandbox::world::aws::{Matching, OperationKind, SlowOperation};
 use dutybound_sandbox::world::opsgenie::{Group, Recipient, RecipientKind};
 use dutybound_sandbox::world::pagerduty::{EscalationPolicy, Target};
 use dutybound_sandbox::{Effect, Fault, Service};
@@ -451,11 +451,7 @@ async fn nothing_that_a_peer_says_drives_a_terminal_or_forges_a_line() {
     let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\nerror: forged line\u{202e}";
     let site = admin_site().await;
     site.sandbox.edit(|world| {
-        let everything = Matching::default();
-        world.aws.failures.push(Failure {
-            matching: everything,
-            reason: evil.to_owned(),
-        });
+        world.aws.fail(Matching::default(), evil);
         world.pagerduty.users[0].name = evil.to_owned();
     });
     let mut said = vec![

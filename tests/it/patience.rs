@@ -1,7 +1,7 @@
 //! Make before break: how long a revoke waits for the grants of its target.
 
 use dutybound_sandbox::Call;
-use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind};
+use dutybound_sandbox::world::aws::{Matching, OperationKind};
 use jiff::SignedDuration;
 
 use crate::harness::*;
@@ -22,13 +22,7 @@ async fn how_long_a_grant_took_is_not_taken_off_the_patience_of_its_revoke() {
     let takes = SignedDuration::from_secs(8);
     site.sandbox.edit(|world| {
         world.aws.operation_takes = takes;
-        world.aws.failures.push(Failure {
-            matching: Matching {
-                principal: Some(bob),
-                ..Matching::default()
-            },
-            reason: "no".to_owned(),
-        });
+        world.aws.fail(Matching::principal(&bob), "no");
     });
     let daemon = site.ready_daemon().await;
     site.until("AWS was asked for alice's access", |view| {
@@ -56,15 +50,8 @@ async fn how_long_a_grant_took_is_not_taken_off_the_patience_of_its_revoke() {
 async fn patience_ends_to_the_second_while_the_incoming_grant_is_tried_again() {
     let site = admin_site("[timing]\npoll = \"1h\"\nnotice = \"0s\"\npatience = \"10s\"\n").await;
     let bob = site.user_id(BOB);
-    site.sandbox.edit(|world| {
-        world.aws.failures.push(Failure {
-            matching: Matching {
-                principal: Some(bob),
-                ..Matching::default()
-            },
-            reason: "no".to_owned(),
-        });
-    });
+    site.sandbox
+        .edit(|world| world.aws.fail(Matching::principal(&bob), "no"));
     let boundary = from_now(30);
     site.shifts(&[
         ("PALICE1", from_now(-60), boundary),
@@ -89,15 +76,9 @@ async fn an_outgoing_grant_outlives_a_failing_incoming_one_but_not_for_ever() {
     let site = admin_site("[timing]\npoll = \"1s\"\nnotice = \"0s\"\npatience = \"8s\"\n").await;
     let daemon = site.ready_daemon().await;
     site.until_admin(ALICE, true).await;
-    site.sandbox.edit(|world| {
-        world.aws.failures.push(Failure {
-            matching: Matching {
-                kind: Some(OperationKind::Create),
-                ..Matching::default()
-            },
-            reason: "the account is suspended".to_owned(),
-        });
-    });
+    let creation = Matching::kind(OperationKind::Create);
+    site.sandbox
+        .edit(|world| world.aws.fail(creation, "the account is suspended"));
     let boundary = from_now(3);
     site.shifts(&[
         ("PALICE1", from_now(-60), boundary),

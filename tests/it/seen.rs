@@ -1,6 +1,6 @@
 //! What is not in force is seen by whoever looks, from the record.
 
-use dutybound_sandbox::world::aws::{Failure, Matching, OperationKind, Status};
+use dutybound_sandbox::world::aws::{Matching, OperationKind, Status};
 use dutybound_sandbox::{Call, Fault, Service};
 use jiff::SignedDuration;
 
@@ -47,15 +47,9 @@ async fn an_operation_that_aws_does_not_end_is_seen_after_a_restart() {
 #[tokio::test]
 async fn a_failure_and_a_blind_daemon_are_seen_in_the_status() {
     let site = Site::new(organisation(), &format!("{PAYMENTS}{ADMIN_ON_CALL}")).await;
-    site.sandbox.edit(|world| {
-        world.aws.failures.push(Failure {
-            matching: Matching {
-                kind: Some(OperationKind::Create),
-                ..Matching::default()
-            },
-            reason: "the account is suspended".to_owned(),
-        });
-    });
+    let creation = Matching::kind(OperationKind::Create);
+    site.sandbox
+        .edit(|world| world.aws.fail(creation, "the account is suspended"));
     site.sandbox.fault(Fault::on(Service::Aws, "*").status(500));
     let daemon = site.daemon();
     eventually("the status tells that AWS is out of sight", async || {

@@ -282,6 +282,14 @@ impl Aws {
         }
     }
 
+    /// Lets matching operations fail from now on, for that reason.
+    pub fn fail(&mut self, matching: Matching, reason: &str) {
+        self.failures.push(Failure {
+            matching,
+            reason: reason.to_owned(),
+        });
+    }
+
     /// The id of the user with this user name.
     pub fn user_id(&self, user_name: &str) -> Option<&str> {
         self.users

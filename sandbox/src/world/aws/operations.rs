@@ -72,6 +72,24 @@ pub struct Matching {
 }
 
 impl Matching {
+    /// All of this kind.
+    #[must_use]
+    pub fn kind(kind: OperationKind) -> Self {
+        Self {
+            kind: Some(kind),
+            ..Self::default()
+        }
+    }
+
+    /// All that are about this principal.
+    #[must_use]
+    pub fn principal(id: &str) -> Self {
+        Self {
+            principal: Some(id.to_owned()),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn matches(&self, kind: OperationKind, key: &AssignmentKey) -> bool {
         self.kind.is_none_or(|own| own == kind)
             && self.account.as_ref().is_none_or(|own| *own == key.account)
