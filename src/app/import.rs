@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use super::progress::{Telling, telling};
 use super::write::operator;
 use super::{
-    build_sources, context, load_config, load_policy, open_if_there, print, print_json, reconciler, say,
+    build_sources, closing, context, load_config, load_policy, open_if_there, print, print_json, reconciler, say,
     show_report_of_mistakes, system_clock, width,
 };
 use crate::cli::{self, Format, exit};
@@ -283,40 +283,43 @@ pub(super) async fn adopt(path: &Path, args: &cli::Adopt) -> anyhow::Result<u8> 
         ),
         ledger => ledger?,
     };
-    // Under this mode no writer exists: nothing can be asked of AWS.
-    let observing = Config {
-        mode: Mode::Observe,
-        ..config.clone()
-    };
-    let mut reconciler = reconciler(&observing, calls, &clock, ledger.clone()).await?;
-    let told = Telling::begin("reading schedules and live access");
-    apply::read_schedules(&reconciler, &config, &policy, &sources, clock.now()).await?;
-    let look = reconciler.look(&config, &policy, None).await?;
-    drop(told);
-    refuse_mistakes(&look.survey, &selected)?;
-    let proposal = adopt::propose(&look.survey, &policy, &selected, &by);
-    if proposal.digest != *digest {
-        bail!(
-            "what would become ours is now {}, not {}; nothing was recorded. Look at `dutybound adopt {}` again, and \
-             confirm what it shows",
-            proposal.digest,
-            clean(digest),
-            clean(&args.entitlement.join(" "))
-        );
-    }
-    ledger
-        .take_over(&proposal.taken, &by, &policy.revision, clock.now())
-        .await?;
-    let code = show(&proposal, true, args)?;
-    // For `status`, which shows what a pass has seen; the record is complete without it.
-    match reconciler.look(&config, &policy, None).await {
-        Ok(again) => reconciler.show(&again, &config, &policy).await?,
-        Err(error) => tracing::warn!(
-            reason = crate::chain(&error),
-            "what `status` shows is left to the next pass"
-        ),
-    }
-    Ok(code)
+    closing(ledger, async |ledger| {
+        // Under this mode no writer exists: nothing can be asked of AWS.
+        let observing = Config {
+            mode: Mode::Observe,
+            ..config.clone()
+        };
+        let mut reconciler = reconciler(&observing, calls, &clock, ledger.clone()).await?;
+        let told = Telling::begin("reading schedules and live access");
+        apply::read_schedules(&reconciler, &config, &policy, &sources, clock.now()).await?;
+        let look = reconciler.look(&config, &policy, None).await?;
+        drop(told);
+        refuse_mistakes(&look.survey, &selected)?;
+        let proposal = adopt::propose(&look.survey, &policy, &selected, &by);
+        if proposal.digest != *digest {
+            bail!(
+                "what would become ours is now {}, not {}; nothing was recorded. Look at `dutybound adopt {}` again, \
+                 and confirm what it shows",
+                proposal.digest,
+                clean(digest),
+                clean(&args.entitlement.join(" "))
+            );
+        }
+        ledger
+            .take_over(&proposal.taken, &by, &policy.revision, clock.now())
+            .await?;
+        let code = show(&proposal, true, args)?;
+        // For `status`, which shows what a pass has seen; the record is complete without it.
+        match reconciler.look(&config, &policy, None).await {
+            Ok(again) => reconciler.show(&again, &config, &policy).await?,
+            Err(error) => tracing::warn!(
+                reason = crate::chain(&error),
+                "what `status` shows is left to the next pass"
+            ),
+        }
+        Ok(code)
+    })
+    .await
 }
 
 /// Nothing is taken over of what could not be read, or while it is not known whom the policy calls for.

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
@@ -147,6 +148,17 @@ fn context(config: &Config, now: Timestamp) -> PolicyContext {
         invariants: config.invariants.clone(),
         now: Some(now),
     }
+}
+
+/// How long a command waits for the ledger to close.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Does `work` with the ledger, and closes it however that ends: a process that ends while SQLite moves its log into the
+/// file leaves a file that is whole only together with its log.
+async fn closing<T>(ledger: Ledger, work: impl AsyncFnOnce(Ledger) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let done = work(ledger.clone()).await;
+    drop(tokio::time::timeout(CLOSING, ledger.close()).await);
+    done
 }
 
 fn load_policy(config: &Config, now: Timestamp) -> anyhow::Result<Policy> {

@@ -9,18 +9,19 @@ use anyhow::{Context, bail};
 
 use super::progress::{Telling, telling};
 use super::{
-    build_sources, context, load_config, load_policy, print, print_json, reconciler, say, system_clock, width,
+    build_sources, closing, context, load_config, load_policy, print, print_json, reconciler, say, system_clock, width,
 };
 use crate::apply::End;
 use crate::authors::Authors;
 use crate::checkout;
 use crate::cli::{self, Format, exit};
+use crate::clock::Clock;
 use crate::commands::apply::ApplyError;
 use crate::commands::{apply, diff, revoke};
-use crate::config::Mode;
+use crate::config::{Config, Mode};
 use crate::ledger::{Ledger, LedgerError};
 use crate::model::Person;
-use crate::policy;
+use crate::policy::{self, Policy};
 use crate::problem::ProblemKind;
 use crate::secret::Secrets;
 use crate::telemetry::ApiCalls;
@@ -28,9 +29,6 @@ use crate::text::clean;
 
 /// How long `apply` asks who changed the schedules, after its changes.
 const WHO_CHANGED_IT: Duration = Duration::from_secs(5);
-
-/// How long `apply` waits for the ledger to close.
-const CLOSING: Duration = Duration::from_secs(5);
 
 pub(super) fn operator() -> String {
     std::env::var("SUDO_USER")
@@ -62,19 +60,33 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
         }
         (ledger, _) => ledger?,
     };
+    closing(ledger, async |ledger| {
+        apply_with(ledger, &config, &policy, args, &by, &clock).await
+    })
+    .await
+}
+
+async fn apply_with(
+    ledger: Ledger,
+    config: &Config,
+    policy: &Arc<Policy>,
+    args: &cli::Apply,
+    by: &str,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<u8> {
     let calls = ApiCalls::new()?;
-    let sources = build_sources(&config, &calls, &clock)?;
-    let mut reconciler = reconciler(&config, calls, &clock, ledger).await?;
-    let approve = args.approve.as_deref().map(|digest| (digest, by.as_str()));
+    let sources = build_sources(config, &calls, clock)?;
+    let mut reconciler = reconciler(config, calls, clock, ledger).await?;
+    let approve = args.approve.as_deref().map(|digest| (digest, by));
     let operation = diff::operation_seen(&reconciler.ledger).await?;
     let mut view = None;
     let told = Telling::begin("reading schedules and live access");
-    let pass = apply::run(&mut reconciler, &config, &policy, &sources, approve, |look, stored| {
-        let shown = diff::view(&look.survey, &config, &policy, stored, operation);
+    let pass = apply::run(&mut reconciler, config, policy, &sources, approve, |look, stored| {
+        let shown = diff::view(&look.survey, config, policy, stored, operation);
         told.now("waiting for AWS to confirm the changes");
         if args.format == Format::Text {
             // A broken pipe must not keep access from being granted.
-            drop(print(shown.text(&policy, width())));
+            drop(print(shown.text(policy, width())));
         }
         view = Some(shown);
     })
@@ -114,15 +126,12 @@ pub(super) async fn apply_once(path: &Path, args: &cli::Apply) -> anyhow::Result
     }
     // Everything is in force and said by now. What is not found out in this time is left to the next run.
     let mut authors = Authors::new(
-        Arc::clone(&clock),
+        Arc::clone(clock),
         reconciler.ledger.clone(),
         Arc::clone(&reconciler.snapshots),
         sources,
     );
     drop(tokio::time::timeout(WHO_CHANGED_IT, authors.look()).await);
-    // A process that ends while SQLite moves the log into the file leaves a file that is whole only together with its log.
-    let ledger = reconciler.ledger.clone();
-    drop(tokio::time::timeout(CLOSING, ledger.close()).await);
     Ok(if failed {
         exit::ERROR
     } else if outcome.look.survey.verdict.held.is_empty() && outcome.applied.iter().all(|a| a.end == End::Confirmed) {
@@ -137,43 +146,51 @@ pub(super) async fn revoke_now(path: &Path, args: &cli::Revoke) -> anyhow::Resul
     // No provider is asked, so no provider's secret is needed.
     let config = load_config(path, Secrets::Skip)?;
     let person = args.person.as_deref().map(Person::parse).transpose()?;
-    let whom = person
-        .as_ref()
-        .map_or_else(|| "everybody".to_owned(), ToString::to_string);
-    let by = operator();
     let (ledger, is_writer) = match Ledger::open(&config.ledger, &config.owner_id, clock.now()).await {
         Err(LedgerError::Locked { .. }) => (Ledger::open_beside(&config.ledger, &config.owner_id).await?, false),
         ledger => (ledger?, true),
     };
+    closing(ledger, async |ledger| {
+        revoke_with(&ledger, is_writer, &config, args, person.as_ref(), &clock).await
+    })
+    .await
+}
+
+async fn revoke_with(
+    ledger: &Ledger,
+    is_writer: bool,
+    config: &Config,
+    args: &cli::Revoke,
+    person: Option<&Person>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<u8> {
+    let whom = person.map_or_else(|| "everybody".to_owned(), ToString::to_string);
+    let by = operator();
     if args.lift {
-        if !ledger.lift(person.as_ref(), &by, clock.now()).await? {
+        if !ledger.lift(person, &by, clock.now()).await? {
             bail!("no order is in force against {whom}; `dutybound status` lists those that are");
         }
         return say(format!(
             "Lifted: from the next pass on, duty earns access again for {whom}.\n"
         ));
     }
-    ledger.bar(person.as_ref(), &args.reason, &by, clock.now()).await?;
+    ledger.bar(person, &args.reason, &by, clock.now()).await?;
     say(format!(
         "Recorded: {whom} holds nothing until `dutybound revoke --lift` says otherwise.\n"
     ))?;
     let left = if is_writer {
-        let config = revoke::with_a_writer(&config);
+        let config = revoke::with_a_writer(config);
         let policy = policy::load(&config.policy_dir, &context(&config, clock.now()))
             .map(|(policy, _)| Arc::new(policy))
             .ok();
-        let mut reconciler = reconciler(&config, ApiCalls::new()?, &clock, ledger.clone()).await?;
+        let mut reconciler = reconciler(&config, ApiCalls::new()?, clock, ledger.clone()).await?;
         let revoking = revoke::carry_out(&mut reconciler, &config, policy.as_ref());
         let applied = telling("waiting for AWS to confirm the revokes", revoking).await?;
         say(applied.iter().map(|a| apply::line(a) + "\n").collect::<String>())?;
-        revoke::left(&ledger, person.as_ref()).await?
+        revoke::left(ledger, person).await?
     } else {
         say("The daemon carries it out ...\n")?;
-        telling(
-            "waiting for the daemon",
-            revoke::watch(&ledger, &clock, person.as_ref()),
-        )
-        .await?
+        telling("waiting for the daemon", revoke::watch(ledger, clock, person)).await?
     };
     if 0 < left {
         bail!("{left} grants still stand; `dutybound status` shows why, and every further pass tries again");

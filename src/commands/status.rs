@@ -1,6 +1,6 @@
 //! `status`: who holds what now, why and until when, what is held, and the health of every source.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
@@ -77,17 +77,18 @@ impl Status {
             board.problems.retain(|p| !failing(p));
             let newer: Vec<_> = not_in_force.iter().map(Problem::subject).collect();
             board.problems.retain(|p| !newer.contains(&p.subject()));
-            board.problems.retain(|p| p.kind != ProblemKind::ChangeUnsettled);
-            // What is being tried again says itself how the try before it ended. Of strangers nothing tells who is who.
-            let under_way = |p: &Problem| {
-                let mut open = not_in_force
-                    .iter()
-                    .filter(|open| open.kind == ProblemKind::ChangeUnsettled);
-                p.person.is_some() && open.any(|open| (&open.entitlement, &open.person) == (&p.entitlement, &p.person))
-            };
-            board
-                .problems
-                .retain(|p| p.kind != ProblemKind::ChangeFailed || !under_way(p));
+            // The record tells of what is under way, and of how the try before it ended. Of strangers nothing tells who is
+            // who.
+            let under_way: HashSet<_> = not_in_force
+                .iter()
+                .filter(|p| p.kind == ProblemKind::ChangeUnsettled)
+                .map(|p| (&p.entitlement, &p.person))
+                .collect();
+            board.problems.retain(|p| match p.kind {
+                ProblemKind::ChangeUnsettled => false,
+                ProblemKind::ChangeFailed => p.person.is_none() || !under_way.contains(&(&p.entitlement, &p.person)),
+                _ => true,
+            });
             // What waits for another change was not asked of AWS, so only the pass knows of it.
             let waits = |p: &mut Problem| p.kind == ProblemKind::ChangeFailed;
             not_in_force.extend(board.problems.extract_if(.., waits));

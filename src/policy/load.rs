@@ -17,8 +17,11 @@ use crate::{
     side_by_side,
 };
 
-/// Reads and checks every `*.toml` directly in `dir`, each a project, and every `*.csv`, each a list of completed
-/// trainings, as they stood together at one moment.
+/// Fewer files than this are understood before a thread has begun.
+const FILES_FOR_A_THREAD: usize = 16;
+
+/// Reads and checks every `*.toml` directly in `dir`, each a project, and every `*.csv` and `*.json`, each a
+/// list of completed trainings, as they stood together at one moment.
 ///
 /// Returns the policy with the warnings about it.
 ///
@@ -108,9 +111,6 @@ fn understand(
         Err(report) => Err(report),
     }
 }
-
-/// Fewer files than this are understood before a thread has begun.
-const FILES_FOR_A_THREAD: usize = 16;
 
 /// What one file turned out to be.
 enum Opened {

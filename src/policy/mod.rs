@@ -19,14 +19,14 @@ mod limits;
 mod load;
 mod lower;
 mod query;
-pub use load::{fingerprint, is_policy_file, load, parse, revision_of};
-pub use query::RulesByEntitlement;
 mod training;
 pub mod window;
 
 pub use delegation::{Delegation, RuleKind};
 pub use limits::{Excluded, Limits, Pattern};
+pub use load::{fingerprint, is_policy_file, load, parse, revision_of};
 pub(crate) use lower::DEFAULT_PRIORITY;
+pub use query::RulesByEntitlement;
 pub use training::Completion;
 pub use window::CronWindow;
 
