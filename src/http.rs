@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, Identity};
-use crate::ledger::Ledger;
+use crate::ledger::{LastReads, Ledger, StoredSnapshots};
 use crate::metrics::Metrics;
 use crate::model::SourceName;
 use crate::pages;
@@ -47,12 +47,21 @@ pub struct Site {
     pub ledger: Ledger,
     /// The ledger's file.
     pub ledger_path: PathBuf,
+    /// What schedules were read to say, as the daemon has it in memory: of a large organisation it is not kept twice.
+    pub snapshots: Arc<tokio::sync::Mutex<StoredSnapshots>>,
     /// What the daemon works by.
     pub in_use: watch::Receiver<Arc<InUse>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What whoever asks must show; `None` asks for nothing.
     pub token: Option<SecretString>,
+}
+
+impl Site {
+    /// What schedules were last read to say.
+    pub(crate) async fn last_reads(&self) -> LastReads {
+        LastReads::from(&*self.snapshots.lock().await)
+    }
 }
 
 /// What the daemon works by, as far as pages need it.

@@ -67,6 +67,7 @@ pub(super) async fn daemon(path: &Path) -> anyhow::Result<u8> {
             health: Arc::clone(&health),
             ledger: Ledger::open_read_only(&config.ledger, &config.owner_id).await?,
             ledger_path: config.ledger.clone(),
+            snapshots: Arc::clone(&reconciler.snapshots),
             in_use: seen,
             clock: Arc::clone(&clock),
             token,

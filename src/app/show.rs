@@ -109,7 +109,8 @@ async fn status_now(path: &Path, args: &cli::Status) -> anyhow::Result<standing:
     };
     let about = args.about.as_ref();
     let about = about.map(|about| forecast::About::parse(about, &policy)).transpose()?;
-    Ok(standing::read(&installation, &reads, about.as_ref(), now).await?)
+    let access = standing::access(&ledger, about.as_ref(), now).await?;
+    Ok(standing::read(&installation, &reads, about.as_ref(), access, now).await?)
 }
 
 /// The policy, and what is read from the record meanwhile: at full size each takes as long as the other.

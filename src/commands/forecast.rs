@@ -78,8 +78,8 @@ pub async fn look(
     (forecast, notes)
 }
 
-/// What a forecast or the status is about, where not everything.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a forecast, the status or a page is about, where not everything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum About {
     /// A project's entitlements.
     Project(String),

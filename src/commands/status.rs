@@ -18,7 +18,7 @@ use crate::text::{cause, clean, instant, span};
 
 mod read;
 
-pub use read::{Installation, around, not_in_force, read};
+pub use read::{Installation, access, around, not_in_force, read};
 
 /// What `status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -72,15 +72,16 @@ pub fn uncovered(policy: &Policy, snapshots: &Snapshots, period: Interval) -> Ve
 }
 
 /// Times at which fewer people are due to hold an entitlement than its `min_holders`, access that others gave not counted.
+/// `holdings` are in the order of a forecast.
 #[must_use]
 pub fn short_of_holders(policy: &Policy, holdings: &[Holding], period: Interval) -> Vec<Gap> {
     let mut gaps = Vec::new();
+    let by_entitlement = holdings.chunk_by(|a, b| a.entitlement == b.entitlement);
+    let by_entitlement: BTreeMap<_, _> = by_entitlement.map(|of| (&of[0].entitlement, of)).collect();
     for entitlement in policy.entitlements().filter(|e| 0 < e.min_holders) {
         let least = usize::try_from(entitlement.min_holders).unwrap_or(usize::MAX);
-        let mine: Vec<&Holding> = holdings
-            .iter()
-            .filter(|h| h.entitlement == entitlement.id && h.kept_from.is_none())
-            .collect();
+        let mine = by_entitlement.get(&entitlement.id).copied().unwrap_or_default();
+        let mine: Vec<&Holding> = mine.iter().filter(|h| h.kept_from.is_none()).collect();
         let mut edges: BTreeSet<Timestamp> = mine.iter().flat_map(|h| [h.held.start(), h.held.end()]).collect();
         edges.extend([period.start(), period.end()]);
         let edges: Vec<Timestamp> = edges.into_iter().collect();

@@ -184,20 +184,13 @@ fn gap_of(problem: &Problem, period: Interval) -> Option<Gap> {
     })
 }
 
-/// Makes one holding of causes that touch or overlap.
+/// Makes one holding of causes that touch or overlap. They are in a timeline's order: by entitlement, person and time.
 fn merge(causes: &[Arc<Cause>], period: Interval) -> Vec<Holding> {
-    let mut by_cell: BTreeMap<(&EntitlementId, &Person), Vec<&Arc<Cause>>> = BTreeMap::new();
-    for cause in causes {
-        by_cell
-            .entry((&cause.right.entitlement, &cause.person))
-            .or_default()
-            .push(cause);
-    }
-    let mut holdings: Vec<Holding> = Vec::new();
-    for ((entitlement, person), mut causes) in by_cell {
-        causes.sort_by_key(|cause| cause.held);
+    let mut holdings: Vec<Holding> = Vec::with_capacity(causes.len());
+    let is_one = |a: &Arc<Cause>, b: &Arc<Cause>| a.person == b.person && a.right.entitlement == b.right.entitlement;
+    for of_one in causes.chunk_by(is_one) {
         let mut runs: Vec<(Interval, bool, Vec<Arc<Cause>>)> = Vec::new();
-        for cause in causes {
+        for cause in of_one {
             match runs.last_mut() {
                 Some((held, end_known, run)) if cause.held.start() <= held.end() => {
                     if held.end() < cause.held.end() {
@@ -212,10 +205,10 @@ fn merge(causes: &[Arc<Cause>], period: Interval) -> Vec<Holding> {
             }
         }
         for (held, end_known, causes) in runs {
-            if let Some(inside) = held.intersect(&period) {
+            if let (Some(inside), Some(first)) = (held.intersect(&period), causes.first()) {
                 holdings.push(Holding {
-                    entitlement: entitlement.clone(),
-                    person: person.clone(),
+                    entitlement: first.right.entitlement.clone(),
+                    person: first.person.clone(),
                     held: inside,
                     end_known: end_known && held.end() <= period.end(),
                     causes,
@@ -224,7 +217,7 @@ fn merge(causes: &[Arc<Cause>], period: Interval) -> Vec<Holding> {
             }
         }
     }
-    holdings.sort_by(|a, b| {
+    holdings.sort_unstable_by(|a, b| {
         (&a.entitlement, a.held.start(), &a.person, a.held.end()).cmp(&(
             &b.entitlement,
             b.held.start(),

@@ -1,6 +1,6 @@
 //! The forecast as one HTML page that needs no other file and no script.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use askama::Template;
 use jiff::{SignedDuration, Timestamp};
@@ -156,17 +156,18 @@ pub(crate) fn days(period: Interval) -> Vec<Day> {
 }
 
 pub(crate) fn chart(id: &EntitlementId, mine: &[&Holding], period: Interval) -> Chart {
-    let mut people: Vec<&Person> = Vec::new();
+    let mut of_person: BTreeMap<&Person, Vec<&Holding>> = BTreeMap::new();
     for holding in mine {
-        if !people.contains(&&holding.person) {
-            people.push(&holding.person);
-        }
+        of_person.entry(&holding.person).or_default().push(holding);
     }
     let mut rows = Vec::new();
     let mut y = HEAD;
-    for person in people {
-        let turns = mine.iter().filter(|h| h.person == *person);
-        let bars = turns.map(|h| {
+    // Whose turn is first comes first.
+    for person in mine.iter().map(|h| &h.person) {
+        let Some(turns) = of_person.remove(person) else {
+            continue;
+        };
+        let bars = turns.into_iter().map(|h| {
             let (x, end) = (x_of(h.held.start(), period), x_of(h.held.end(), period));
             Bar {
                 x: format!("{x:.3}"),

@@ -56,6 +56,7 @@ async fn start_with(bind: &str, token: Option<&str>) -> Server {
         health: Arc::clone(&health),
         ledger: Ledger::open(&path, "test", t(0)).await.unwrap(),
         ledger_path: path,
+        snapshots: Arc::default(),
         in_use: watch::channel(Arc::new(in_use)).1,
         clock: clock.clone(),
         token: token.map(|token| SecretString::from(token.to_owned())),

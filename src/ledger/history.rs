@@ -1,6 +1,6 @@
 //! Reads of the record for people: past and present access, and why.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -10,6 +10,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::{Ledger, LedgerError, instant, parse, read_json, write_json};
 use crate::model::{Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, Texts};
+use crate::plan::Key;
 
 /// One interval of access, with why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -194,18 +195,56 @@ impl Ledger {
         assemble(rows, &mut Texts::default())
     }
 
-    /// The entitlements of which something stands.
+    /// How many grants stand, of each entitlement of which any does.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn standing_entitlements(&self) -> Result<BTreeSet<EntitlementId>, LedgerError> {
-        let found: Vec<String> = sqlx::query_scalar(
-            "SELECT DISTINCT entitlement FROM access WHERE revoked_at IS NULL AND entitlement >= ''",
+    pub async fn standing_counts(&self) -> Result<BTreeMap<EntitlementId, usize>, LedgerError> {
+        let found: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT entitlement, COUNT(*) FROM access WHERE revoked_at IS NULL AND entitlement >= '' GROUP BY entitlement",
         )
         .fetch_all(&self.pool)
         .await?;
         let what = || "an entitlement on record".to_owned();
-        found.into_iter().map(|id| parse(id, what)).collect()
+        let count = |count| usize::try_from(count).unwrap_or(usize::MAX);
+        found
+            .into_iter()
+            .map(|(id, n)| Ok((parse(id, what)?, count(n))))
+            .collect()
+    }
+
+    /// How many people hold something.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn count_holders(&self) -> Result<usize, LedgerError> {
+        let holders: i64 = sqlx::query_scalar(
+            "SELECT COUNT(DISTINCT person) FROM access WHERE revoked_at IS NULL AND entitlement >= ''",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(usize::try_from(holders).unwrap_or(usize::MAX))
+    }
+
+    /// Those of the keys of which access stands.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn standing_of<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a Key>,
+    ) -> Result<HashSet<&'a Key>, LedgerError> {
+        let keys: Vec<&Key> = keys.into_iter().collect();
+        let asked: Vec<(String, &PrincipalId)> = keys.iter().map(|key| (write_json(&key.0), &key.1)).collect();
+        let found: Vec<i64> = sqlx::query_scalar(
+            "SELECT asked.key FROM json_each(?) asked JOIN access a \
+             ON a.target = asked.value ->> 0 AND a.principal = asked.value ->> 1 AND a.revoked_at IS NULL",
+        )
+        .bind(write_json(&asked))
+        .fetch_all(&self.pool)
+        .await?;
+        let key = |n: i64| usize::try_from(n).ok().and_then(|n| keys.get(n)).copied();
+        Ok(found.into_iter().filter_map(key).collect())
     }
 
     /// The entitlements that were something in an AWS account within `range`, by the record.

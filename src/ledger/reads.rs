@@ -26,6 +26,16 @@ pub struct LastReads {
 /// By schedule, why it cannot be read at present.
 pub type Failures = BTreeMap<ScheduleKey, ReadFailure>;
 
+impl From<&StoredSnapshots> for LastReads {
+    /// What a daemon has in memory of them.
+    fn from(stored: &StoredSnapshots) -> Self {
+        Self {
+            snapshots: stored.all_newest(),
+            failures: stored.failures().clone(),
+        }
+    }
+}
+
 impl LastReads {
     /// Those of these schedules.
     #[must_use]

@@ -71,6 +71,16 @@ impl StoredSnapshots {
         newest.map(|(key, v)| (key.clone(), v.snapshot.clone())).collect()
     }
 
+    /// The last complete read of every schedule.
+    #[must_use]
+    pub fn all_newest(&self) -> Snapshots {
+        let newest = self
+            .versions
+            .iter()
+            .filter_map(|(key, v)| Some((key.clone(), v.last()?.snapshot.clone())));
+        newest.collect()
+    }
+
     /// Grows whenever a schedule turns out to have another content.
     #[must_use]
     pub fn edition(&self) -> u64 {

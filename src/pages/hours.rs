@@ -135,6 +135,7 @@ pub(super) fn days(now: Timestamp) -> Vec<Interval> {
 pub(super) async fn read(
     ledger: &Ledger,
     in_use: &InUse,
+    snapshots: &Snapshots,
     past: &mut Past,
     now: Timestamp,
 ) -> Result<FourWeeks, LedgerError> {
@@ -188,8 +189,7 @@ pub(super) async fn read(
         None => past.0.get(&day.start()).cloned().unwrap_or_default(),
     });
     let measured = measured.collect();
-    let snapshots = ledger.load_last_reads().await?.of(&in_use.policy.schedules());
-    four_weeks(ledger, days, measured, in_use, &snapshots, None).await
+    four_weeks(ledger, days, measured, in_use, snapshots, None).await
 }
 
 /// One person's, from what the record and the policy say of that person alone.

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::chain;
 use crate::clock::Clock;
+use crate::commands::forecast::About;
 use crate::http::Site;
 use crate::ledger::LedgerError;
 use crate::model::{Person, ProjectName};
@@ -27,11 +28,14 @@ mod fresh;
 mod hours;
 mod now;
 mod overview;
+mod rows;
+mod shelf;
 mod words;
 
-use fresh::Fresh;
+use fresh::{Fresh, Work};
 use hours::{FourWeeks, Past};
 use now::Now;
+use shelf::Shelf;
 
 /// How long what stands now is shown before it is read again, however many ask.
 const NOW_LASTS: SignedDuration = SignedDuration::from_secs(2);
@@ -49,18 +53,21 @@ const PATIENCE_FOR_HOURS: Duration = Duration::from_secs(2);
 /// What the pages are made from.
 struct Pages {
     site: Arc<Site>,
-    now: Arc<Fresh<Now>>,
+    now: Shelf<Option<About>, Now>,
     hours: Arc<Fresh<FourWeeks>>,
     past: Mutex<Past>,
+    /// What stands now is read for one page after the other, so that many pages take no more at once than one.
+    turn: Mutex<()>,
 }
 
 /// The pages with their style, script and icon. Unknown paths get a page that says so.
 pub(crate) fn router(site: Arc<Site>) -> Router {
     let pages = Arc::new(Pages {
         site,
-        now: Arc::new(Fresh::for_as_long_as(NOW_LASTS)),
+        now: Shelf::of_what_lasts(NOW_LASTS),
         hours: Arc::new(Fresh::for_as_long_as(HOURS_LAST)),
         past: Mutex::default(),
+        turn: Mutex::default(),
     });
     Router::new()
         .route("/", get(status))
@@ -86,44 +93,46 @@ async fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
 }
 
 async fn status(State(pages): State<Arc<Pages>>) -> Response {
-    let Some(now) = pages.now().await else {
-        return pages.unreadable();
+    let now = match pages.now(None).await {
+        Ok(now) => now,
+        Err(unreadable) => return unreadable,
     };
     let hours = pages.hours().await;
-    drawn(move || page(&overview::overview(&now, hours.as_deref()))).await
+    drawn(move || page(&overview::overview(now, hours.as_deref()))).await
 }
 
 async fn project(State(pages): State<Arc<Pages>>, Path(name): Path<String>) -> Response {
-    let Some(now) = pages.now().await else {
-        return pages.unreadable();
+    let unknown = "There is no such project in the policy in force";
+    let project = ProjectName(name.as_str().into());
+    if !pages.site.in_use.borrow().policy.projects.contains_key(&project) {
+        return missing(unknown);
+    }
+    let now = match pages.now(Some(About::Project(name))).await {
+        Ok(now) => now,
+        Err(unreadable) => return unreadable,
     };
     let hours = pages.hours().await;
-    drawn(
-        move || match about::project(&now, hours.as_deref(), &ProjectName(name.into())) {
-            Some(view) => page(&view),
-            None => missing("There is no such project in the policy in force"),
-        },
-    )
+    drawn(move || match about::project(now, hours.as_deref(), &project) {
+        Some(view) => page(&view),
+        None => missing(unknown),
+    })
     .await
 }
 
 async fn person(State(pages): State<Arc<Pages>>, Path(email): Path<String>) -> Response {
-    let Some(now) = pages.now().await else {
-        return pages.unreadable();
+    let unknown =
+        "Nobody of this address is in the policy, on a schedule ahead, or in the record of the last four weeks";
+    let Ok(person) = Person::parse(&email) else {
+        return missing(unknown);
     };
-    let person = Person::parse(&email).ok();
-    let hours = match &person {
-        Some(person) => pages.hours_of(&now, person).await,
-        None => None,
+    let now = match pages.now(Some(About::Person(person.clone()))).await {
+        Ok(now) => now,
+        Err(unreadable) => return unreadable,
     };
-    drawn(move || {
-        let view = person.and_then(|person| about::person(&now, hours.as_ref(), &person));
-        match view {
-            Some(view) => page(&view),
-            None => missing(
-                "Nobody of this address is in the policy, on a schedule ahead, or in the record of the last four weeks",
-            ),
-        }
+    let hours = pages.hours_of(&person).await;
+    drawn(move || match about::person(now, hours.as_ref(), &person) {
+        Some(view) => page(&view),
+        None => missing(unknown),
     })
     .await
 }
@@ -137,48 +146,46 @@ async fn drawn(draw: impl FnOnce() -> Response + Send + 'static) -> Response {
 }
 
 impl Pages {
-    /// What stands now. `None` where the record cannot be read.
-    async fn now(self: &Arc<Self>) -> Option<Arc<Now>> {
-        let pages = Arc::clone(self);
-        let read = async move |at| now::read(&pages.site, at).await;
+    /// What stands now, of all or of what a page is about; or a page that says why it cannot be shown.
+    async fn now(self: &Arc<Self>, about: Option<About>) -> Result<Arc<Now>, Response> {
+        let kept = self.now.of(&about);
         let at = self.site.clock.now();
         let older = |fresh: &Fresh<Now>| {
             let (from, now) = fresh.last()?;
             (from.duration_until(at) <= OLDEST).then_some((from, now))
         };
-        let patience = match older(&self.now) {
+        let patience = match older(&kept) {
             Some(_) => PATIENCE_FOR_NEWER,
             None => PATIENCE,
         };
-        latest(&self.now, &self.site.clock, patience, read).await;
-        self.now.current(self.site.clock.now()).or_else(|| {
+        let pages = Arc::clone(self);
+        let begin = |work| {
+            tokio::spawn(pages.read_in_turn(about, work));
+        };
+        latest(&kept, at, patience, begin).await;
+        let now = kept.current(self.site.clock.now()).or_else(|| {
             // What was asked for after this request began is an answer to it; what is older, while a newer one is on its way.
-            let (from, now) = older(&self.now)?;
-            (at <= from || self.now.is_at_work()).then_some(now)
-        })
+            let (from, now) = older(&kept)?;
+            (at <= from || kept.is_at_work()).then_some(now)
+        });
+        now.ok_or_else(|| unreadable(kept.is_at_work()))
     }
 
-    /// Says that what stands now cannot be shown: not yet, or because of a failure.
-    fn unreadable(&self) -> Response {
-        let (title, text) = if self.now.is_at_work() {
-            (
-                "Still being read",
-                "The record is large, and what stands now is not put together yet. Look again in a moment.",
-            )
-        } else {
-            (
-                "The record cannot be read",
-                "What stands now is not known to this page; the log says why. The daemon goes on as far as it can: \
-                 /healthz and the metrics tell.",
-            )
+    async fn read_in_turn(self: Arc<Self>, about: Option<About>, work: Work<Now>) {
+        let Ok(_turn) = tokio::time::timeout(PATIENCE, self.turn.lock()).await else {
+            return tracing::warn!("too many pages are asked for at once, so that one of them was not read");
         };
-        (StatusCode::SERVICE_UNAVAILABLE, page(&Plain { title, text })).into_response()
+        let (pages, clock) = (Arc::clone(&self), Arc::clone(&self.site.clock));
+        let read = async move |at| now::read(&pages.site, about.as_ref(), at).await;
+        work_out(work, clock, read).await;
     }
 
     /// One person's access hours, worked out at once: it is little. `None` where they cannot be read.
-    async fn hours_of(&self, now: &Now, person: &Person) -> Option<FourWeeks> {
+    async fn hours_of(&self, person: &Person) -> Option<FourWeeks> {
         let in_use = Arc::clone(&self.site.in_use.borrow());
-        let read = hours::read_of(&self.site.ledger, &in_use, &now.snapshots, person, now.status.at).await;
+        let snapshots = self.site.last_reads().await.of(&in_use.policy.schedules());
+        let now = self.site.clock.now();
+        let read = hours::read_of(&self.site.ledger, &in_use, &snapshots, person, now).await;
         let told =
             |error: LedgerError| tracing::warn!(error = %clean(&chain(&error)), "a page could not read the record");
         read.map_err(told).ok()
@@ -186,38 +193,66 @@ impl Pages {
 
     /// Access hours, as new as could be had in a moment. `None` where none were ever added up.
     async fn hours(self: &Arc<Self>) -> Option<Arc<FourWeeks>> {
-        let pages = Arc::clone(self);
+        let (pages, clock) = (Arc::clone(self), Arc::clone(&self.site.clock));
         let read = async move |at| {
             let in_use = Arc::clone(&pages.site.in_use.borrow());
+            let snapshots = pages.site.last_reads().await.of(&in_use.policy.schedules());
             let mut past = pages.past.lock().await;
-            hours::read(&pages.site.ledger, &in_use, &mut past, at).await
+            hours::read(&pages.site.ledger, &in_use, &snapshots, &mut past, at).await
         };
-        latest(&self.hours, &self.site.clock, PATIENCE_FOR_HOURS, read).await;
+        let begin = |work| {
+            tokio::spawn(work_out(work, clock, read));
+        };
+        latest(&self.hours, self.site.clock.now(), PATIENCE_FOR_HOURS, begin).await;
         self.hours.last().map(|(_, hours)| hours)
     }
 }
 
-/// Waits until `fresh` holds a fresh value, a read of it failed, or patience is over. The read runs on a thread of its own,
-/// away from the daemon's work, and goes on when nobody waits any more.
-async fn latest<T, R>(fresh: &Arc<Fresh<T>>, clock: &Arc<dyn Clock>, patience: Duration, read: R)
-where
-    T: Send + Sync + 'static,
-    R: AsyncFnOnce(Timestamp) -> Result<T, LedgerError> + Send + 'static,
-{
-    let at = clock.now();
+/// Says that what stands now cannot be shown: not yet, or because of a failure.
+fn unreadable(is_at_work: bool) -> Response {
+    let (title, text) = if is_at_work {
+        (
+            "Still being read",
+            "The record is large, and what stands now is not put together yet. Look again in a moment.",
+        )
+    } else {
+        (
+            "The record cannot be read",
+            "What stands now is not known to this page; the log says why. The daemon goes on as far as it can: /healthz \
+             and the metrics tell.",
+        )
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, page(&Plain { title, text })).into_response()
+}
+
+/// Waits until `fresh` holds a value that is fresh at `at`, a read of it failed, or patience is over. Where nobody works on
+/// one, `begin` takes that up.
+async fn latest<T>(fresh: &Arc<Fresh<T>>, at: Timestamp, patience: Duration, begin: impl FnOnce(Work<T>)) {
     let mut next = fresh.next();
     if fresh.current(at).is_some() {
         return;
     }
     if let Some(work) = fresh.begin(at) {
-        let (runtime, clock) = (tokio::runtime::Handle::current(), Arc::clone(clock));
-        tokio::task::spawn_blocking(move || match runtime.block_on(read(at)) {
-            Ok(value) => work.done(value, clock.now()),
-            Err(error) => tracing::warn!(error = %clean(&chain(&error)), "a page could not read the record"),
-        });
+        begin(work);
     }
     // Whether it came, failed or takes too long, the caller looks at what is there.
     drop(tokio::time::timeout(patience, next.changed()).await);
+}
+
+/// Reads on a thread of its own, away from the daemon's work, and to the end, whether or not somebody still waits.
+async fn work_out<T, R>(work: Work<T>, clock: Arc<dyn Clock>, read: R)
+where
+    T: Send + Sync + 'static,
+    R: AsyncFnOnce(Timestamp) -> Result<T, LedgerError> + Send + 'static,
+{
+    let runtime = tokio::runtime::Handle::current();
+    let reading = tokio::task::spawn_blocking(move || match runtime.block_on(read(clock.now())) {
+        Ok(value) => work.done(value, clock.now()),
+        Err(error) => tracing::warn!(error = %clean(&chain(&error)), "a page could not read the record"),
+    });
+    if let Err(error) = reading.await {
+        tracing::error!(%error, "a page could not read the record");
+    }
 }
 
 fn page(view: &impl Template) -> Response {

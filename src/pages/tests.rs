@@ -1,16 +1,19 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use askama::Template;
 use jiff::SignedDuration;
 
 use super::hours::{FourWeeks, Groups, days};
-use super::now::Now;
+use super::now::{Now, Standing, World};
 use super::{about, overview};
 use crate::accounting::fixtures::{cause, id, on_call, on_call_rule, person, policy, row, snapshots, span, t};
 use crate::accounting::{Record, Sessions, measure};
+use crate::commands::forecast::About;
 use crate::commands::status::Status;
 use crate::forecast::{days_from, forecast};
 use crate::ledger::{AccessRow, Board};
+use crate::model::ProjectName;
 use crate::problem::{Problem, ProblemKind};
 
 const HOSTILE: &str = "<img/src=x>\"'&\u{202e}@example.com";
@@ -21,14 +24,15 @@ fn held_by(who: &str) -> AccessRow {
     row
 }
 
-fn now_with(access: Vec<AccessRow>, problems: Vec<Problem>) -> Now {
+fn world(access: Vec<AccessRow>, problems: Vec<Problem>) -> World {
     let policy = policy(vec![on_call_rule(true, None, 7)]);
     let board = Board {
         problems,
         ..Board::default()
     };
     let period = days_from(t(10), 7).unwrap();
-    Now {
+    World {
+        standing: Standing::of(&access),
         ahead: forecast(&policy, &snapshots(), &[], &None, period),
         status: Status::new(
             t(10),
@@ -39,15 +43,29 @@ fn now_with(access: Vec<AccessRow>, problems: Vec<Problem>) -> Now {
             Vec::new(),
             Some(board),
         ),
-        snapshots: snapshots(),
         policy: policy.into(),
         policy_refused: false,
     }
 }
 
+fn of_all(access: Vec<AccessRow>, problems: Vec<Problem>) -> Arc<Now> {
+    Arc::new(world(access, problems).shown(None))
+}
+
+fn of_person(world: World, who: &str) -> Option<about::About> {
+    let person = person(who);
+    let now = Arc::new(world.shown(Some(&About::Person(person.clone()))));
+    about::person(now, None, &person)
+}
+
+fn of_project(world: World, name: &str) -> Option<about::About> {
+    let now = Arc::new(world.shown(Some(&About::Project(name.to_owned()))));
+    about::project(now, None, &ProjectName(name.into()))
+}
+
 #[test]
 fn who_holds_what_why_and_until_when_with_links() {
-    let page = overview::overview(&now_with(vec![held_by("alice@example.com")], Vec::new()), None);
+    let page = overview::overview(of_all(vec![held_by("alice@example.com")], Vec::new()), None);
     let page = page.render().unwrap();
     for part in [
         "Held now (1)",
@@ -69,9 +87,9 @@ fn names_made_to_break_html_stay_text() {
     let mut problem = Problem::new(ProblemKind::NoEmail, format!("</ul><script>alert(1)</script>{HOSTILE}"));
     problem.person = Some(person(HOSTILE));
     problem.entitlement = Some(id("payments/admin"));
-    let now = now_with(vec![held_by(HOSTILE)], vec![problem]);
-    let overview = overview::overview(&now, None).render().unwrap();
-    let about = about::person(&now, None, &person(HOSTILE)).unwrap().render().unwrap();
+    let world = || world(vec![held_by(HOSTILE)], vec![problem.clone()]);
+    let overview = overview::overview(world().shown(None).into(), None).render().unwrap();
+    let about = of_person(world(), HOSTILE).unwrap().render().unwrap();
     for page in [overview, about] {
         assert!(
             !page.contains("<img") && !page.contains("<script>alert") && !page.contains('\u{202e}'),
@@ -85,21 +103,20 @@ fn names_made_to_break_html_stay_text() {
 #[test]
 fn a_link_to_a_person_leads_to_that_person() {
     // Shown as an escape, followed as it is.
-    let now = now_with(vec![held_by("a\u{ad}/b@example.com")], Vec::new());
-    let page = overview::overview(&now, None).render().unwrap();
+    let now = of_all(vec![held_by("a\u{ad}/b@example.com")], Vec::new());
+    let page = overview::overview(now, None).render().unwrap();
     assert!(page.contains("href=\"/person/a%C2%AD%2Fb%40example.com\""), "{page}");
     assert!(page.contains(">a\\u{ad}/b@example.com</a>"), "{page}");
 }
 
 #[test]
 fn only_what_is_known_has_a_page() {
-    let now = now_with(vec![held_by("zoe@example.com")], Vec::new());
+    let world = || world(vec![held_by("zoe@example.com")], Vec::new());
     for known in ["alice@example.com", "mira@example.com", "zoe@example.com"] {
-        assert!(about::person(&now, None, &person(known)).is_some(), "{known}");
+        assert!(of_person(world(), known).is_some(), "{known}");
     }
-    assert!(about::person(&now, None, &person("eve@example.com")).is_none());
-    let project = |name: &str| about::project(&now, None, &crate::model::ProjectName(name.into()));
-    assert!(project("payments").is_some() && project("Payments").is_none());
+    assert!(of_person(world(), "eve@example.com").is_none());
+    assert!(of_project(world(), "payments").is_some() && of_project(world(), "Payments").is_none());
 }
 
 #[test]
@@ -148,10 +165,10 @@ fn days_add_up_to_what_the_report_says_of_the_whole() {
 
 #[test]
 fn a_page_shows_the_first_rows_and_says_how_many_more_there_are() {
-    let rows = (0..5_000).map(|n| held_by(&format!("person{n}@example.com"))).collect();
+    let rows = || (0..5_000).map(|n| held_by(&format!("person{n}@example.com"))).collect();
     let problem = |n: usize| Problem::new(ProblemKind::NoEmail, format!("number {n}"));
-    let now = now_with(rows, (0..3_000).map(problem).collect());
-    let page = overview::overview(&now, None).render().unwrap();
+    let now = of_all(rows(), (0..3_000).map(problem).collect());
+    let page = overview::overview(now, None).render().unwrap();
     for part in [
         "Held now (5000)",
         "And 4800 more; each project's page shows its own.",
@@ -165,7 +182,7 @@ fn a_page_shows_the_first_rows_and_says_how_many_more_there_are() {
         );
     }
     assert!(page.len() < 300_000, "{} bytes", page.len());
-    let project = about::project(&now, None, &crate::model::ProjectName("payments".to_owned().into()));
+    let project = of_project(world(rows(), Vec::new()), "payments");
     let project = project.unwrap().render().unwrap();
     assert!(
         project.contains("And 4500 more") && project.len() < 500_000,

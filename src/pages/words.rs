@@ -1,17 +1,13 @@
-//! Turns what stands, what comes and what was measured into the rows, texts and places that the templates show.
-
-use std::collections::BTreeMap;
+//! Turns what is to be looked at and what was measured into the texts and places that the templates show.
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::columns::{Bar, Chart, chart};
 use super::hours::{Day, FourWeeks};
-use super::now::Now;
-use crate::forecast::{Forecast, Holding};
-use crate::ledger::AccessRow;
+use crate::commands::status::{ScheduleStatus, Status};
 use crate::model::{EntitlementId, Interval, Person};
 use crate::problem::Problem;
-use crate::text::{basis, clean, figure, grouped, instant, span};
+use crate::text::{clean, figure, grouped, instant, span};
 
 /// An instant: exactly for machines and those who point at it, in short, and how far away it is.
 pub(super) struct When {
@@ -44,6 +40,15 @@ pub(super) fn when(t: Timestamp, now: Timestamp) -> When {
         exact: instant(t),
         shown: zoned.strftime(form).to_string(),
         away,
+    }
+}
+
+/// The moment to which a page is true, to the second.
+pub(super) fn as_of(at: Timestamp) -> When {
+    When {
+        exact: instant(at),
+        shown: at.to_zoned(TimeZone::UTC).strftime("%a %-d %b %H:%M:%S").to_string(),
+        away: String::new(),
     }
 }
 
@@ -110,11 +115,10 @@ fn sentence(word: &str) -> String {
 
 /// Nobody reads more at once.
 const ITEMS: usize = 100;
-pub(super) const GAPS: usize = 50;
 
 /// Everything to look at, the gravest first: what hides the rest, what is not in force, what is held back, what fails.
-pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> First<Item> {
-    let (status, at) = (&now.status, now.status.at);
+pub(super) fn attention(status: &Status, policy_refused: bool, concerns: Concerns<'_>) -> First<Item> {
+    let at = status.at;
     let plain = |what: &str, message: String, since: Option<Timestamp>| Item {
         what: what.to_owned(),
         message,
@@ -123,7 +127,7 @@ pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> First<Item> {
         person: String::new(),
     };
     let mut items = Vec::new();
-    if now.policy_refused && concerns(None, None) {
+    if policy_refused && concerns(None, None) {
         let message =
             "the policy files hold mistakes; the last good policy stays in force. `dutybound check` shows them";
         items.push(plain("Policy refused", message.to_owned(), None));
@@ -193,7 +197,7 @@ pub(super) fn attention(now: &Now, concerns: Concerns<'_>) -> First<Item> {
     First::of(items, ITEMS)
 }
 
-fn stands_in(schedule: &crate::commands::status::ScheduleStatus, at: Timestamp) -> String {
+fn stands_in(schedule: &ScheduleStatus, at: Timestamp) -> String {
     match (schedule.read_at, schedule.stands_in_until) {
         (Some(read), Some(until)) => format!(
             "; the snapshot read at {} {} in until {}",
@@ -234,117 +238,6 @@ impl<T> First<T> {
     pub(super) fn more(&self) -> usize {
         self.all - self.rows.len()
     }
-}
-
-/// What is due at an instant, by what and whose it is.
-pub(super) type Due<'a> = BTreeMap<(&'a EntitlementId, &'a Person), &'a Holding>;
-
-/// What is due at `at`; of several at once the first.
-pub(super) fn due(ahead: &Forecast, at: Timestamp) -> Due<'_> {
-    let mut due = Due::new();
-    for holding in ahead.holdings.iter().filter(|h| h.held.contains(at)) {
-        due.entry((&holding.entitlement, &holding.person)).or_insert(holding);
-    }
-    due
-}
-
-/// One grant that stands.
-pub(super) struct Held {
-    pub(super) entitlement: Name,
-    pub(super) person: String,
-    pub(super) why: Vec<String>,
-    pub(super) since: When,
-    pub(super) until: When,
-}
-
-/// A grant in words. It ends when its last cause does, or, where turns follow on each other, the last of them.
-pub(super) fn held(row: &AccessRow, due: &Due<'_>, at: Timestamp) -> Held {
-    let open: Vec<_> = row
-        .causes
-        .iter()
-        .filter(|c| c.ended_at.is_none())
-        .map(|c| &c.cause)
-        .collect();
-    let recorded = open.iter().max_by_key(|c| c.held.end());
-    let due = due.get(&(&row.entitlement, &row.person));
-    let (end, known) = match (due, recorded) {
-        (Some(due), Some(cause)) if due.held.end() < cause.held.end() && !due.end_known => {
-            (cause.held.end(), cause.end_known)
-        }
-        (Some(due), _) => (due.held.end(), due.end_known),
-        (None, Some(cause)) => (cause.held.end(), cause.end_known),
-        (None, None) => (at, true),
-    };
-    let mut until = when(end, at);
-    if !known && end != Timestamp::MAX {
-        until.away = format!("at least; {}", until.away);
-    }
-    let mut why: Vec<String> = open
-        .iter()
-        .map(|c| clean(&format!("{} ({})", basis(c), c.right.rule)))
-        .collect();
-    if open.is_empty() {
-        why.push("no cause any more; due to be revoked".to_owned());
-        until = When {
-            exact: String::new(),
-            shown: "being revoked".to_owned(),
-            away: String::new(),
-        };
-    }
-    Held {
-        entitlement: Name::from(&row.entitlement),
-        person: row.person.as_str().to_owned(),
-        why,
-        since: when(row.granted_at, at),
-        until,
-    }
-}
-
-/// At one instant one entitlement changes hands.
-pub(super) struct HandOff {
-    pub(super) at: When,
-    pub(super) entitlement: Name,
-    pub(super) gets: Vec<String>,
-    pub(super) loses: Vec<String>,
-}
-
-/// The hand-offs ahead that concern the page, the next first, and when the first of them is.
-pub(super) fn hand_offs(
-    ahead: &Forecast,
-    at: Timestamp,
-    most: usize,
-    concerns: Concerns<'_>,
-) -> (Option<Timestamp>, Vec<HandOff>) {
-    // Borrowed, because few of them are shown.
-    let mut changes: Vec<(Timestamp, &EntitlementId, usize, &Person)> = Vec::new();
-    let granted = ahead.holdings.iter().filter(|h| h.kept_from.is_none());
-    for h in granted.filter(|h| concerns(Some(&h.entitlement), Some(h.person.as_str()))) {
-        let edges = [(h.held.start(), true), (h.held.end(), h.end_known)];
-        for ((t, known), slot) in edges.into_iter().zip(0..) {
-            if known && at < t && t < ahead.period.end() {
-                changes.push((t, &h.entitlement, slot, &h.person));
-            }
-        }
-    }
-    changes.sort_unstable();
-    changes.dedup();
-    let first = changes.first().map(|change| change.0);
-    let rows = changes.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).take(most);
-    let rows = rows.filter_map(|of| {
-        let (t, id, ..) = of.first()?;
-        let names = |slot: usize| {
-            of.iter()
-                .filter(move |change| change.2 == slot)
-                .map(|change| change.3.as_str().to_owned())
-        };
-        Some(HandOff {
-            at: when(*t, at),
-            entitlement: Name::from(*id),
-            gets: names(0).collect(),
-            loses: names(1).collect(),
-        })
-    });
-    (first, rows.collect())
 }
 
 /// One day of the table.

@@ -118,6 +118,7 @@ impl World {
             health: Arc::new(Health::new([], config.timing.poll, Duration::from_secs(180), begin)),
             ledger: Ledger::open_read_only(&config.ledger, "bench").await.unwrap(),
             ledger_path: config.ledger.clone(),
+            snapshots: Arc::clone(&reconciler.snapshots),
             in_use,
             clock: held,
             token: None,

@@ -168,7 +168,10 @@ async fn commands(
     for about in [None, Some(of_project), Some(of_person)] {
         let whose = about.clone().unwrap_or_else(|| "everything".to_owned());
         let about = about.map(|about| forecast::About::parse(&about, policy).unwrap());
-        let status = status::read(&installation, &reads, about.as_ref(), now).await.unwrap();
+        let access = status::access(ledger, about.as_ref(), now).await.unwrap();
+        let status = status::read(&installation, &reads, about.as_ref(), access, now)
+            .await
+            .unwrap();
         meter.row(&format!("status of {whose}: read the record"), 0);
         let text = status.text(Some(100));
         meter.row(
@@ -213,11 +216,15 @@ async fn screens(
     let metrics = Arc::new(Metrics::new(&ApiCalls::new().unwrap(), "0.1.0", Mode::Sync).unwrap());
     let health = Health::new([], config.timing.poll, Duration::from_secs(180), now);
     let (_shown, in_use) = tokio::sync::watch::channel(Arc::new(InUse::new(policy, config, false)));
+    let ledger = Ledger::open_read_only(&config.ledger, "bench").await.unwrap();
+    // A daemon has them in memory.
+    let stored = ledger.load_snapshots().await.unwrap();
     let site = Site {
         metrics,
         health: Arc::new(health),
-        ledger: Ledger::open_read_only(&config.ledger, "bench").await.unwrap(),
+        ledger,
         ledger_path: config.ledger.clone(),
+        snapshots: Arc::new(tokio::sync::Mutex::new(stored)),
         in_use,
         clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
         token: None,

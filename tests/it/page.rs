@@ -156,3 +156,55 @@ async fn report_metrics_page_and_what_aws_did_agree_to_the_second() {
         "{figures}"
     );
 }
+
+#[tokio::test]
+async fn each_page_shows_its_own_and_the_first_how_much_there_is_of_all() {
+    let site = Site::payments().await;
+    let everybody = "\n[[rule]]\nentitlement = \"on-call\"\nmembers     = true\n";
+    let (data, _) = DATA.split_once("\n[[rule]]").unwrap();
+    site.policy("data.toml", format!("{data}{everybody}"));
+    let daemon = site.ready_daemon().await;
+    site.until("both groups have their members", |view| {
+        view.world.aws.memberships.len() == 3
+    })
+    .await;
+    site.until_admin(ALICE, true).await;
+    let people = |page: &str| {
+        let held = between(page, "<h2 id=\"now-title\">", ">", "</section>");
+        let mut people: Vec<&str> = [ALICE, BOB, DAVE, ERIN].into();
+        people.retain(|person| held.contains(person));
+        people.join(" ")
+    };
+    eventually("the first page has all", async || {
+        let (_, page) = daemon.get("/").await.unwrap();
+        page.contains("Held now (4)")
+    })
+    .await;
+    let (_, page) = daemon.get("/").await.unwrap();
+    assert!(
+        page.contains("<span class=\"faint\">grants, by 3 people</span>"),
+        "{page}"
+    );
+    assert_eq!(people(&page), format!("{ALICE} {DAVE} {ERIN}"));
+    let (_, projects) = page.split_once("id=\"projects\"").unwrap();
+    for (project, held) in [("data", 2), ("payments", 2)] {
+        let row = between(projects, &format!("/project/{project}\""), "<td>", "</tr>");
+        assert!(row.contains(&format!("<td>{held}</td>")), "{row}");
+    }
+    for (path, count, who) in [
+        ("/project/payments", 2, ALICE.to_owned()),
+        ("/project/data", 2, format!("{DAVE} {ERIN}")),
+        ("/person/dave@example.com", 1, DAVE.to_owned()),
+        ("/person/bob@example.com", 0, String::new()),
+    ] {
+        let (status, page) = daemon.get(path).await.unwrap();
+        assert!(
+            status == 200 && page.contains(&format!("Held now ({count})")),
+            "{path}: {page}"
+        );
+        assert_eq!(people(&page), who, "{path}");
+    }
+    for path in ["/project/nothing", "/person/nobody", "/person/nobody@example.com"] {
+        assert_eq!(daemon.get(path).await.unwrap().0, 404, "{path}");
+    }
+}

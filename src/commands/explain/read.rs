@@ -87,10 +87,7 @@ pub async fn read(
         restorations = ledger.restorations().await?;
         record_begins = Some(ledger.begins().await?);
         if asked.is_none() {
-            let mut unfinished =
-                status::not_in_force(ledger, &config.identities, policy, &snapshots, &access, now).await?;
-            // Of whatever else was tried, the access that was read tells nothing.
-            unfinished.retain(|problem| problem.entitlement.as_ref().is_none_or(|id| concern.contains(id)));
+            let unfinished = status::not_in_force(ledger, &config.identities, policy, &snapshots, now).await?;
             let newer: Vec<_> = unfinished.iter().map(Problem::subject).collect();
             board.problems.retain(|p| !newer.contains(&p.subject()));
             board.problems.extend(unfinished);

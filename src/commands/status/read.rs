@@ -10,7 +10,7 @@ use crate::commands::forecast::About;
 use crate::config::Identity;
 use crate::desired::{Snapshots, Timeline};
 use crate::ledger::{AccessRow, LastReads, Ledger, LedgerError};
-use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
+use crate::model::{EntitlementId, Interval, Person, ScheduleKey};
 use crate::plan::Key;
 use crate::policy::{Policy, Project, Rule};
 use crate::problem::{Problem, ProblemKind};
@@ -32,8 +32,24 @@ pub struct Installation<'a> {
     pub max_staleness: SignedDuration,
 }
 
-/// Reads the status at `now`, all of it or what is `about` something. Of a large organisation all is a hundred thousand
-/// grants.
+/// Reads what access stands at `now`, all of it or what is `about` something. Of a large organisation all is a hundred
+/// thousand grants.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn access(ledger: &Ledger, about: Option<&About>, now: Timestamp) -> Result<Vec<AccessRow>, LedgerError> {
+    match about {
+        None => ledger.access_in(around(now)).await,
+        Some(About::Person(person)) => ledger.access_of_person(person, around(now)).await,
+        Some(about) => {
+            let standing = ledger.standing_counts().await?.into_keys();
+            let of_these = standing.filter(|id| about.concerns(id)).collect();
+            ledger.access_to(&of_these, around(now)).await
+        }
+    }
+}
+
+/// Reads the status at `now` beside that `access`, all of it or what is `about` something.
 ///
 /// # Errors
 /// When the ledger cannot be read.
@@ -41,18 +57,10 @@ pub async fn read(
     here: &Installation<'_>,
     reads: &LastReads,
     about: Option<&About>,
+    access: Vec<AccessRow>,
     now: Timestamp,
 ) -> Result<Status, LedgerError> {
     let ledger = here.ledger;
-    let access = match about {
-        None => ledger.access_in(around(now)).await?,
-        Some(About::Person(person)) => ledger.access_of_person(person, around(now)).await?,
-        Some(about) => {
-            let mut standing = ledger.standing_entitlements().await?;
-            standing.retain(|id| about.concerns(id));
-            ledger.access_to(&standing, around(now)).await?
-        }
-    };
     let mut schedules = here.policy.schedules();
     let snapshots = reads.of(&schedules);
     let rules = about.map(|about| rules_of(about, here.policy, &access));
@@ -60,7 +68,7 @@ pub async fn read(
         let of_these: HashSet<&ScheduleKey> = rules.iter().filter_map(|rule| rule.schedule()).collect();
         schedules.retain(|key| of_these.contains(key));
     }
-    let unfinished = not_in_force(ledger, here.identities, here.policy, &snapshots, &access, now).await?;
+    let unfinished = not_in_force(ledger, here.identities, here.policy, &snapshots, now).await?;
     let mut board = ledger.board().await?;
     if let Some(older) = ledger.older_copy(here.ledger_path, now).await? {
         let problem = Problem::new(ProblemKind::LedgerRestored, older);
@@ -102,7 +110,6 @@ pub async fn not_in_force(
     identities: &[Identity],
     policy: &Policy,
     snapshots: &Snapshots,
-    access: &[AccessRow],
     now: Timestamp,
 ) -> Result<Vec<Problem>, LedgerError> {
     let open: Vec<_> = ledger.open_intents().await?.into_iter().map(Unsettled::from).collect();
@@ -121,16 +128,18 @@ pub async fn not_in_force(
     }
     let of_these = |id: &EntitlementId| tried.contains(id);
     let desired = Timeline::of_some(policy, snapshots, identities, around(now), of_these).at(now);
-    let stands: HashSet<(&ResolvedTarget, &PrincipalId)> = access
-        .iter()
-        .filter(|row| row.revoked_at.is_none())
-        .map(|row| (&row.target, &row.principal))
-        .collect();
+    let keys: Vec<Key> = tries.iter().map(|tried| tried.change.key()).collect();
+    let stands = ledger.standing_of(&keys).await?;
     let wanted = |id: &EntitlementId, person: &Person| {
         desired.calls_for(id, person) && !bars.iter().any(|bar| bar.concerns(person))
     };
-    let standing = |key: &Key| stands.contains(&(&key.0, &key.1));
-    Ok(unfinished::from_record(&open, &tries, wanted, standing, now))
+    Ok(unfinished::from_record(
+        &open,
+        &tries,
+        wanted,
+        |key| stands.contains(key),
+        now,
+    ))
 }
 
 /// The instant, as the shortest interval that the ledger can tell apart.
