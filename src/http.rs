@@ -101,6 +101,8 @@ pub struct Health {
 #[derive(Debug)]
 struct HealthState {
     last_attempt: Option<Timestamp>,
+    /// When AWS last answered a pass that was under way.
+    last_answer: Option<Timestamp>,
     passed: bool,
     unread: BTreeSet<SourceName>,
 }
@@ -122,6 +124,7 @@ impl Health {
             stalls_after: three_polls.saturating_add(slack),
             state: Mutex::new(HealthState {
                 last_attempt: None,
+                last_answer: None,
                 passed: false,
                 unread: sources.into_iter().collect(),
             }),
@@ -139,6 +142,11 @@ impl Health {
         state.passed |= complete;
     }
 
+    /// AWS answers a pass that is under way, which of a large organisation may take long.
+    pub fn pass_goes_on(&self, now: Timestamp) {
+        self.state().last_answer = Some(now);
+    }
+
     /// A read of one of the source's schedules ended, well or not.
     pub fn source_read(&self, source: &SourceName) {
         self.state().unread.remove(source);
@@ -153,8 +161,11 @@ impl Health {
     /// # Errors
     /// Why the reconcile loop counts as stalled.
     pub fn alive(&self, now: Timestamp) -> Result<(), String> {
-        let last = self.state().last_attempt;
-        let idle = last.unwrap_or(self.started).duration_until(now);
+        let (last, answer) = {
+            let state = self.state();
+            (state.last_attempt, state.last_answer)
+        };
+        let idle = last.max(answer).unwrap_or(self.started).duration_until(now);
         if idle <= self.stalls_after {
             return Ok(());
         }
@@ -163,7 +174,7 @@ impl Health {
             |t| format!("since {}", seconds(t)),
         );
         Err(format!(
-            "no pass has ended {since}, longer than {:#}; see the log for what it waits for",
+            "no pass has ended {since}, and for longer than {:#} nothing was heard of one; see the log for what it waits for",
             self.stalls_after
         ))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::identity_center::Call;
+use crate::identity_center::{Call, MANY_GROUPS};
 use crate::model::{GroupRef, PermissionSetRef, ResolvedTarget, Target};
 
 mod import;
@@ -45,6 +45,8 @@ struct Needs {
     pairs: BTreeSet<(String, String)>,
     sets_by_name: bool,
     groups_by_name: bool,
+    /// So many that a list of all asks for less.
+    many_groups: bool,
     groups_by_id: bool,
     unresolved: BTreeSet<String>,
 }
@@ -90,7 +92,6 @@ fn place_of(call: Call, needs: &Needs) -> (Part, bool) {
         Call::ListAccountsForProvisionedPermissionSet | Call::ListPermissionSetsProvisionedToAccount => {
             (Part::ReadInstance, false)
         }
-        Call::ListGroups => (Part::Identities, false),
         Call::ListPermissionSets => (Part::ReadInstance, needs.sets_by_name),
         Call::DescribePermissionSet
         | Call::ListAccountAssignments
@@ -101,6 +102,7 @@ fn place_of(call: Call, needs: &Needs) -> (Part, bool) {
         Call::GetGroupId => (Part::Identities, needs.groups_by_name),
         Call::DescribeGroup => (Part::Identities, needs.groups_by_id),
         Call::ListGroupMemberships | Call::GetGroupMembershipId => (Part::Identities, groups),
+        Call::ListGroups => (Part::Identities, needs.many_groups),
         Call::CreateGroupMembership | Call::DeleteGroupMembership => (Part::GrantRevokeGroup, groups),
     }
 }
@@ -233,7 +235,12 @@ impl Names {
 
 impl Needs {
     fn of(targets: &[(Target, Option<ResolvedTarget>)], names: &Names) -> Self {
-        let mut needs = Self::default();
+        let groups: BTreeSet<&Target> = targets.iter().map(|(target, _)| target).collect();
+        let groups = groups.iter().filter(|target| matches!(target, Target::Group(_)));
+        let mut needs = Self {
+            many_groups: MANY_GROUPS < groups.count(),
+            ..Self::default()
+        };
         for (target, resolved) in targets {
             match target {
                 Target::Assignment {
@@ -337,6 +344,13 @@ fn notes(place: &Place<'_>, needs: &Needs, in_management_account: bool, length: 
         notes.push(format!(
             "The policy has {length} characters and a managed policy holds {LONGEST_MANAGED_POLICY}; split its \
              statements over several policies."
+        ));
+    }
+    if needs.many_groups {
+        notes.push(format!(
+            "{} is optional: with it, more than {MANY_GROUPS} groups at once are looked up by one list instead of one by one; \
+             without it the first pass after a start takes as many requests as there are groups.",
+            Call::ListGroups.iam_action()
         ));
     }
     notes.push(format!(
@@ -522,5 +536,19 @@ mod tests {
             .collect();
         let notes = iam_policy(&place(), &many).notes.join("\n");
         assert!(notes.contains("6144"), "{notes}");
+    }
+    #[test]
+    fn listing_groups_is_asked_for_where_so_many_are_named_that_it_saves_requests() {
+        let groups = |count: usize| {
+            let name = |n| Target::Group(GroupRef::Name(format!("group-{n}")));
+            let targets: Vec<_> = (0..count).map(|n| (name(n), None)).collect();
+            iam_policy(&place(), &targets)
+        };
+        for (count, listed) in [(MANY_GROUPS, false), (MANY_GROUPS + 1, true)] {
+            let policy = groups(count);
+            let said = policy.notes.join("\n").contains("identitystore:ListGroups is optional");
+            let allowed = actions(&policy).contains("identitystore:ListGroups");
+            assert_eq!((allowed, said), (listed, listed), "{count}");
+        }
     }
 }

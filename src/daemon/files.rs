@@ -118,8 +118,12 @@ impl Files {
         self.look(now);
     }
 
-    /// Since when a look has been hanging; once for each.
+    /// Since when a look has been hanging; once for each. What has ended during a long pass does not hang, though it was
+    /// not taken up yet.
     pub(super) fn hangs(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if !self.seen.is_empty() {
+            return None;
+        }
         let waiting = self.waiting.as_mut().filter(|w| !w.warned)?;
         (HANGS < waiting.since.duration_until(now)).then(|| {
             waiting.warned = true;

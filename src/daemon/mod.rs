@@ -47,8 +47,12 @@ const LONGEST_SLEEP: SignedDuration = SignedDuration::from_secs(1);
 const FIRST_READS: SignedDuration = SignedDuration::from_secs(10);
 /// At least this much between passes, however much news there is.
 const BREATH: Duration = Duration::from_millis(100);
-/// A pass that takes longer no longer feeds the watchdog.
+/// A pass that takes longer, and to which AWS no longer answers, no longer feeds the watchdog.
 const PASS_DEADLINE: SignedDuration = SignedDuration::from_mins(15);
+/// How often a pass that is under way is looked at.
+const LOOK_AT_PASS: Duration = Duration::from_secs(5);
+/// AWS counts as answering if it did so lately.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long a person's release of a plan stays valid.
 const APPROVAL_HOLDS: SignedDuration = SignedDuration::from_hours(1);
 /// How long a stopping daemon waits for calls under way.
@@ -306,16 +310,22 @@ impl Daemon {
         Convergence::of(steps.map(|step| &*step.change), speed, look.survey.at)
     }
 
-    /// A pass that feeds the watchdog while it runs, up to the deadline.
+    /// A pass that feeds the watchdog while it runs: up to the deadline, and beyond it for as long as AWS answers, which
+    /// allows so many questions a second that all of a large organisation takes many minutes.
     async fn watched_reconcile(&mut self, began: Timestamp) -> Result<Pass, PassError> {
-        let clock = Arc::clone(&self.clock);
+        let (clock, health) = (Arc::clone(&self.clock), Arc::clone(&self.health));
+        let reader = Arc::clone(&self.reconciler.reader);
         let pass = self.reconcile(began);
         tokio::pin!(pass);
         loop {
             tokio::select! {
                 result = &mut pass => return result,
-                () = clock.sleep(Duration::from_secs(5)) => {
-                    if began.duration_until(clock.now()) < PASS_DEADLINE {
+                () = clock.sleep(LOOK_AT_PASS) => {
+                    let goes_on = reader.last_answer().is_some_and(|answer| answer.elapsed() < ANSWERS_WITHIN);
+                    if goes_on {
+                        health.pass_goes_on(clock.now());
+                    }
+                    if goes_on || began.duration_until(clock.now()) < PASS_DEADLINE {
                         notify(&[sd_notify::NotifyState::Watchdog]);
                     }
                 }

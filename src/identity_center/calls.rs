@@ -61,7 +61,7 @@ calls! {
 }
 
 impl Call {
-    /// What `import` asks, and `iam-policy --import` allows. The first three are asked by nothing else.
+    /// What `import` asks, and `iam-policy --import` allows. The first two are asked by nothing else.
     pub(crate) const OF_IMPORT: &[Self] = &[
         Self::ListAccountsForProvisionedPermissionSet,
         Self::ListPermissionSetsProvisionedToAccount,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::OnceCell;
 
 use super::failure::{Failure, Site};
+use super::groups::Groups;
 use super::inventory::Inventory;
 use super::limiter::{Limiter, Priority};
 use super::people::PeopleCache;
@@ -52,10 +53,40 @@ pub(super) struct Shared {
     pub(super) instance: OnceCell<Instance>,
     pub(super) instance_failure: Mutex<Option<(AwsError, Timestamp)>>,
     pub(super) targets: TargetCache,
+    pub(super) groups: Groups,
     pub(super) people: PeopleCache,
+    pub(super) looks: Looks,
     limiter: Limiter,
     calls: ApiCalls,
     bounds: Bounds,
+}
+
+/// When looks were answered last.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    answer: Mutex<Option<tokio::time::Instant>>,
+    page: Mutex<Option<tokio::time::Instant>>,
+}
+
+impl Looks {
+    /// A page came of a list for which lookups wait.
+    pub(super) fn note_page(&self) {
+        note(&self.page);
+    }
+
+    /// When the last of them came.
+    pub(super) fn last_page(&self) -> Option<tokio::time::Instant> {
+        *self.page.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When AWS answered anything.
+    pub(super) fn last_answer(&self) -> Option<tokio::time::Instant> {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn note(last: &Mutex<Option<tokio::time::Instant>>) {
+    *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::time::Instant::now());
 }
 
 impl fmt::Debug for Client {
@@ -114,7 +145,9 @@ impl Client {
                 instance: OnceCell::new(),
                 instance_failure: Mutex::default(),
                 targets: TargetCache::default(),
+                groups: Groups::default(),
                 people: PeopleCache::default(),
+                looks: Looks::default(),
                 limiter: Limiter::new(config.requests_per_second, clock.clone()),
                 clock,
                 calls,
@@ -154,6 +187,9 @@ impl Client {
         self.shared.limiter.acquire(priority).await;
         let sent = Instant::now();
         let result = send.await.map_err(|error| Failure::of(call, &error, sent.elapsed()));
+        if result.is_ok() && priority == Priority::Look {
+            note(&self.shared.looks.answer);
+        }
         let outcome = match &result {
             Ok(_) => CallOutcome::Ok,
             Err(failure) => failure.outcome(),

@@ -254,6 +254,7 @@ impl Client {
                     true => Stop::Refused,
                     false => Stop::Failed(failure.into_error(&self.shared.site)),
                 })?;
+            self.shared.looks.note_page();
             // Older instances of the service and simulators say of nobody whether they are disabled, and then the list
             // answers nothing.
             if listing.pages == 0 && !page.users.is_empty() && page.users.iter().all(|user| user.user_status.is_none())

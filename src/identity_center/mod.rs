@@ -4,6 +4,7 @@ mod calls;
 mod client;
 mod directory;
 mod failure;
+mod groups;
 mod instance;
 mod inventory;
 pub mod limiter;
@@ -25,6 +26,7 @@ use crate::model::{Person, PrincipalId, ResolvedTarget, Target};
 
 pub(crate) use calls::Call;
 pub use client::Client;
+pub(crate) use groups::MANY as MANY_GROUPS;
 pub use inventory::{Inventory, User};
 
 /// The Identity Center instance that was found, after the operator's expectation of it was checked.
@@ -113,6 +115,16 @@ pub trait Read: Send + Sync {
     /// # Errors
     /// [`AwsError`].
     async fn operation(&self, operation: &Operation) -> Result<Progress, AwsError>;
+
+    /// When AWS last answered a question that only looks.
+    fn last_answer(&self) -> Option<tokio::time::Instant> {
+        None
+    }
+
+    /// When a page of a list came last for which lookups wait: they do not end before the list does, and it is under way.
+    fn last_page(&self) -> Option<tokio::time::Instant> {
+        None
+    }
 
     /// How long role sessions live, by the ARNs of the permission sets that were looked up so far; asks nobody.
     fn sessions(&self) -> BTreeMap<String, SignedDuration> {

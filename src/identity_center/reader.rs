@@ -50,6 +50,14 @@ impl Read for Reader {
         self.client.progress(operation).await
     }
 
+    fn last_answer(&self) -> Option<tokio::time::Instant> {
+        self.client.shared.looks.last_answer()
+    }
+
+    fn last_page(&self) -> Option<tokio::time::Instant> {
+        self.client.shared.looks.last_page()
+    }
+
     fn sessions(&self) -> BTreeMap<String, SignedDuration> {
         self.client.sessions()
     }

@@ -1,6 +1,6 @@
-//! Looks up the permission sets and groups that owners name, and remembers them.
+//! Looks up the permission sets that owners name, and remembers them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +11,7 @@ use super::failure::sanitise;
 use super::limiter::Priority;
 use super::{AwsError, AwsErrorKind, Call};
 use crate::accounting::LONGEST_SESSION;
-use crate::model::{GroupRef, PermissionSetRef, ResolvedTarget, Target};
+use crate::model::{PermissionSetRef, ResolvedTarget, Target};
 
 /// A name once found is believed for this long.
 pub(super) const FOUND_FOR: SignedDuration = SignedDuration::from_hours(1);
@@ -30,7 +30,6 @@ const UNREADABLE_SETS: usize = 3;
 pub(super) struct TargetCache {
     /// Held while listing, so that a hundred entitlements cause one listing and not a hundred.
     sets: tokio::sync::Mutex<SetIndex>,
-    groups: Mutex<HashMap<GroupRef, (String, Timestamp)>>,
     /// How long role sessions live, by permission set ARN; what could not be read is not here.
     sessions: Mutex<BTreeMap<String, SignedDuration>>,
 }
@@ -89,13 +88,8 @@ impl Client {
                     *at = Timestamp::MIN;
                 }
             }
-            ResolvedTarget::Group { group_id } => self.groups().retain(|_, (id, _)| id != group_id),
+            ResolvedTarget::Group { group_id } => self.shared.groups.forget(group_id),
         }
-    }
-
-    fn groups(&self) -> std::sync::MutexGuard<'_, HashMap<GroupRef, (String, Timestamp)>> {
-        let groups = self.shared.targets.groups.lock();
-        groups.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The name of every permission set by its ARN.
@@ -231,6 +225,7 @@ impl Client {
             let Some(done) = under_way.join_next().await else {
                 break;
             };
+            self.shared.looks.note_page();
             let (arn, described) = done.map_err(|_| unreadable(call, "reading the permission sets was interrupted"))?;
             match described {
                 Ok(Some(name)) => {
@@ -291,75 +286,6 @@ impl Client {
         let sessions = self.shared.targets.sessions.lock();
         sessions.unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    async fn group(&self, group: &GroupRef) -> Result<String, AwsError> {
-        let now = self.shared.clock.now();
-        let known = self.groups().get(group).cloned();
-        if let Some((id, at)) = known
-            && fresh(at, FOUND_FOR, now)
-        {
-            return Ok(id);
-        }
-        let store = &self.instance().await?.identity_store_id;
-        let (call, answer) = match group {
-            GroupRef::Name(name) => (Call::GetGroupId, self.group_id(store, name).await),
-            GroupRef::Id(id) => (Call::DescribeGroup, self.describe_group(store, id).await),
-        };
-        match answer {
-            Ok(id) => {
-                self.groups().insert(group.clone(), (id.clone(), now));
-                Ok(id)
-            }
-            Err(error) if error.kind == AwsErrorKind::NotFound => {
-                self.groups().remove(group);
-                let by = match group {
-                    GroupRef::Name(_) => "display name",
-                    GroupRef::Id(_) => "id",
-                };
-                Err(not_found(
-                    call,
-                    format!(
-                        "there is no group with the {by} \"{group}\" in identity store {store}; correct the group in \
-                         the policy or create it (dutybound creates no groups)"
-                    ),
-                ))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn group_id(&self, store: &str, name: &str) -> Result<String, AwsError> {
-        let call = Call::GetGroupId;
-        let identifier = super::people::unique_attribute(call, "displayName", name)?;
-        let answer = self
-            .run(call, Priority::Look, || {
-                let request = self.shared.store.get_group_id();
-                request
-                    .identity_store_id(store)
-                    .alternate_identifier(identifier.clone())
-                    .send()
-            })
-            .await?;
-        required(call, "GroupId", Some(answer.group_id()))
-    }
-
-    async fn describe_group(&self, store: &str, id: &str) -> Result<String, AwsError> {
-        let call = Call::DescribeGroup;
-        let answer = self
-            .run(call, Priority::Look, || {
-                let request = self.shared.store.describe_group();
-                request.identity_store_id(store).group_id(id).send()
-            })
-            .await?;
-        if answer.group_id() == id {
-            Ok(id.to_owned())
-        } else {
-            Err(unreadable(
-                call,
-                "the answer describes another group than the one asked for",
-            ))
-        }
-    }
 }
 
 /// A session duration as AWS writes it, such as `PT4H`; `None` for what AWS does not allow.
@@ -368,7 +294,7 @@ fn session_duration(text: &str) -> Option<SignedDuration> {
     (SignedDuration::ZERO < duration && duration <= LONGEST_SESSION).then_some(duration)
 }
 
-fn not_found(call: Call, message: String) -> AwsError {
+pub(super) fn not_found(call: Call, message: String) -> AwsError {
     AwsError {
         operation: call.label(),
         kind: AwsErrorKind::NotFound,

@@ -85,9 +85,10 @@ pub(crate) fn not_looked_up(people: &People) -> Vec<String> {
     by_reason.into_iter().map(words).collect()
 }
 
-/// Takes in what lookups find. When none has ended for `silence`, the rest goes on beside the pass, for a later one to
-/// find the answer remembered.
+/// Takes in what lookups find. When none has ended for `silence`, and no page came of a list that may tell, the rest goes on
+/// beside the pass, for a later one to find the answer remembered.
 async fn gather<T: 'static>(
+    reader: &Arc<dyn Read>,
     mut lookups: JoinSet<T>,
     silence: Option<Duration>,
     what: &'static str,
@@ -103,7 +104,12 @@ async fn gather<T: 'static>(
             Ok(Some(Ok(found))) => take(found),
             Ok(Some(Err(error))) => tracing::error!(%error, "a lookup of {what} broke off"),
             Ok(None) => return,
-            Err(_elapsed) => return lookups.detach_all(),
+            Err(_elapsed) => {
+                let is_listing = |silence| reader.last_page().is_some_and(|page| page.elapsed() < silence);
+                if !silence.is_some_and(is_listing) {
+                    return lookups.detach_all();
+                }
+            }
         }
     }
 }
@@ -128,7 +134,7 @@ pub(crate) async fn resolve_targets(
             (id, resolved.map_err(|error| format!("{origin}: {target}: {error}")))
         });
     }
-    gather(lookups, silence, "an entitlement", |(id, target)| {
+    gather(reader, lookups, silence, "an entitlement", |(id, target)| {
         targets.insert(id, target);
     })
     .await;
@@ -171,9 +177,79 @@ pub(crate) async fn resolve_people(
             (person, found.map_err(|error| error.to_string()))
         });
     }
-    gather(lookups, silence, "a person", |(person, found)| {
+    gather(reader, lookups, silence, "a person", |(person, found)| {
         resolved.insert(person, found);
     })
     .await;
     resolved
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use tokio::sync::Notify;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::identity_center::{AwsError, Holders, Instance, Operation, Progress};
+    use crate::model::Target;
+
+    /// Gets a page of a list whenever it is asked, and the last one when it is asked for the third time; or none at all.
+    struct Listing {
+        pages: bool,
+        asked: AtomicUsize,
+        ended: Arc<Notify>,
+    }
+
+    #[async_trait]
+    impl Read for Listing {
+        fn last_page(&self) -> Option<Instant> {
+            if self.pages && self.asked.fetch_add(1, Ordering::SeqCst) == 2 {
+                self.ended.notify_one();
+            }
+            self.pages.then(Instant::now)
+        }
+
+        async fn instance(&self) -> Result<Instance, AwsError> {
+            unreachable!()
+        }
+
+        async fn resolve_target(&self, _: &Target) -> Result<ResolvedTarget, AwsError> {
+            unreachable!()
+        }
+
+        async fn resolve_person(&self, _: &Person, _: Option<&UserPin>) -> Result<Resolution, AwsError> {
+            unreachable!()
+        }
+
+        async fn holders(&self, _: &ResolvedTarget) -> Result<Holders, AwsError> {
+            unreachable!()
+        }
+
+        async fn operation(&self, _: &Operation) -> Result<Progress, AwsError> {
+            unreachable!()
+        }
+    }
+
+    /// Nobody is told before a list is read to its end, which of a large organisation takes longer than a pass waits for AWS
+    /// to say anything: a pass went on without everybody, and told of a hundred thousand problems.
+    #[tokio::test]
+    async fn a_list_that_is_being_read_is_no_silence() {
+        for pages in [true, false] {
+            let ended = Arc::new(Notify::new());
+            let reader: Arc<dyn Read> = Arc::new(Listing {
+                pages,
+                asked: AtomicUsize::new(0),
+                ended: Arc::clone(&ended),
+            });
+            let mut lookups = JoinSet::new();
+            lookups.spawn(async move { ended.notified().await });
+            let mut told = false;
+            let silence = Some(Duration::from_millis(500));
+            gather(&reader, lookups, silence, "a person", |()| told = true).await;
+            assert_eq!(told, pages);
+        }
+    }
 }

@@ -206,6 +206,41 @@ async fn where_listing_users_is_not_allowed_each_person_is_asked_for() {
     assert_eq!(asked, [1, 2 * people, people]);
 }
 
+/// As with people: whoever has a place before it is known that there will be many is looked up as ever.
+#[tokio::test]
+async fn a_cold_start_with_many_groups_lists_them_and_without_the_permission_asks_for_each() {
+    let count = 250;
+    let mut world = organisation();
+    world.aws.requests_per_second = 0;
+    let mut policy = "[project]\nname = \"many\"\nowners = [\"mira@example.com\"]\n".to_owned();
+    for number in 0..count {
+        world.aws.add_group(&format!("group-{number}"));
+        policy += &format!("\n[[entitlement]]\nname = \"e-{number}\"\ngroup = \"group-{number}\"\n");
+    }
+    let groups = world.aws.groups.len();
+    let site = Site::new(world, &policy).await;
+    site.run(&["diff"]).await.expect(0);
+    let mut calls = tally(&of(Service::Aws, &site.sandbox.journal()));
+    let alone = calls.remove("GetGroupId").unwrap_or_default();
+    assert!(alone <= 8, "{alone}");
+    let rest = expected(&[
+        ("ListInstances", 1),
+        ("ListGroups", groups.div_ceil(100)),
+        ("ListGroupMemberships", count),
+    ]);
+    assert_eq!(calls, rest, "{}", site.story());
+
+    site.sandbox.clear_journal();
+    let denied = Fault::on(Service::Aws, "ListGroups").aws_error("AccessDeniedException", "not authorized");
+    site.sandbox.fault(denied);
+    let said = site.run(&["diff"]).await.expect(0);
+    let sentence = "AWS does not let us list groups";
+    assert_eq!(said.stderr.matches(sentence).count(), 1, "{}", said.all());
+    said.says(&["identitystore:ListGroups", "nothing else depends on it"]);
+    let calls = tally(&of(Service::Aws, &site.sandbox.journal()));
+    assert_eq!((calls["ListGroups"], calls["GetGroupId"]), (1, count));
+}
+
 /// Its first grants cost nothing but themselves and one question each how an assignment's operation stands.
 #[tokio::test]
 async fn what_is_granted_after_a_cold_start_is_asked_for_once() {

@@ -22,6 +22,7 @@ mod held;
 mod import;
 mod invariant;
 mod ledger_faults;
+mod long_pass;
 mod monday;
 mod notify;
 mod one_shot;

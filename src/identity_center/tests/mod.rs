@@ -2,6 +2,7 @@
 
 mod directory;
 mod faults;
+mod groups;
 mod lookups;
 mod server;
 mod writes;
