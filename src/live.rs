@@ -21,6 +21,8 @@ pub struct Audit {
     pub at_most: usize,
     /// Those last read longer ago than this.
     pub older_than: SignedDuration,
+    /// Whether nothing is going to be changed: then what is planned needs no newer look than for an audit, after the first.
+    pub of_plans: bool,
 }
 
 /// How many targets that nothing is planned for are read in one pass, so that a look for drift never keeps a hand-off
@@ -75,7 +77,8 @@ impl LiveCache {
     }
 
     /// Reads every target in `suspects`, except those that it suspected in the refresh before and read less than half a
-    /// minute ago, and those others of `wanted` that the audit calls for and that were looked at longest ago, in vain or
+    /// minute ago, and, where the audit is also of plans, with no more of those that were read before than it reads; and those
+    /// others of `wanted` that the audit calls for and that were looked at longest ago, in vain or
     /// not, and drops those not wanted any more. A target that could not be read is in [`Self::failures`] and not in
     /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
     pub async fn refresh(
@@ -103,7 +106,16 @@ impl LiveCache {
         let in_doubt = suspects
             .iter()
             .filter(|target| wanted.contains(target) && !was_just_read(target));
-        let due = in_doubt.chain(audited).filter(|target| !answered.contains(*target));
+        let mut in_doubt: Vec<&ResolvedTarget> = in_doubt.collect();
+        if audit.of_plans {
+            in_doubt.sort_by_key(|target| self.read_at(target));
+            let unread = in_doubt.partition_point(|target| self.read_at(target).is_none());
+            in_doubt.truncate(unread.saturating_add(audit.at_most));
+        }
+        let due = in_doubt
+            .into_iter()
+            .chain(audited)
+            .filter(|target| !answered.contains(*target));
         let due: Vec<ResolvedTarget> = due.cloned().collect();
         self.suspected.clone_from(suspects);
         self.read(reader, due, wanted, confirmed, at).await;
@@ -310,6 +322,77 @@ fn overlay(holders: &mut Holders, principal: &PrincipalId, kind: ChangeKind) {
         }
         ChangeKind::Revoke => {
             holders.users.remove(principal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::identity_center::{Instance, Operation, Progress, Resolution, UserPin};
+    use crate::model::{Person, Target};
+
+    /// Says of everything that nobody holds it, and remembers what it was asked.
+    #[derive(Default)]
+    struct Nobody(Mutex<Vec<ResolvedTarget>>);
+
+    #[async_trait]
+    impl Read for Nobody {
+        async fn holders(&self, target: &ResolvedTarget) -> Result<Holders, AwsError> {
+            self.0.lock().unwrap().push(target.clone());
+            Ok(Holders::default())
+        }
+
+        async fn instance(&self) -> Result<Instance, AwsError> {
+            unreachable!()
+        }
+
+        async fn resolve_target(&self, _: &Target) -> Result<ResolvedTarget, AwsError> {
+            unreachable!()
+        }
+
+        async fn resolve_person(&self, _: &Person, _: Option<&UserPin>) -> Result<Resolution, AwsError> {
+            unreachable!()
+        }
+
+        async fn operation(&self, _: &Operation) -> Result<Progress, AwsError> {
+            unreachable!()
+        }
+    }
+
+    /// A large organisation that is only observed plans everything in every pass, and changes nothing: each pass read all of
+    /// it again, which took all that AWS allows, for ever.
+    #[tokio::test]
+    async fn while_nothing_is_changed_plans_are_looked_at_no_faster_than_an_audit_does() {
+        let group = |n: usize| ResolvedTarget::Group {
+            group_id: format!("g-{n:03}").into(),
+        };
+        let all: BTreeSet<ResolvedTarget> = (0..100).map(group).collect();
+        let wanted: HashSet<&ResolvedTarget> = all.iter().collect();
+        for (of_plans, expected) in [(true, [100, 40, 40, 40]), (false, [100, 100, 100, 100])] {
+            let nobody = Arc::new(Nobody::default());
+            let reader: Arc<dyn Read> = nobody.clone();
+            let audit = Audit {
+                at_most: 40,
+                older_than: SignedDuration::from_mins(10),
+                of_plans,
+            };
+            let mut live = LiveCache::default();
+            let mut asked = Vec::new();
+            for pass in 0..4 {
+                let at = Timestamp::UNIX_EPOCH + SignedDuration::from_mins(pass);
+                live.refresh(&reader, &wanted, &all, &BTreeMap::new(), audit, at).await;
+                asked.push(std::mem::take(&mut *nobody.0.lock().unwrap()));
+            }
+            let counts: Vec<usize> = asked.iter().map(Vec::len).collect();
+            assert_eq!(counts, expected, "{of_plans}");
+            // Those that were read longest ago go first, so that all have their turn.
+            let again: BTreeSet<_> = asked[1..].iter().flatten().cloned().collect();
+            assert_eq!(again, all);
         }
     }
 }

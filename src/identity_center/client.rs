@@ -22,7 +22,7 @@ use super::reader::Reader;
 use super::retry::{Bounds, Patience};
 use super::targets::TargetCache;
 use super::writer::Writer;
-use super::{AwsError, AwsErrorKind, Call, Instance, Read, Write};
+use super::{AwsError, AwsErrorKind, Call, Instance, ListOf, Read, Write};
 use crate::clock::Clock;
 use crate::config::IdentityCenterConfig;
 use crate::telemetry::{ApiCalls, CallOutcome};
@@ -64,29 +64,46 @@ pub(super) struct Shared {
 /// When looks were answered last.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    answer: Mutex<Option<tokio::time::Instant>>,
-    page: Mutex<Option<tokio::time::Instant>>,
+    answer: Last,
+    of_people: Last,
+    of_targets: Last,
+}
+
+#[derive(Debug, Default)]
+struct Last(Mutex<Option<tokio::time::Instant>>);
+
+impl Last {
+    fn get(&self) -> Option<tokio::time::Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::time::Instant::now());
+    }
 }
 
 impl Looks {
+    fn of(&self, list: ListOf) -> &Last {
+        match list {
+            ListOf::People => &self.of_people,
+            ListOf::Targets => &self.of_targets,
+        }
+    }
+
     /// A page came of a list for which lookups wait.
-    pub(super) fn note_page(&self) {
-        note(&self.page);
+    pub(super) fn note_page(&self, of: ListOf) {
+        self.of(of).is_now();
     }
 
     /// When the last of them came.
-    pub(super) fn last_page(&self) -> Option<tokio::time::Instant> {
-        *self.page.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn last_page(&self, of: ListOf) -> Option<tokio::time::Instant> {
+        self.of(of).get()
     }
 
     /// When AWS answered anything.
     pub(super) fn last_answer(&self) -> Option<tokio::time::Instant> {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.answer.get()
     }
-}
-
-fn note(last: &Mutex<Option<tokio::time::Instant>>) {
-    *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::time::Instant::now());
 }
 
 impl fmt::Debug for Client {
@@ -174,21 +191,27 @@ impl Client {
         Arc::new(Writer::new(self.clone()))
     }
 
-    /// Sends one request, once, when the limiter lets it.
-    pub(super) async fn attempt<T, E>(
+    /// Sends one request, once, when the limiter lets it. A request takes kilobytes and is made only then: of a large
+    /// organisation tens of thousands wait.
+    pub(super) async fn attempt<T, E, F>(
         &self,
         call: Call,
         priority: Priority,
-        send: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        send: impl FnOnce() -> F,
     ) -> Result<T, Failure>
     where
         E: ProvideErrorMetadata + Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
         self.shared.limiter.acquire(priority).await;
         let sent = Instant::now();
-        let result = send.await.map_err(|error| Failure::of(call, &error, sent.elapsed()));
-        if result.is_ok() && priority == Priority::Look {
-            note(&self.shared.looks.answer);
+        let result = Box::pin(send())
+            .await
+            .map_err(|error| Failure::of(call, &error, sent.elapsed()));
+        // That something is not there is an answer as well.
+        let is_answer = |failure: &Failure| failure.kind == AwsErrorKind::NotFound;
+        if priority == Priority::Look && result.as_ref().err().is_none_or(is_answer) {
+            self.shared.looks.answer.is_now();
         }
         let outcome = match &result {
             Ok(_) => CallOutcome::Ok,
@@ -253,7 +276,7 @@ impl Client {
     {
         let mut patience = self.patience(call);
         loop {
-            match self.attempt(call, priority, send()).await {
+            match self.attempt(call, priority, &mut send).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => self.pause(&mut patience, failure).await?,
             }

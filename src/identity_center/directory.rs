@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::limiter::Priority;
 use super::people::{Key, PeopleCache};
 use super::targets::fresh;
-use super::{AwsError, Call, Resolution, UserPin};
+use super::{AwsError, Call, ListOf, Resolution, UserPin};
 use crate::model::{Person, PrincipalId};
 
 /// When more people wait than this, the store is listed. How large it is, nobody knows beforehand; but so many people are
@@ -254,7 +254,7 @@ impl Client {
                     true => Stop::Refused,
                     false => Stop::Failed(failure.into_error(&self.shared.site)),
                 })?;
-            self.shared.looks.note_page();
+            self.shared.looks.note_page(ListOf::People);
             // Older instances of the service and simulators say of nobody whether they are disabled, and then the list
             // answers nothing.
             if listing.pages == 0 && !page.users.is_empty() && page.users.iter().all(|user| user.user_status.is_none())

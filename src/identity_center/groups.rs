@@ -13,12 +13,22 @@ use super::failure::Failure;
 use super::limiter::Priority;
 use super::people::unique_attribute;
 use super::targets::{FOUND_FOR, fresh, not_found};
-use super::{AwsError, AwsErrorKind, Call};
+use super::{AwsError, AwsErrorKind, Call, ListOf};
 use crate::model::GroupRef;
 
 /// When more groups wait than this, all are listed: a page of the list tells of as many. Whoever names fewer needs neither
 /// the list nor the permission for it.
 pub(crate) const MANY: usize = 100;
+
+/// A list may have one page for so many groups that wait. How many there are, nobody knows beforehand: read in vain, it makes
+/// a third more requests.
+const FOR_A_PAGE: usize = 3;
+
+/// It may take so long for each group that waits, three times what asking for it alone takes by the limit.
+const FOR_EACH: SignedDuration = SignedDuration::from_millis(150);
+
+/// It never takes longer than this.
+const LONGEST: SignedDuration = SignedDuration::from_mins(5);
 
 /// So many are looked up beside each other; the others are counted meanwhile.
 const AT_ONCE: usize = 8;
@@ -185,12 +195,12 @@ impl Client {
         let _waiting = groups.wait(group);
         // Nobody closes the places; without one the lookup would only be made sooner.
         let place = groups.places.acquire().await.ok();
-        self.list_groups_for_many().await;
+        // Boxed, here and below, so that the thousands who may wait take little.
+        Box::pin(self.list_groups_for_many()).await;
         if let Some(id) = groups.known(group, self.shared.clock.now()) {
             return Ok(id);
         }
-        let lookup = self.group_alone(group);
-        tokio::pin!(lookup);
+        let mut lookup = Box::pin(self.group_alone(group));
         match tokio::time::timeout(SLOW, &mut lookup).await {
             Ok(found) => found,
             Err(_elapsed) => {
@@ -272,10 +282,10 @@ impl Client {
         let waiting = groups.waiting().len();
         let is_without = lists.without.is_some_and(|(at, lasts)| fresh(at, lasts, began));
         let pages = lists.pages.filter(|(_, at)| fresh(*at, REMEMBERED_FOR, began));
-        if waiting <= MANY || is_without || pages.is_some_and(|(pages, _)| waiting <= pages) {
+        if waiting <= MANY || is_without || pages.is_some_and(|(pages, _)| waiting <= pages * FOR_A_PAGE) {
             return;
         }
-        let listed = self.read_groups(waiting).await;
+        let listed = self.read_groups(waiting, began).await;
         let now = self.shared.clock.now();
         lists.without = Some((now, LISTED_FOR));
         match listed {
@@ -308,14 +318,18 @@ impl Client {
         }
     }
 
-    /// All groups, in fewer pages than that, or none.
-    async fn read_groups(&self, most_pages: usize) -> Result<List, Stop> {
+    /// All groups, or none where that takes too much for so many who wait.
+    async fn read_groups(&self, waiting: usize, began: Timestamp) -> Result<List, Stop> {
         let store = &self.instance().await?.identity_store_id;
         let call = Call::ListGroups;
         let mut list = List::default();
         let mut paging = Paging::new(call);
         let mut token: Option<String> = None;
-        while list.pages < most_pages {
+        let longest = FOR_EACH.saturating_mul(i32::try_from(waiting).unwrap_or(i32::MAX));
+        while list.pages < waiting / FOR_A_PAGE {
+            if !fresh(began, longest.min(LONGEST), self.shared.clock.now()) {
+                return Err(unreadable(call, "groups wait too long for the list to be read to its end").into());
+            }
             let page = self.persist(call, Priority::Look, || {
                 let request = self.shared.store.list_groups();
                 request
@@ -330,7 +344,7 @@ impl Client {
                     true => Stop::Refused,
                     false => Stop::Failed(failure.into_error(&self.shared.site)),
                 })?;
-            self.shared.looks.note_page();
+            self.shared.looks.note_page(ListOf::Targets);
             for group in &page.groups {
                 list.add(group, store)?;
             }

@@ -14,7 +14,11 @@ use super::{AwsError, AwsErrorKind, Call, Instance};
 impl Client {
     /// The instance. Looked up once per process.
     pub(super) async fn instance(&self) -> Result<&Instance, AwsError> {
-        self.shared.instance.get_or_try_init(|| self.find_instance_anew()).await
+        if let Some(instance) = self.shared.instance.get() {
+            return Ok(instance);
+        }
+        let find = || Box::pin(self.find_instance_anew());
+        self.shared.instance.get_or_try_init(find).await
     }
 
     async fn find_instance_anew(&self) -> Result<Instance, AwsError> {

@@ -82,6 +82,15 @@ pub struct Holders {
     pub groups: Vec<String>,
 }
 
+/// What lookups wait for a list of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListOf {
+    /// Users.
+    People,
+    /// Permission sets or groups.
+    Targets,
+}
+
 /// Reads the live state. Has no way to change anything.
 #[async_trait]
 pub trait Read: Send + Sync {
@@ -121,8 +130,8 @@ pub trait Read: Send + Sync {
         None
     }
 
-    /// When a page of a list came last for which lookups wait: they do not end before the list does, and it is under way.
-    fn last_page(&self) -> Option<tokio::time::Instant> {
+    /// When a page came last of a list for which lookups wait: they do not end before the list does, and it is under way.
+    fn last_page(&self, _of: ListOf) -> Option<tokio::time::Instant> {
         None
     }
 

@@ -202,8 +202,8 @@ impl Client {
         if let Some((resolution, false)) = people.believed(&key, self.shared.clock.now()) {
             return Ok(resolution);
         }
-        let lookup = self.look_up(key);
-        tokio::pin!(lookup);
+        // Boxed, so that the tens of thousands who may wait take little.
+        let mut lookup = Box::pin(self.look_up(key));
         match tokio::time::timeout(SLOW, &mut lookup).await {
             Ok(found) => found,
             Err(_elapsed) => {

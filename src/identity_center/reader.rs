@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use jiff::SignedDuration;
 
 use super::limiter::Priority;
-use super::{AwsError, AwsErrorKind, Client, Holders, Instance, Operation, Progress, Read, Resolution, UserPin};
+use super::{
+    AwsError, AwsErrorKind, Client, Holders, Instance, ListOf, Operation, Progress, Read, Resolution, UserPin,
+};
 use crate::model::{Person, ResolvedTarget, Target};
 
 /// Reads through a [`Client`].
@@ -54,8 +56,8 @@ impl Read for Reader {
         self.client.shared.looks.last_answer()
     }
 
-    fn last_page(&self) -> Option<tokio::time::Instant> {
-        self.client.shared.looks.last_page()
+    fn last_page(&self, of: ListOf) -> Option<tokio::time::Instant> {
+        self.client.shared.looks.last_page(of)
     }
 
     fn sessions(&self) -> BTreeMap<String, SignedDuration> {

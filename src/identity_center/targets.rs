@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::client::{Client, FAILED_FOR, PAGE, required, unreadable};
 use super::failure::sanitise;
 use super::limiter::Priority;
-use super::{AwsError, AwsErrorKind, Call};
+use super::{AwsError, AwsErrorKind, Call, ListOf};
 use crate::accounting::LONGEST_SESSION;
 use crate::model::{PermissionSetRef, ResolvedTarget, Target};
 
@@ -67,8 +67,8 @@ impl Client {
             } => Ok(ResolvedTarget::Assignment {
                 account: account.clone().into(),
                 permission_set_arn: match permission_set {
-                    PermissionSetRef::Name(name) => self.set_by_name(name).await?.into(),
-                    PermissionSetRef::Arn(arn) => self.set_by_arn(arn).await?.into(),
+                    PermissionSetRef::Name(name) => Box::pin(self.set_by_name(name)).await?.into(),
+                    PermissionSetRef::Arn(arn) => Box::pin(self.set_by_arn(arn)).await?.into(),
                 },
             }),
             Target::Group(group) => Ok(ResolvedTarget::Group {
@@ -199,6 +199,7 @@ impl Client {
                             .send()
                     })
                     .await?;
+                self.shared.looks.note_page(ListOf::Targets);
                 Ok((page.permission_sets.unwrap_or_default(), page.next_token))
             })
             .await?;
@@ -225,10 +226,10 @@ impl Client {
             let Some(done) = under_way.join_next().await else {
                 break;
             };
-            self.shared.looks.note_page();
             let (arn, described) = done.map_err(|_| unreadable(call, "reading the permission sets was interrupted"))?;
             match described {
                 Ok(Some(name)) => {
+                    self.shared.looks.note_page(ListOf::Targets);
                     index.by_arn.insert(arn, (name, now));
                 }
                 // Deleted since it was listed.

@@ -141,12 +141,14 @@ impl Client {
         let call = Call::CreateGroupMembership;
         let mut patience = self.patience(call);
         loop {
-            let request = self.shared.store.create_group_membership();
-            let send = request
-                .identity_store_id(store)
-                .group_id(group)
-                .member_id(MemberId::UserId(user.to_owned()))
-                .send();
+            let send = || {
+                let request = self.shared.store.create_group_membership();
+                request
+                    .identity_store_id(store)
+                    .group_id(group)
+                    .member_id(MemberId::UserId(user.to_owned()))
+                    .send()
+            };
             let failure = match self.attempt(call, Priority::Change, send).await {
                 Ok(answer) => {
                     return Ok(Started::Done {

@@ -1,6 +1,6 @@
 //! What the last pass saw and what its guards hold, for whoever looks at the record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -137,8 +137,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn set_holds(&self, held: &[Held], now: Timestamp) -> Result<(), LedgerError> {
-        let before: BTreeMap<(String, String), (Timestamp, String)> = self.hold_rows().await?;
-        let mut after = BTreeSet::new();
+        // What is taken out of it goes on; the rest has ended. While a large organisation is only observed, everything is held.
+        let mut before: BTreeMap<(String, String), (Timestamp, String)> = self.hold_rows().await?;
         let mut tx = self.begin().await?;
         for hold in held {
             let subject = write_json(&(hold.change.kind, &hold.change.target, &hold.change.principal));
@@ -151,7 +151,7 @@ impl Ledger {
                 release: hold.release.clone(),
             });
             let key = (subject, hold.guard.as_str().to_owned());
-            if before.get(&key).is_none_or(|(_, body)| *body != summary) {
+            if before.remove(&key).is_none_or(|(_, body)| body != summary) {
                 sqlx::query(
                     "INSERT INTO hold (subject, guard, since, body) VALUES (?, ?, ?, ?) \
                      ON CONFLICT (subject, guard) DO UPDATE SET body = excluded.body",
@@ -163,9 +163,8 @@ impl Ledger {
                 .execute(&mut *tx)
                 .await?;
             }
-            after.insert(key);
         }
-        for (subject, guard) in before.keys().filter(|key| !after.contains(*key)) {
+        for (subject, guard) in before.keys() {
             sqlx::query("DELETE FROM hold WHERE subject = ? AND guard = ?")
                 .bind(subject)
                 .bind(guard)

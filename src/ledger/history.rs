@@ -195,6 +195,25 @@ impl Ledger {
         assemble(rows, &mut Texts::default())
     }
 
+    /// The access to some entitlements that stands, the lowest id first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn standing_access_to(
+        &self,
+        entitlements: &BTreeSet<EntitlementId>,
+    ) -> Result<Vec<AccessRow>, LedgerError> {
+        let rows = sqlx::query(concat!(
+            access_with_causes!(),
+            " WHERE a.id IN (SELECT id FROM access WHERE revoked_at IS NULL \
+             AND entitlement IN (SELECT value FROM json_each(?))) ORDER BY a.id, c.id"
+        ))
+        .bind(write_json(entitlements))
+        .fetch_all(&self.pool)
+        .await?;
+        assemble(rows, &mut Texts::default())
+    }
+
     /// How many grants stand, of each entitlement of which any does.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::rows::{Charts, HandOff, Held, Schedule, charts, hand_offs, held, schedules};
 use super::words::{First, Item, When, as_of, attention};
 use crate::commands::forecast::About;
-use crate::commands::status::{self, Installation, Status, around};
+use crate::commands::status::{self, Installation, Status};
 use crate::forecast::page::{GapLine, gap_line};
 use crate::forecast::{Forecast, days_from, forecast};
 use crate::http::Site;
@@ -70,7 +70,7 @@ pub(super) async fn read(site: &Site, about: Option<&About>, at: Timestamp) -> R
         max_staleness: in_use.max_staleness,
     };
     let (access, standing) = match about {
-        None => first_of_all(&site.ledger, at).await?,
+        None => first_of_all(&site.ledger).await?,
         Some(_) => {
             let access = status::access(&site.ledger, about, at).await?;
             let standing = Standing::of(&access);
@@ -92,7 +92,7 @@ pub(super) async fn read(site: &Site, about: Option<&About>, at: Timestamp) -> R
 }
 
 /// How much stands in all, and the access to the first entitlements, as many as fill the page.
-async fn first_of_all(ledger: &Ledger, at: Timestamp) -> Result<(Vec<AccessRow>, Standing), LedgerError> {
+async fn first_of_all(ledger: &Ledger) -> Result<(Vec<AccessRow>, Standing), LedgerError> {
     let counts = ledger.standing_counts().await?;
     let mut standing = Standing {
         holders: ledger.count_holders().await?,
@@ -106,7 +106,7 @@ async fn first_of_all(ledger: &Ledger, at: Timestamp) -> Result<(Vec<AccessRow>,
         }
         standing.grants += grants;
     }
-    let access = ledger.access_to(&first, around(at)).await?;
+    let access = ledger.standing_access_to(&first).await?;
     // What came between the two reads is told of.
     standing.grants = standing.grants.max(access.len());
     Ok((access, standing))

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::desired::Timeline;
-use crate::identity_center::{Read, Resolution, UserPin};
+use crate::identity_center::{ListOf, Read, Resolution, UserPin};
 use crate::ledger::{Ledger, LedgerError, StoredSnapshots};
 use crate::model::{EntitlementId, Person, PrincipalId, ResolvedTarget};
 use crate::policy::Policy;
@@ -91,7 +91,7 @@ async fn gather<T: 'static>(
     reader: &Arc<dyn Read>,
     mut lookups: JoinSet<T>,
     silence: Option<Duration>,
-    what: &'static str,
+    what: ListOf,
     mut take: impl FnMut(T),
 ) {
     loop {
@@ -102,10 +102,10 @@ async fn gather<T: 'static>(
         };
         match ended {
             Ok(Some(Ok(found))) => take(found),
-            Ok(Some(Err(error))) => tracing::error!(%error, "a lookup of {what} broke off"),
+            Ok(Some(Err(error))) => tracing::error!(%error, ?what, "a lookup broke off"),
             Ok(None) => return,
             Err(_elapsed) => {
-                let is_listing = |silence| reader.last_page().is_some_and(|page| page.elapsed() < silence);
+                let is_listing = |silence| reader.last_page(what).is_some_and(|page| page.elapsed() < silence);
                 if !silence.is_some_and(is_listing) {
                     return lookups.detach_all();
                 }
@@ -134,7 +134,7 @@ pub(crate) async fn resolve_targets(
             (id, resolved.map_err(|error| format!("{origin}: {target}: {error}")))
         });
     }
-    gather(reader, lookups, silence, "an entitlement", |(id, target)| {
+    gather(reader, lookups, silence, ListOf::Targets, |(id, target)| {
         targets.insert(id, target);
     })
     .await;
@@ -177,7 +177,7 @@ pub(crate) async fn resolve_people(
             (person, found.map_err(|error| error.to_string()))
         });
     }
-    gather(reader, lookups, silence, "a person", |(person, found)| {
+    gather(reader, lookups, silence, ListOf::People, |(person, found)| {
         resolved.insert(person, found);
     })
     .await;
@@ -205,7 +205,8 @@ mod tests {
 
     #[async_trait]
     impl Read for Listing {
-        fn last_page(&self) -> Option<Instant> {
+        fn last_page(&self, of: ListOf) -> Option<Instant> {
+            assert_eq!(of, ListOf::People);
             if self.pages && self.asked.fetch_add(1, Ordering::SeqCst) == 2 {
                 self.ended.notify_one();
             }
@@ -248,7 +249,7 @@ mod tests {
             lookups.spawn(async move { ended.notified().await });
             let mut told = false;
             let silence = Some(Duration::from_millis(500));
-            gather(&reader, lookups, silence, "a person", |()| told = true).await;
+            gather(&reader, lookups, silence, ListOf::People, |()| told = true).await;
             assert_eq!(told, pages);
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
@@ -215,6 +215,7 @@ pub async fn survey(
     let audit = Audit {
         at_most: audit,
         older_than: config.timing.audit,
+        of_plans: config.mode == Mode::Observe,
     };
     // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
     // That rests on a read of this pass.

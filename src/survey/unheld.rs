@@ -1,13 +1,13 @@
 //! Who is on duty and does not hold what it earns, and what is known about why.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::Record;
 use crate::desired::Desired;
-use crate::guard::Verdict;
+use crate::guard::{Guard, Verdict};
 use crate::identity_center::ChangeKind;
 use crate::ledger::OnDuty;
 use crate::model::{Cause, EntitlementId, Interval, Person};
@@ -28,23 +28,25 @@ pub(super) fn unheld(
     let mut held: BTreeSet<(&EntitlementId, &Person)> = ours.map(|(_, o)| (&o.entitlement, &o.person)).collect();
     let strangers = plan.drift.iter().filter(|drift| drift.desired);
     held.extend(strangers.flat_map(|drift| Some((&drift.entitlement, drift.person.as_ref()?))));
-    let mut found = Vec::new();
-    for (entitlement, holders) in &desired.holders {
-        for (person, causes) in holders
+    let on_duty = desired.holders.iter().flat_map(|(entitlement, holders)| {
+        let without = holders
             .iter()
-            .filter(|(person, _)| !held.contains(&(entitlement, *person)))
-        {
-            if let Some(duty) = duty_at(causes, at) {
-                found.push(OnDuty {
-                    entitlement: entitlement.clone(),
-                    person: person.clone(),
-                    duty,
-                    why: why(entitlement, person, record, verdict, problems, at),
-                });
-            }
-        }
+            .filter(|(person, _)| !held.contains(&(entitlement, *person)));
+        without.filter_map(move |(person, causes)| Some((entitlement, person, duty_at(causes, at)?)))
+    });
+    let mut on_duty = on_duty.peekable();
+    // As a rule there is nobody, and then nothing is to be looked for.
+    if on_duty.peek().is_none() {
+        return Vec::new();
     }
-    found
+    let reasons = Reasons::new(record, verdict, problems, at);
+    let of_one = |(entitlement, person, duty): (&EntitlementId, &Person, Interval)| OnDuty {
+        entitlement: entitlement.clone(),
+        person: person.clone(),
+        duty,
+        why: reasons.why(entitlement, person),
+    };
+    on_duty.map(of_one).collect()
 }
 
 fn duty_at(causes: &[Arc<Cause>], at: Timestamp) -> Option<Interval> {
@@ -55,36 +57,53 @@ fn duty_at(causes: &[Arc<Cause>], at: Timestamp) -> Option<Interval> {
     Interval::new(duties.map(|c| c.duty.start()).min()?, ends.max()?)
 }
 
-/// One of a few words: `barred`, `held_by_` and a guard, a kind of problem, or `granting`.
-fn why(
-    entitlement: &EntitlementId,
-    person: &Person,
-    record: &Record,
-    verdict: &Verdict,
-    problems: &[Problem],
-    at: Timestamp,
-) -> String {
-    if record.bars.iter().any(|bar| bar.concerns(person)) {
-        return ProblemKind::Barred.as_str().to_owned();
-    }
-    let theirs = |p: &&Problem| {
-        p.entitlement.as_ref() == Some(entitlement) && p.person.as_ref().is_none_or(|of| of == person) && p.holds_at(at)
-    };
-    let tells = |p: &&Problem| {
-        p.kind.keeps_from_duty()
-            || matches!(
+/// What is known about why, found for each without going through all: while a large organisation is only observed, a
+/// hundred thousand are on duty without access, and as many changes are held.
+struct Reasons<'a> {
+    record: &'a Record,
+    held: HashMap<(&'a EntitlementId, &'a Person), Guard>,
+    problems: HashMap<&'a EntitlementId, Vec<&'a Problem>>,
+}
+
+impl<'a> Reasons<'a> {
+    fn new(record: &'a Record, verdict: &'a Verdict, problems: &'a [Problem], at: Timestamp) -> Self {
+        let mut held = HashMap::new();
+        for hold in verdict.held.iter().filter(|held| held.change.kind == ChangeKind::Grant) {
+            if let Some(person) = &hold.change.person {
+                held.entry((&hold.change.entitlement, person)).or_insert(hold.guard);
+            }
+        }
+        let tells = |p: &&Problem| {
+            let of_a_change = matches!(
                 p.kind,
                 ProblemKind::TargetUnresolved | ProblemKind::ChangeFailed | ProblemKind::ChangeUnsettled
-            )
-    };
-    let held = verdict.held.iter().find(|held| {
-        held.change.kind == ChangeKind::Grant
-            && held.change.entitlement == *entitlement
-            && held.change.person.as_ref() == Some(person)
-    });
-    match (held, problems.iter().filter(theirs).find(tells)) {
-        (Some(held), _) => format!("held_by_{}", held.guard.as_str()),
-        (None, Some(problem)) => problem.kind.as_str().to_owned(),
-        (None, None) => "granting".to_owned(),
+            );
+            (p.kind.keeps_from_duty() || of_a_change) && p.holds_at(at)
+        };
+        let mut of_entitlement: HashMap<&EntitlementId, Vec<&Problem>> = HashMap::new();
+        for problem in problems.iter().filter(tells) {
+            if let Some(entitlement) = &problem.entitlement {
+                of_entitlement.entry(entitlement).or_default().push(problem);
+            }
+        }
+        Self {
+            record,
+            held,
+            problems: of_entitlement,
+        }
+    }
+
+    /// One of a few words: `barred`, `held_by_` and a guard, a kind of problem, or `granting`.
+    fn why(&self, entitlement: &EntitlementId, person: &Person) -> String {
+        if self.record.bars.iter().any(|bar| bar.concerns(person)) {
+            return ProblemKind::Barred.as_str().to_owned();
+        }
+        let mut problems = self.problems.get(entitlement).into_iter().flatten();
+        let theirs = |p: &&&Problem| p.person.as_ref().is_none_or(|of| of == person);
+        match (self.held.get(&(entitlement, person)), problems.find(theirs)) {
+            (Some(guard), _) => format!("held_by_{}", guard.as_str()),
+            (None, Some(problem)) => problem.kind.as_str().to_owned(),
+            (None, None) => "granting".to_owned(),
+        }
     }
 }

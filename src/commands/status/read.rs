@@ -44,7 +44,7 @@ pub async fn access(ledger: &Ledger, about: Option<&About>, now: Timestamp) -> R
         Some(about) => {
             let standing = ledger.standing_counts().await?.into_keys();
             let of_these = standing.filter(|id| about.concerns(id)).collect();
-            ledger.access_to(&of_these, around(now)).await
+            ledger.standing_access_to(&of_these).await
         }
     }
 }

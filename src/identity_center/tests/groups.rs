@@ -152,7 +152,8 @@ async fn without_the_permission_or_with_far_more_groups_each_is_looked_up_and_th
     let rig = Rig::new(&server);
     assert!(ask(&rig, &named(0..150)).await.values().all(Result::is_ok));
     let pages = server.count("ListGroups");
-    assert!((MANY..=150).contains(&pages), "{pages}");
+    // Nobody is counted twice, but the first few may have been found before.
+    assert!((MANY / 3..=50).contains(&pages), "{pages}");
     rig.clock.advance(Duration::from_secs(7_200));
     ask(&rig, &named(0..160)).await;
     assert_eq!(server.count("ListGroups"), pages);
@@ -175,4 +176,23 @@ async fn a_group_of_another_store_or_without_an_id_spoils_the_list_and_nothing_e
         assert!(ask(&rig, &named(0..150)).await.values().all(Result::is_ok));
         assert_eq!((server.count("ListGroups"), one_by_one(&server)), (1, 150));
     }
+}
+
+#[tokio::test]
+async fn a_list_that_takes_longer_than_asking_for_each_is_given_up() {
+    let all = groups(0..2_000);
+    let rig: Arc<Mutex<Option<Arc<SimClock>>>> = Arc::default();
+    let clock = Arc::clone(&rig);
+    let server = Server::start(move |operation, body, _| {
+        if operation == "ListGroups"
+            && let Some(clock) = &*clock.lock().unwrap()
+        {
+            clock.advance(Duration::from_secs(10));
+        }
+        store(&all, all.len(), operation, body)
+    });
+    let slow = Rig::new(&server);
+    *rig.lock().unwrap() = Some(Arc::clone(&slow.clock));
+    assert!(ask(&slow, &named(0..200)).await.values().all(Result::is_ok));
+    assert_eq!((server.count("ListGroups"), one_by_one(&server)), (3, 200));
 }

@@ -5,6 +5,7 @@ mod faults;
 mod groups;
 mod lookups;
 mod server;
+mod waiting;
 mod writes;
 
 use std::sync::{Arc, Mutex, PoisonError};
