@@ -418,7 +418,8 @@ async fn an_audit_is_one_request_a_target_and_page() {
     // Two assignments, and two groups of which one has two pages.
     assert_eq!(rounds.len(), 5, "{rounds:?}");
     let (least, most) = (rounds.values().min().unwrap(), rounds.values().max().unwrap());
-    assert!(4 <= *least && most - least <= 1, "{rounds:?}");
+    // What is looked at begins and ends in the middle of a round, and a target may be in both parts.
+    assert!(4 <= *least && most - least <= 2, "{rounds:?}");
 }
 
 #[tokio::test]
