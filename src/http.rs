@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, Identity};
-use crate::ledger::{LastReads, Ledger, StoredSnapshots};
+use crate::ledger::{Ledger, StoredSnapshots};
 use crate::metrics::Metrics;
 use crate::model::SourceName;
 use crate::pages;
@@ -55,13 +55,6 @@ pub struct Site {
     pub clock: Arc<dyn Clock>,
     /// What whoever asks must show; `None` asks for nothing.
     pub token: Option<SecretString>,
-}
-
-impl Site {
-    /// What schedules were last read to say.
-    pub(crate) async fn last_reads(&self) -> LastReads {
-        LastReads::from(&*self.snapshots.lock().await)
-    }
 }
 
 /// What the daemon works by, as far as pages need it.

@@ -537,6 +537,7 @@ mod tests {
         let notes = iam_policy(&place(), &many).notes.join("\n");
         assert!(notes.contains("6144"), "{notes}");
     }
+
     #[test]
     fn listing_groups_is_asked_for_where_so_many_are_named_that_it_saves_requests() {
         let groups = |count: usize| {

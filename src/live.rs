@@ -77,9 +77,9 @@ impl LiveCache {
     }
 
     /// Reads every target in `suspects`, except those that it suspected in the refresh before and read less than half a
-    /// minute ago, and, where the audit is also of plans, with no more of those that were read before than it reads; and those
-    /// others of `wanted` that the audit calls for and that were looked at longest ago, in vain or
-    /// not, and drops those not wanted any more. A target that could not be read is in [`Self::failures`] and not in
+    /// minute ago, and those others of `wanted` that the audit calls for and that were looked at longest ago, in vain or not;
+    /// drops those not wanted any more. Where the audit is of plans as well, it reads of the suspects those that were never
+    /// read, and as many of the others as the audit may. A target that could not be read is in [`Self::failures`] and not in
     /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
     pub async fn refresh(
         &mut self,

@@ -8,7 +8,6 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use super::client::{Client, PAGE, Paging, required, unreadable};
-use super::failure::Failure;
 use super::limiter::Priority;
 use super::people::{Key, PeopleCache};
 use super::targets::fresh;
@@ -250,10 +249,7 @@ impl Client {
             });
             let page = page
                 .await
-                .map_err(|failure: Failure| match failure.lacks_permission() {
-                    true => Stop::Refused,
-                    false => Stop::Failed(failure.into_error(&self.shared.site)),
-                })?;
+                .map_err(|failure| failure.refused_or(Stop::Refused, &self.shared.site))?;
             self.shared.looks.note_page(ListOf::People);
             // Older instances of the service and simulators say of nobody whether they are disabled, and then the list
             // answers nothing.

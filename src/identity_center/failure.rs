@@ -174,6 +174,14 @@ impl Failure {
         matches!(self.code.as_deref(), Some("AccessDeniedException" | "AccessDenied"))
     }
 
+    /// The error, or `refused` where what lacks is the permission, which others go on without.
+    pub(super) fn refused_or<S: From<AwsError>>(self, refused: S, site: &Site) -> S {
+        match self.lacks_permission() {
+            true => refused,
+            false => self.into_error(site).into(),
+        }
+    }
+
     /// The value of the metric's label.
     pub(super) fn outcome(&self) -> CallOutcome {
         match self.kind {

@@ -9,7 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 
 use super::client::{Client, PAGE, Paging, required, unreadable};
-use super::failure::Failure;
 use super::limiter::Priority;
 use super::people::unique_attribute;
 use super::targets::{FOUND_FOR, fresh, not_found};
@@ -136,14 +135,13 @@ impl Groups {
     /// Takes in a list that was begun at `at`: of those that wait, and of those that were found before.
     fn take_in(&self, list: &List, at: Timestamp) {
         let mut found = self.found();
-        for group in self.waiting().keys() {
-            if let Some(id) = list.find(group) {
-                found.insert(group.clone(), (id.to_owned(), at));
-            }
-        }
-        for (group, (known, confirmed)) in found.iter_mut().filter(|(_, (_, confirmed))| *confirmed < at) {
-            if let Some(id) = list.find(group) {
-                (*known, *confirmed) = (id.to_owned(), at);
+        let asked: HashSet<GroupRef> = self.waiting().keys().chain(found.keys()).cloned().collect();
+        for group in asked {
+            // A lookup may have been made since.
+            let is_newer = found.get(&group).is_some_and(|(_, confirmed)| at <= *confirmed);
+            if let Some(id) = list.find(&group).filter(|_| !is_newer) {
+                let id = id.to_owned();
+                found.insert(group, (id, at));
             }
         }
     }
@@ -340,10 +338,7 @@ impl Client {
             });
             let page = page
                 .await
-                .map_err(|failure: Failure| match failure.lacks_permission() {
-                    true => Stop::Refused,
-                    false => Stop::Failed(failure.into_error(&self.shared.site)),
-                })?;
+                .map_err(|failure| failure.refused_or(Stop::Refused, &self.shared.site))?;
             self.shared.looks.note_page(ListOf::Targets);
             for group in &page.groups {
                 list.add(group, store)?;
@@ -355,5 +350,28 @@ impl Client {
             };
         }
         Err(Stop::TooLong(list.pages))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group that was deleted and made anew while the list was read has the id that was looked up last.
+    #[test]
+    fn a_lookup_that_was_made_while_a_list_was_read_stays() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let [old, new, waits] = ["old", "new", "waits"].map(|name| GroupRef::Name(name.to_owned()));
+        let groups = Groups::default();
+        groups.found().insert(old.clone(), ("g-before".to_owned(), at(1)));
+        groups.found().insert(new.clone(), ("g-since".to_owned(), at(9)));
+        let _waiting = [groups.wait(&new), groups.wait(&waits)];
+        let mut list = List::default();
+        for name in ["old", "new", "waits"] {
+            list.by_name.insert(name.to_owned(), Some(format!("g-{name}")));
+        }
+        groups.take_in(&list, at(5));
+        let id = |group| groups.known(group, at(10)).unwrap();
+        assert_eq!([id(&old), id(&new), id(&waits)], ["g-old", "g-since", "g-waits"]);
     }
 }

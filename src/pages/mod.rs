@@ -184,7 +184,7 @@ impl Pages {
     /// One person's access hours, worked out at once: it is little. `None` where they cannot be read.
     async fn hours_of(&self, person: &Person) -> Option<FourWeeks> {
         let in_use = Arc::clone(&self.site.in_use.borrow());
-        let snapshots = self.site.last_reads().await.of(&in_use.policy.schedules());
+        let snapshots = self.site.snapshots.lock().await.newest(&in_use.policy.schedules());
         let now = self.site.clock.now();
         let read = hours::read_of(&self.site.ledger, &in_use, &snapshots, person, now).await;
         let told =
@@ -197,7 +197,7 @@ impl Pages {
         let (pages, clock) = (Arc::clone(self), Arc::clone(&self.site.clock));
         let read = async move |at| {
             let in_use = Arc::clone(&pages.site.in_use.borrow());
-            let snapshots = pages.site.last_reads().await.of(&in_use.policy.schedules());
+            let snapshots = pages.site.snapshots.lock().await.newest(&in_use.policy.schedules());
             let mut past = pages.past.lock().await;
             hours::read(&pages.site.ledger, &in_use, &snapshots, &mut past, at).await
         };

@@ -12,7 +12,7 @@ use crate::commands::status::{self, Installation, Status};
 use crate::forecast::page::{GapLine, gap_line};
 use crate::forecast::{Forecast, days_from, forecast};
 use crate::http::Site;
-use crate::ledger::{AccessRow, Ledger, LedgerError};
+use crate::ledger::{AccessRow, LastReads, Ledger, LedgerError};
 use crate::model::{EntitlementId, Interval, ProjectName};
 use crate::policy::Policy;
 
@@ -41,7 +41,7 @@ pub(super) struct Now {
     pub(super) policy: Arc<Policy>,
 }
 
-/// How much stands.
+/// How much stands in all; a page about a project or a person does not say.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     pub(super) grants: usize,
@@ -71,13 +71,9 @@ pub(super) async fn read(site: &Site, about: Option<&About>, at: Timestamp) -> R
     };
     let (access, standing) = match about {
         None => first_of_all(&site.ledger).await?,
-        Some(_) => {
-            let access = status::access(&site.ledger, about, at).await?;
-            let standing = Standing::of(&access);
-            (access, standing)
-        }
+        Some(_) => (status::access(&site.ledger, about, at).await?, Standing::default()),
     };
-    let reads = site.last_reads().await;
+    let reads = LastReads::from(&*site.snapshots.lock().await);
     let status = status::read(&installation, &reads, about, access, at).await?;
     let snapshots = reads.of(&in_use.policy.schedules());
     let period = days_from(at, AHEAD_DAYS).unwrap_or(Interval::ALWAYS);
@@ -110,21 +106,6 @@ async fn first_of_all(ledger: &Ledger) -> Result<(Vec<AccessRow>, Standing), Led
     // What came between the two reads is told of.
     standing.grants = standing.grants.max(access.len());
     Ok((access, standing))
-}
-
-impl Standing {
-    /// Of access that was read whole.
-    pub(super) fn of(access: &[AccessRow]) -> Self {
-        let mut by_project: BTreeMap<ProjectName, usize> = BTreeMap::new();
-        for row in access {
-            *by_project.entry(row.entitlement.project.clone()).or_default() += 1;
-        }
-        Self {
-            grants: access.len(),
-            holders: access.iter().map(|row| &row.person).collect::<BTreeSet<_>>().len(),
-            by_project,
-        }
-    }
 }
 
 impl World {
