@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use crate::config::Identity;
@@ -491,7 +492,7 @@ impl<'a> People<'a> {
         let mut people = Self {
             by_pin: BTreeMap::new(),
             pinned: BTreeSet::new(),
-            by_email: HashMap::new(),
+            by_email: HashMap::default(),
         };
         for identity in identities {
             for (source, id) in &identity.sources {
@@ -500,7 +501,7 @@ impl<'a> People<'a> {
             }
         }
         // Turns name the same users again and again, and schedules of one source stand together.
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         let mut source = None;
         for snapshot in snapshots.values() {
             if source.replace(&snapshot.schedule.source) != Some(&snapshot.schedule.source) {

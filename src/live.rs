@@ -1,9 +1,10 @@
 //! Keeps the live state between complete reads and reads it anew where it matters.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -230,7 +231,7 @@ impl LiveCache {
                 }
                 let before = self.targets.insert(target.clone(), (begun, Arc::new(holders)));
                 let now = self.targets.get(&target).map(|(_, holders)| holders);
-                if !before.is_some_and(|(_, before)| now.is_some_and(|now| are_the_same(&before, now))) {
+                if before.is_none_or(|(_, before)| now != Some(&before)) {
                     self.changed.insert(target.clone());
                 }
                 Some(target)
@@ -301,11 +302,6 @@ impl LiveCache {
     }
 }
 
-/// Whether the same users and groups hold something. Membership ids, which a grant of ours does not tell, are no matter.
-fn are_the_same(before: &Holders, now: &Holders) -> bool {
-    before.users.keys().eq(now.users.keys()) && before.groups == now.groups
-}
-
 fn unanswered() -> AwsError {
     AwsError {
         operation: "read of the live state",
@@ -318,7 +314,7 @@ fn unanswered() -> AwsError {
 fn overlay(holders: &mut Holders, principal: &PrincipalId, kind: ChangeKind) {
     match kind {
         ChangeKind::Grant => {
-            holders.users.entry(principal.clone()).or_default();
+            holders.users.insert(principal.clone());
         }
         ChangeKind::Revoke => {
             holders.users.remove(principal);

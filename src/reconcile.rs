@@ -1,9 +1,10 @@
 //! One pass of everything: settle, survey, apply, record. Decides nothing itself.
 
 use std::cell::LazyCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::HashSet;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 
@@ -166,9 +167,9 @@ impl Reconciler {
         let stale = now.checked_sub(config.timing.max_staleness).unwrap_or(Timestamp::MIN);
         record.taken_by_release = self.ledger.taken_by_release(stale).await?;
         let touched = self.owned.catch_up(&self.ledger).await?;
+        let known = stored.known_at(policy.schedules(), self.clock.now(), config.timing.notice);
         let news = News {
-            at: self.clock.now(),
-            stored: &stored,
+            known: &known,
             bars: &record.bars,
             unfinished: record.unfinished().collect(),
             touched: &touched,
@@ -184,7 +185,7 @@ impl Reconciler {
             &mut self.resting,
             config,
             policy,
-            &stored,
+            &known,
             &record,
             when,
             self.audit,
@@ -454,7 +455,7 @@ impl Reconciler {
             Ok(holders) => holders,
             Err(error) => return Judgement::Open(Some(error.to_string())),
         };
-        let present = holders.users.contains_key(&change.principal);
+        let present = holders.users.contains(&change.principal);
         let (outcome, detail) = match (change.kind, present) {
             (ChangeKind::Grant, true) | (ChangeKind::Revoke, false) => {
                 (Outcome::Succeeded, "settled by the live state")

@@ -127,10 +127,7 @@ impl Finder<'_> {
             .await;
         let mut gone = Vec::new();
         for (key, owned, grant) in old {
-            if live
-                .get(&key.0)
-                .is_none_or(|holders| holders.users.contains_key(&key.1))
-            {
+            if live.get(&key.0).is_none_or(|holders| holders.users.contains(&key.1)) {
                 continue;
             }
             let end = owned.causes.iter().map(|cause| cause.held.end()).max();
@@ -206,10 +203,7 @@ impl Finder<'_> {
         let live = self
             .live(earned.keys().map(|key| key.0.clone()).collect(), unknown)
             .await;
-        let stands = |key: &Key| {
-            live.get(&key.0)
-                .is_some_and(|holders| holders.users.contains_key(&key.1))
-        };
+        let stands = |key: &Key| live.get(&key.0).is_some_and(|holders| holders.users.contains(&key.1));
         let standing = earned.into_iter().filter(|(key, _)| stands(key));
         standing
             .map(|(key, (entitlement, person, causes))| self.adopt(open, key, entitlement, person, causes))

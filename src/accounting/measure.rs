@@ -1,8 +1,9 @@
 //! All figures of a period together, so that every screen says the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
+use foldhash::HashMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::tail::ending_of;
@@ -137,7 +138,7 @@ impl<'a> Running<'a> {
             periods,
             sessions,
             now,
-            ended: HashMap::new(),
+            ended: HashMap::default(),
         }
     }
 

@@ -106,7 +106,9 @@ pub async fn look(
         };
         record.known_people.clone_from(&known_people);
         // Read anew with the record: the one must not be older than the other.
-        let (when, live) = (When::Then(at.unwrap_or(now)), &mut LiveCache::default());
+        let then = at.unwrap_or(now);
+        let known = stored.known_at(policy.schedules(), then, config.timing.notice);
+        let (when, live) = (When::Then(then), &mut LiveCache::default());
         let resting = &mut Resting::default();
         let look = survey(
             reader,
@@ -114,7 +116,7 @@ pub async fn look(
             resting,
             &config,
             policy,
-            &stored,
+            &known,
             &record,
             when,
             usize::MAX,

@@ -52,7 +52,7 @@ impl Client {
             let id = required(call, "PrincipalId", row.principal_id())?;
             match row.principal_type() {
                 Some(PrincipalType::User) => {
-                    holders.users.insert(PrincipalId(id.into()), None);
+                    holders.users.insert(PrincipalId(id.into()));
                 }
                 Some(_) => holders.groups.push(id),
                 None => return Err(unreadable(call, "a row has no PrincipalType")),
@@ -91,12 +91,7 @@ impl Client {
                 return Err(unreadable(call, "a row has no UserId"));
             };
             let user = required(call, "UserId", Some(user))?;
-            let membership = required(call, "MembershipId", Some(row.membership_id()))?;
-            // A simulator may keep several rows for one user; the first is as good as any.
-            holders
-                .users
-                .entry(PrincipalId(user.into()))
-                .or_insert(Some(membership));
+            holders.users.insert(PrincipalId(user.into()));
         }
         Ok(holders)
     }
@@ -133,7 +128,7 @@ impl Client {
         {
             let user = PrincipalId(user.into());
             match self.assigned(account, set, Priority::Change).await {
-                Ok(holders) if !holders.users.contains_key(&user) => return Ok(Progress::Succeeded),
+                Ok(holders) if !holders.users.contains(&user) => return Ok(Progress::Succeeded),
                 Err(error) if error.kind == AwsErrorKind::NotFound => return Ok(Progress::Succeeded),
                 // Still held, or not known: then the failure stands.
                 _ => {}

@@ -17,7 +17,7 @@ mod targets;
 mod tests;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
@@ -76,8 +76,8 @@ pub enum UserPin {
 /// Who holds a target directly, read completely.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holders {
-    /// Users, each with the membership id that a removal needs (groups only).
-    pub users: BTreeMap<PrincipalId, Option<String>>,
+    /// Users. The membership id that a removal from a group needs is asked for then, because it may have been made anew.
+    pub users: BTreeSet<PrincipalId>,
     /// Groups that hold an account assignment; never ours, shown so that people know.
     pub groups: Vec<String>,
 }

@@ -117,7 +117,7 @@ impl Entitlement {
 
     /// Takes in who holds it; whoever cannot be named becomes unexplained.
     fn hold(&mut self, holders: &Holders, found: &Found, members: &mut BTreeMap<Person, Member>) {
-        for id in holders.users.keys() {
+        for id in &holders.users {
             match found.people.get(id) {
                 Some(Who::Person { person, called }) => {
                     self.holders.insert(person.clone());

@@ -136,7 +136,7 @@ pub async fn read(
     let holding_groups = together(reads).await?;
 
     let holders = assignments.values().chain(groups.values().map(|(_, holders)| holders));
-    let users: BTreeSet<PrincipalId> = holders.flat_map(|holders| holders.users.keys().cloned()).collect();
+    let users: BTreeSet<PrincipalId> = holders.flat_map(|holders| holders.users.iter().cloned()).collect();
     let identities: Arc<[Identity]> = config.identities.clone().into();
     let reads = users.into_iter().map(|id| {
         let (reader, inventory, identities) = (Arc::clone(reader), inventory.clone(), Arc::clone(&identities));

@@ -1,16 +1,22 @@
 //! What the last pass saw and what its guards hold, for whoever looks at the record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use foldhash::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
-use super::{Ledger, LedgerError, instant, read_json, write_json};
+use super::chain::seal;
+use super::{Ledger, LedgerError, digest, instant, read_json, write_json};
 use crate::guard::{Guard, Held};
 use crate::model::EntitlementId;
 use crate::plan::Drift;
 use crate::problem::Problem;
+
+/// So many rows are written before the chain takes them in, because until then the notes of them are in memory.
+const AT_ONCE: usize = 1_000;
 
 /// A change that a guard holds, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,6 +89,15 @@ impl From<&Drift> for DriftSummary {
     }
 }
 
+fn hold_of(row: &SqliteRow) -> Result<HoldRow, LedgerError> {
+    let subject: &str = row.try_get(0)?;
+    let what = || format!("hold {subject}");
+    Ok(HoldRow {
+        since: instant(row.try_get(1)?, what)?,
+        held: read_json(row.try_get(2)?, what)?,
+    })
+}
+
 impl Ledger {
     /// What guards held at a past instant, the oldest first, by the events of the chain.
     ///
@@ -138,9 +153,16 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn set_holds(&self, held: &[Held], now: Timestamp) -> Result<(), LedgerError> {
         // What is taken out of it goes on; the rest has ended. While a large organisation is only observed, everything is held.
-        let mut before: BTreeMap<(String, String), (Timestamp, String)> = self.hold_rows().await?;
+        let rows = sqlx::query("SELECT id, subject, guard, body FROM hold").try_map(|row: SqliteRow| {
+            let key = digest(&[row.try_get(1)?, row.try_get(2)?]);
+            Ok((key, (row.try_get::<i64, _>(0)?, digest(&[row.try_get(3)?]))))
+        });
+        let mut before: HashMap<_, _> = rows.fetch_all(&self.pool).await?.into_iter().collect();
         let mut tx = self.begin().await?;
-        for hold in held {
+        for (number, hold) in held.iter().enumerate() {
+            if number % AT_ONCE == 0 {
+                seal(&mut tx, now).await?;
+            }
             let subject = write_json(&(hold.change.kind, &hold.change.target, &hold.change.principal));
             let summary = write_json(&HeldSummary {
                 kind: hold.change.kind,
@@ -150,41 +172,28 @@ impl Ledger {
                 reason: hold.reason.clone(),
                 release: hold.release.clone(),
             });
-            let key = (subject, hold.guard.as_str().to_owned());
-            if before.remove(&key).is_none_or(|(_, body)| body != summary) {
+            let known = before.remove(&digest(&[&subject, hold.guard.as_str()]));
+            if known.is_none_or(|(_, body)| body != digest(&[&summary])) {
                 sqlx::query(
                     "INSERT INTO hold (subject, guard, since, body) VALUES (?, ?, ?, ?) \
                      ON CONFLICT (subject, guard) DO UPDATE SET body = excluded.body",
                 )
-                .bind(&key.0)
-                .bind(&key.1)
+                .bind(&subject)
+                .bind(hold.guard.as_str())
                 .bind(now.as_millisecond())
                 .bind(&summary)
                 .execute(&mut *tx)
                 .await?;
             }
         }
-        for (subject, guard) in before.keys() {
-            sqlx::query("DELETE FROM hold WHERE subject = ? AND guard = ?")
-                .bind(subject)
-                .bind(guard)
+        let over: BTreeSet<i64> = before.into_values().map(|(id, _)| id).collect();
+        for id in over {
+            sqlx::query("DELETE FROM hold WHERE id = ?")
+                .bind(id)
                 .execute(&mut *tx)
                 .await?;
         }
         self.commit(tx, now).await
-    }
-
-    async fn hold_rows(&self) -> Result<BTreeMap<(String, String), (Timestamp, String)>, LedgerError> {
-        let rows = sqlx::query("SELECT subject, guard, since, body FROM hold")
-            .fetch_all(&self.pool)
-            .await?;
-        let mut holds = BTreeMap::new();
-        for row in rows {
-            let subject: String = row.try_get(0)?;
-            let since = instant(row.try_get(2)?, || format!("hold {subject}"))?;
-            holds.insert((subject, row.try_get(1)?), (since, row.try_get(3)?));
-        }
-        Ok(holds)
     }
 
     /// What is held at present, the oldest first.
@@ -192,16 +201,14 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn holds(&self) -> Result<Vec<HoldRow>, LedgerError> {
-        let mut holds = Vec::new();
-        for ((subject, _), (since, body)) in self.hold_rows().await? {
-            holds.push(HoldRow {
-                since,
-                held: read_json(&body, || format!("hold {subject}"))?,
-            });
+        let rows = sqlx::query("SELECT subject, since, body FROM hold").try_map(|row: SqliteRow| Ok(hold_of(&row)));
+        let holds: Result<Vec<HoldRow>, LedgerError> = rows.fetch_all(&self.pool).await?.into_iter().collect();
+        let mut holds = holds?;
+        fn order(hold: &HoldRow) -> impl Ord {
+            let held = &hold.held;
+            (hold.since, &held.entitlement, &held.who, held.kind, held.guard.as_str())
         }
-        holds.sort_by(|a, b| {
-            (a.since, &a.held.entitlement, &a.held.who).cmp(&(b.since, &b.held.entitlement, &b.held.who))
-        });
+        holds.sort_by(|a, b| order(a).cmp(&order(b)));
         Ok(holds)
     }
 
@@ -250,5 +257,80 @@ impl Ledger {
             .fetch_optional(&self.pool)
             .await?;
         body.map(|body| read_json(&body, || "the board".to_owned())).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::accounting::fixtures::{id, person, t};
+    use crate::identity_center::ChangeKind;
+    use crate::model::{PrincipalId, ResolvedTarget};
+    use crate::plan::{Change, Foresight};
+
+    fn held(number: i64, guard: Guard, reason: &str) -> Held {
+        let change = Change {
+            kind: ChangeKind::Grant,
+            entitlement: id("payments/admin"),
+            person: Some(person(&format!("p{number}@example.com"))),
+            target: ResolvedTarget::Group { group_id: "g".into() },
+            principal: PrincipalId(format!("u{number}").into()),
+            causes: Vec::new(),
+            rests_on: BTreeSet::new(),
+            due: t(0),
+            foresight: Foresight::Predicted,
+            context: None,
+        };
+        Held {
+            change: Arc::new(change),
+            guard,
+            reason: reason.to_owned(),
+            release: String::new(),
+        }
+    }
+
+    /// All that an observer of a large organisation plans is held: more than the chain takes in at once.
+    #[tokio::test]
+    async fn what_is_held_on_keeps_its_beginning_and_the_rest_has_ended_however_much_it_is() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("ledger.sqlite");
+        let ledger = Ledger::open(&path, "test", t(0)).await.unwrap();
+        let before = ledger.check_chain(std::iter::empty()).await.unwrap();
+        let many = 2 * i64::try_from(AT_ONCE).unwrap() + 1;
+        let all: Vec<Held> = (0..many).map(|number| held(number, Guard::Mode, "observe")).collect();
+        ledger.set_holds(&all, t(0)).await.unwrap();
+        assert_eq!(ledger.holds().await.unwrap().len(), all.len());
+
+        let some: Vec<Held> = (0..many)
+            .filter(|number| number % 2 == 0)
+            .map(|number| match number {
+                0 => held(0, Guard::Pause, "paused"),
+                2 => held(2, Guard::Mode, "observe still"),
+                _ => held(number, Guard::Mode, "observe"),
+            })
+            .collect();
+        ledger.set_holds(&some, t(60)).await.unwrap();
+        let mut now = ledger.holds().await.unwrap();
+        assert_eq!(now.len(), some.len());
+        // By another guard it is held since now; for another reason since then.
+        let newest = now.pop().unwrap();
+        assert_eq!((newest.since, newest.held.guard), (t(60), Guard::Pause));
+        assert!(now.iter().all(|hold| hold.since == t(0)));
+        let other = now.iter().filter(|hold| hold.held.reason == "observe still");
+        assert_eq!(
+            other.map(|hold| hold.held.who.as_str()).collect::<Vec<_>>(),
+            ["p2@example.com"]
+        );
+        ledger.set_holds(&[], t(120)).await.unwrap();
+        assert!(ledger.holds().await.unwrap().is_empty());
+        // Held; held by another guard, for another reason or not any more; and not any more.
+        let (begun, changed, ended) = (all.len(), 2 + 1 + all.len() - some.len(), some.len());
+        let events = i64::try_from(begun + changed + ended).unwrap();
+        let chain = ledger.check_chain(std::iter::empty()).await.unwrap();
+        assert_eq!((chain.intact, chain.events - before.events), (true, events));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use foldhash::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
-use super::{Ledger, LedgerError, instant, parse, write_json};
+use super::{Ledger, LedgerError, digest, instant, parse, write_json};
 use crate::accounting::{Sessions, Unheld};
 use crate::model::{EntitlementId, Interval, Person};
 
@@ -72,6 +73,9 @@ macro_rules! unheld_in {
 /// Asks how SQLite would go about it.
 #[cfg(test)]
 pub(super) const PLAN_OF_UNHELD_IN: &str = concat!("EXPLAIN QUERY PLAN ", unheld_in!());
+
+/// So much duty is noted in one statement, whose text holds all of it.
+const AT_ONCE: usize = 10_000;
 
 /// Duty without a beginning of its own counts from where the record leaves off, or from now.
 const BEGIN_UNHELD: &str = "\
@@ -153,32 +157,26 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn note_unheld(&self, seen: &[OnDuty], policy_is_new: bool, now: Timestamp) -> Result<(), LedgerError> {
-        let rows = sqlx::query("SELECT id, entitlement, person, duty_to, why FROM unheld WHERE ended_at IS NULL")
-            .fetch_all(&self.pool)
-            .await?;
-        let mut wanted: BTreeMap<(String, &str, i64, &str), &OnDuty> = seen
-            .iter()
-            .map(|s| {
-                let key = (
-                    s.entitlement.to_string(),
-                    s.person.as_str(),
-                    s.duty.end().as_millisecond(),
-                    s.why.as_str(),
-                );
-                (key, s)
-            })
-            .collect();
-        let mut over: Vec<i64> = Vec::new();
-        for row in &rows {
-            let key = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
-            if wanted.remove(&key).is_none() {
-                over.push(row.try_get(0)?);
-            }
+        let mut wanted: HashMap<_, &OnDuty> = HashMap::default();
+        for duty in seen {
+            let (entitlement, to) = (
+                duty.entitlement.to_string(),
+                duty.duty.end().as_millisecond().to_string(),
+            );
+            wanted.insert(digest(&[&entitlement, duty.person.as_str(), &to, &duty.why]), duty);
         }
+        let known = "SELECT id, entitlement, person, CAST(duty_to AS TEXT), why FROM unheld WHERE ended_at IS NULL";
+        let rows = sqlx::query(known).try_map(|row: SqliteRow| {
+            let texts = [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?];
+            Ok((row.try_get::<i64, _>(0)?, digest(&texts)))
+        });
+        let mut over = rows.fetch_all(&self.pool).await?;
+        over.retain(|(_, duty)| wanted.remove(duty).is_none());
+        let over: Vec<i64> = over.into_iter().map(|(id, _)| id).collect();
         if over.is_empty() && wanted.is_empty() {
             return Ok(());
         }
-        // Two statements and no transaction: what the second one lacks, the next pass adds from the same instant on.
+        // Statements and no transaction: what a later one lacks, the next pass adds from the same instant on.
         if !over.is_empty() {
             sqlx::query(
                 "UPDATE unheld SET ended_at = ? WHERE ended_at IS NULL AND id IN (SELECT value FROM json_each(?))",
@@ -188,15 +186,15 @@ impl Ledger {
             .execute(&self.pool)
             .await?;
         }
-        let news: Vec<_> = wanted
-            .into_iter()
-            .map(|((entitlement, person, duty_to, why), on_duty)| {
-                let begin = on_duty.duty.start();
-                let begin = (Timestamp::MIN < begin).then(|| begin.as_millisecond());
-                (entitlement, person, begin, duty_to, why)
-            })
-            .collect();
-        if !news.is_empty() {
+        let news = wanted.into_values().map(|on_duty| {
+            let (begin, end) = (on_duty.duty.start(), on_duty.duty.end());
+            let begin = (Timestamp::MIN < begin).then(|| begin.as_millisecond());
+            let (entitlement, person) = (on_duty.entitlement.to_string(), on_duty.person.as_str());
+            (entitlement, person, begin, end.as_millisecond(), &on_duty.why)
+        });
+        let mut news: Vec<_> = news.collect();
+        news.sort_unstable();
+        for news in news.chunks(AT_ONCE) {
             sqlx::query(BEGIN_UNHELD)
                 .bind(write_json(&news))
                 .bind(now.as_millisecond())

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use sqlx::{SqliteConnection, SqlitePool};
 
 mod access;
@@ -46,7 +47,7 @@ pub use owned::{OwnedIndex, Touched};
 pub use reads::{Failures, LastReads};
 pub use restored::{Adopted, Gone, Outstanding, Restoration};
 pub use retention::Removed;
-pub use snapshots::{Accepted, ReadFailure, StoredSnapshots};
+pub use snapshots::{Accepted, KnownSchedules, ReadFailure, StoredSnapshots};
 pub use totals::{Counted, Total};
 pub use tries::{FailedTry, LastTries, LastTry, TryThen};
 pub use trouble::Trouble;
@@ -68,6 +69,17 @@ pub struct Ledger {
 async fn ends_of_chain(db: &mut SqliteConnection) -> Result<(i64, i64), sqlx::Error> {
     let both = "SELECT COALESCE((SELECT MIN(seq) FROM event), 0), COALESCE((SELECT MAX(seq) FROM event), 0)";
     sqlx::query_as(both).fetch_one(db).await
+}
+
+/// Tells texts apart in less space than they take.
+fn digest(texts: &[&str]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update(text.len().to_le_bytes());
+        hash.update(text);
+    }
+    let whole: [u8; 32] = hash.finalize().into();
+    std::array::from_fn(|place| whole[place])
 }
 
 /// Our own types always serialise; a failure would be a bug and yields a text that does not read back.

@@ -1,8 +1,9 @@
 //! What is ours, kept in step with the ledger by the events that tell of changes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use sqlx::Row;
 
 use super::access::owned_of;

@@ -1,8 +1,9 @@
 //! Reads of schedules, as the ledger stores and loads them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::HashSet;
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -213,7 +214,7 @@ fn read_all(rows: &[SqliteRow]) -> Result<Vec<Arc<Snapshot>>, LedgerError> {
         let written: Written = read_json(row.try_get(2)?, what)?;
         Ok((id, instant(row.try_get(1)?, what)?, written))
     };
-    let mut users: HashSet<Arc<SourceUser>> = HashSet::new();
+    let mut users: HashSet<Arc<SourceUser>> = HashSet::default();
     let parsed = side_by_side::map(rows.iter().collect(), ROWS_FOR_A_THREAD, parse);
     let snapshots = parsed.into_iter().map(|parsed: Result<_, LedgerError>| {
         let (id, read_at, written) = parsed?;

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::written::shared;
 use super::{Failures, write_json};
 use crate::along::Along;
 use crate::desired::Snapshots;
@@ -62,7 +63,39 @@ pub enum Accepted {
     Changed,
 }
 
+/// What schedules say at one instant.
+#[derive(Debug)]
+pub struct KnownSchedules<'a> {
+    /// The instant.
+    pub at: Timestamp,
+    /// Everything that is stored of them.
+    pub stored: &'a StoredSnapshots,
+    /// Which they are.
+    pub schedules: BTreeSet<ScheduleKey>,
+    /// Their last complete reads.
+    pub newest: Arc<Snapshots>,
+    /// What counts as known in advance; see [`StoredSnapshots::settled`].
+    pub settled: Snapshots,
+}
+
 impl StoredSnapshots {
+    /// What these schedules say at `at`, where what is known for `notice` counts as known in advance.
+    #[must_use]
+    pub fn known_at(
+        &self,
+        schedules: BTreeSet<ScheduleKey>,
+        at: Timestamp,
+        notice: SignedDuration,
+    ) -> KnownSchedules<'_> {
+        KnownSchedules {
+            at,
+            stored: self,
+            newest: Arc::new(self.newest(&schedules)),
+            settled: self.settled(&schedules, at, notice),
+            schedules,
+        }
+    }
+
     /// The last complete read of each of these schedules.
     #[must_use]
     pub fn newest(&self, wanted: &BTreeSet<ScheduleKey>) -> Snapshots {
@@ -199,11 +232,14 @@ impl StoredSnapshots {
         }
     }
 
-    pub(super) fn take(&mut self, snapshot: Snapshot, accepted: Accepted, now: Timestamp) {
+    pub(super) fn take(&mut self, mut snapshot: Snapshot, accepted: Accepted, now: Timestamp) {
         self.failures.remove(&snapshot.schedule);
         let read_at = snapshot.read_at;
-        let snapshot = Arc::new(snapshot);
         let versions = Arc::make_mut(self.versions.entry(snapshot.schedule.clone()).or_default());
+        if let Some(newest) = versions.last() {
+            share_users(&mut snapshot, &newest.snapshot);
+        }
+        let snapshot = Arc::new(snapshot);
         match (accepted, versions.last_mut()) {
             (Accepted::Late, _) => {}
             (Accepted::Same | Accepted::Confirmed, Some(newest)) => {
@@ -246,6 +282,14 @@ impl StoredSnapshots {
     #[must_use]
     pub fn failures(&self) -> &Failures {
         &self.failures
+    }
+}
+
+/// Keeps one copy of each user whom the read before named likewise: most contents of a schedule are about the same people.
+fn share_users(snapshot: &mut Snapshot, before: &Snapshot) {
+    let mut known = before.shifts.iter().map(|shift| Arc::clone(&shift.user)).collect();
+    for shift in &mut snapshot.shifts {
+        shift.user = shared(&shift.user, &mut known);
     }
 }
 
@@ -358,6 +402,36 @@ mod tests {
         stored.accept(read(80, &[]), t(80));
         assert_eq!(on_duty(&stored, 90), 0, "it has been found again for the notice period");
     }
+
+    #[test]
+    fn contents_of_a_schedule_name_each_user_once() {
+        let t = |minute: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute);
+        let schedule = ScheduleKey {
+            source: SourceName("s".into()),
+            kind: ScheduleKind::Schedule,
+            id: "A".into(),
+        };
+        let read = |minute: i64, users: &[&str]| Snapshot {
+            schedule: schedule.clone(),
+            read_at: t(minute),
+            window: Interval::new(t(0), t(100)).unwrap(),
+            shifts: users
+                .iter()
+                .map(|user| shift(user, Interval::new(t(minute), t(100)).unwrap()))
+                .collect(),
+            notices: Vec::new(),
+            clock_offset_ms: None,
+        };
+        let mut stored = StoredSnapshots::default();
+        stored.accept(read(0, &["U1", "U2"]), t(0));
+        stored.accept(read(1, &["U2", "U3", "U3"]), t(1));
+        let users = stored.versions[&schedule].iter().flat_map(|v| &v.snapshot.shifts);
+        let users: Vec<_> = users.map(|shift| &shift.user).collect();
+        let named: BTreeSet<_> = users.iter().map(|user| user.id.as_str()).collect();
+        let kept: BTreeSet<_> = users.iter().map(|user| Arc::as_ptr(user)).collect();
+        assert_eq!((users.len(), named.len(), kept.len()), (5, 3, 3));
+    }
+
     /// Found by an adversary: what was known before an outage longer than replaced contents are kept was dropped, so that
     /// the first answer after it, empty as it was, counted as known all along.
     #[test]

@@ -1,10 +1,10 @@
 //! How a snapshot is written: each user once, and instants as numbers. Of a large organisation there are hundreds of
 //! thousands of turns, which commands read at every start.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use jiff::Timestamp;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -36,7 +36,7 @@ struct Turn(Instant, Instant, bool, bool, usize, Option<u32>, bool, Option<SmolS
 impl From<&Snapshot> for Written {
     fn from(snapshot: &Snapshot) -> Self {
         let mut users: Vec<Arc<SourceUser>> = Vec::new();
-        let mut places = HashMap::new();
+        let mut places = HashMap::default();
         let turn = |shift: &Shift| {
             let place = *places.entry(Arc::clone(&shift.user)).or_insert_with(|| {
                 users.push(Arc::clone(&shift.user));
@@ -104,7 +104,8 @@ impl Written {
     }
 }
 
-fn shared(user: &Arc<SourceUser>, known: &mut HashSet<Arc<SourceUser>>) -> Arc<SourceUser> {
+/// One copy of each user: the one that is known, which this is from now on if none was.
+pub(super) fn shared(user: &Arc<SourceUser>, known: &mut HashSet<Arc<SourceUser>>) -> Arc<SourceUser> {
     if let Some(known) = known.get(user) {
         return Arc::clone(known);
     }
@@ -237,7 +238,7 @@ mod tests {
     fn read(text: &str) -> Option<Snapshot> {
         serde_json::from_str::<Written>(text)
             .unwrap()
-            .snapshot(&mut HashSet::new())
+            .snapshot(&mut HashSet::default())
     }
 
     #[test]
@@ -298,7 +299,7 @@ mod tests {
 
     #[test]
     fn users_are_kept_once_however_many_schedules_name_them() {
-        let mut known = HashSet::new();
+        let mut known = HashSet::default();
         let twice = [(); 2].map(|()| serde_json::from_str::<Written>(&text()).unwrap().snapshot(&mut known));
         let [one, two] = twice.map(Option::unwrap);
         assert!(Arc::ptr_eq(&one.shifts[1].user, &two.shifts[1].user));

@@ -1,7 +1,9 @@
 //! Counters that derive from the ledger and never go backwards.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::accounting::{
@@ -40,9 +42,9 @@ pub(super) struct AccessTime {
     newest: i64,
     newest_unheld: i64,
     unheld_mark: Option<UnheldMark>,
-    of: BTreeMap<EntitlementId, Of>,
+    of: BTreeMap<Arc<EntitlementId>, Of>,
     /// What stands, as which entitlement.
-    open: HashMap<i64, EntitlementId>,
+    open: HashMap<i64, Arc<EntitlementId>>,
     recent: Recent,
     unheld: BTreeMap<i64, Unheld>,
     /// The highest values shown. A pass stamps what it records with the instant at which it began, and the host's clock
@@ -60,7 +62,7 @@ struct Of {
     /// Uncovered time that is over.
     uncovered: SignedDuration,
     /// Intervals that stand, as far as their future is known.
-    open: BTreeMap<i64, Vec<(Interval, Phase)>>,
+    open: BTreeMap<i64, Box<[(Interval, Phase)]>>,
     /// What it was when it was granted last.
     target: Option<ResolvedTarget>,
 }
@@ -73,6 +75,13 @@ struct Recent {
     keys: HashSet<(ResolvedTarget, PrincipalId)>,
     /// What follows from the rows; `None` once these are others.
     tails: Option<(Sessions, Vec<Tail>)>,
+}
+
+/// What is known of an entitlement, from now on if nothing was, and its name as it is kept.
+fn entry<'a>(all: &'a mut BTreeMap<Arc<EntitlementId>, Of>, id: &EntitlementId) -> (Arc<EntitlementId>, &'a mut Of) {
+    let known = all.get_key_value(id).map(|(id, _)| Arc::clone(id));
+    let id = known.unwrap_or_else(|| Arc::new(id.clone()));
+    (Arc::clone(&id), all.entry(id).or_default())
 }
 
 #[derive(Debug)]
@@ -156,7 +165,7 @@ impl AccessTime {
             }
             let held = match self.shown.get_mut(id) {
                 Some(held) => held,
-                None => self.shown.entry(id.clone()).or_default(),
+                None => self.shown.entry((**id).clone()).or_default(),
             };
             for (shown, basis) in held.bases.iter_mut().zip(Phase::BASES) {
                 *shown = figures.basis(basis).max(*shown);
@@ -199,7 +208,7 @@ impl AccessTime {
             let time = time.map_or(SignedDuration::ZERO, |span| span.duration());
             if tail.over <= certain {
                 over.push(tail.access);
-                let of = self.of.entry(tail.entitlement.clone()).or_default();
+                let (_, of) = entry(&mut self.of, &tail.entitlement);
                 of.tail = of.tail.saturating_add(time);
             } else if !time.is_zero() {
                 let sum = &mut sums.entry(tail.entitlement.clone()).or_default().0;
@@ -216,7 +225,7 @@ impl AccessTime {
     fn uncovered(&mut self, sums: &mut BTreeMap<EntitlementId, (SignedDuration, SignedDuration)>, certain: Timestamp) {
         for unheld in self.unheld.values() {
             let time = length(uncovered(unheld, certain));
-            let of = self.of.entry(unheld.entitlement.clone()).or_default();
+            let (_, of) = entry(&mut self.of, &unheld.entitlement);
             let sum = if unheld.ended_at.is_some_and(|ended| ended <= certain) {
                 &mut of.uncovered
             } else {
@@ -257,7 +266,7 @@ impl AccessTime {
         let mark = ledger.unheld_mark().await?;
         let counted = ledger.counted(|row| self.take(row)).await?;
         for (id, total) in counted.totals {
-            let of = self.of.entry(id).or_default();
+            let (_, of) = entry(&mut self.of, &id);
             of.ended += total.held;
             of.tail = of.tail.saturating_add(total.tail);
             of.uncovered = of.uncovered.saturating_add(total.uncovered);
@@ -292,11 +301,11 @@ impl AccessTime {
         }
         let is_new = self.newest < row.id;
         self.newest = self.newest.max(row.id);
-        let of = self.of.entry(row.entitlement.clone()).or_default();
+        let (id, of) = entry(&mut self.of, &row.entitlement);
         of.target = Some(row.target.clone());
         if row.revoked_at.is_none() {
-            of.open.insert(row.id, phases(&row, Timestamp::MAX));
-            self.open.insert(row.id, row.entitlement.clone());
+            of.open.insert(row.id, phases(&row, Timestamp::MAX).into());
+            self.open.insert(row.id, id);
         } else if is_new || was.is_some() {
             of.ended += account(std::slice::from_ref(&row), Interval::ALWAYS, Timestamp::MAX).total();
         } else {

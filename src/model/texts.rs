@@ -1,8 +1,8 @@
 //! Texts that many rows of the record repeat, each kept in memory once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::HashSet;
 use smol_str::SmolStr;
 
 use super::{Basis, Cause, EntitlementId, Origin, Person, PrincipalId, ResolvedTarget, Right};

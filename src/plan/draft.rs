@@ -1,8 +1,10 @@
 //! Works out the changes: compares what should be with what is live and what is ours, target by target.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::by_target::{ByTarget, Here};
 use super::resolve::{People, Wanted, owning_entitlements, resolve};
@@ -85,7 +87,7 @@ impl<'a> Draft<'a> {
             };
             let in_flight = self.in_flight.of(target);
             let mut ours = Along::new(ours.into_iter().flatten());
-            let mut users = Along::new(&holders.users);
+            let mut users = Along::new(holders.users.iter().map(|principal| (principal, ())));
             for (principal, want) in wanted {
                 let (owned, is_live) = (ours.find(principal).copied(), users.find(principal).is_some());
                 if in_flight.contains_key(principal) {
@@ -209,7 +211,7 @@ impl<'a> Draft<'a> {
             };
             for (principal, owned) in surplus {
                 let key = (target.clone(), (*principal).clone());
-                if !holders.users.contains_key(*principal) {
+                if !holders.users.contains(*principal) {
                     decided.gone.insert(key.clone());
                 }
                 let bar = inputs.bars.iter().find(|bar| bar.concerns(&owned.person));
@@ -283,7 +285,7 @@ impl<'a> Draft<'a> {
             let mut known = |principal| {
                 wanted.find(principal).is_some() || ours.contains_key(principal) || in_flight.contains_key(principal)
             };
-            for principal in holders.users.keys().filter(|principal| !known(*principal)) {
+            for principal in holders.users.iter().filter(|principal| !known(*principal)) {
                 let person = person_of(principal);
                 let ours = self.unknown_outcomes.of(target).contains_key(principal);
                 if !entitlement.exclusive && !ours {
@@ -318,7 +320,7 @@ impl<'a> Draft<'a> {
 
     /// Who users of the identity store are.
     fn persons(&self) -> HashMap<&'a PrincipalId, &'a Person> {
-        let mut persons = HashMap::new();
+        let mut persons = HashMap::default();
         for (person, found) in self.inputs.people {
             match found {
                 Ok(Resolution::Found(principal) | Resolution::Disabled(principal)) => {

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::by_target::ByTarget;
 use super::{Inputs, Key, Owned};

@@ -1,7 +1,8 @@
 //! What others ask of a policy.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
+use foldhash::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::{DEFAULT_PRIORITY, Entitlement, Member, Policy, Project, Rule, Trigger};
@@ -37,7 +38,7 @@ impl Policy {
     /// All rules by what they are for, each with the project that states it.
     #[must_use]
     pub fn rules_by_entitlement(&self) -> RulesByEntitlement<'_> {
-        let mut rules: HashMap<_, Vec<_>> = HashMap::new();
+        let mut rules: HashMap<_, Vec<_>> = HashMap::default();
         for project in self.projects.values() {
             for rule in &project.rules {
                 rules.entry(&rule.entitlement).or_default().push((project, rule));

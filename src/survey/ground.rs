@@ -98,7 +98,7 @@ pub(super) fn ground<'a>(
     let seen = by_target
         .keys()
         .filter_map(|target| Some((*target, live.get(*target)?)))
-        .flat_map(|(target, holders)| holders.users.keys().map(move |principal| (target, principal)));
+        .flat_map(|(target, holders)| holders.users.iter().map(move |principal| (target, principal)));
     let known = of_record
         .chain(record.in_flight.keys())
         .map(|(target, principal)| (target, principal));

@@ -1,9 +1,10 @@
 //! Finds out what names and people are in AWS, beside each other, and goes on without what does not answer.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashSet;
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 

@@ -1,8 +1,9 @@
 //! The reading half of a pass: from policy, snapshots and live state to a guarded plan. Has no way to write.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::HashSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
@@ -11,7 +12,7 @@ use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
 use crate::invariant::Past;
-use crate::ledger::{Bar, LastTries, OnDuty, OpenIntent, StoredSnapshots};
+use crate::ledger::{Bar, KnownSchedules, LastTries, OnDuty, OpenIntent};
 use crate::live::{Audit, LiveCache};
 use crate::model::{Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Inputs, Key, Owned, Plan, PlannedSince};
@@ -140,17 +141,20 @@ pub async fn survey(
     resting: &mut Resting,
     config: &Config,
     policy: &Policy,
-    stored: &StoredSnapshots,
+    known: &KnownSchedules<'_>,
     record: &Record,
     when: When<'_>,
     audit: usize,
     approved_digest: Option<&str>,
 ) -> Result<Survey, AwsError> {
     let instance = reader.instance().await?;
-    let began = when.instant();
-    let schedules = policy.schedules();
-    let newest = stored.newest(&schedules);
-    let settled = stored.settled(&schedules, began, config.timing.notice);
+    let KnownSchedules {
+        at: began,
+        stored,
+        ref schedules,
+        ref newest,
+        ref settled,
+    } = *known;
     let ahead =
         |span| Interval::new(began, began.checked_add(span).unwrap_or(Timestamp::MAX)).unwrap_or(Interval::ALWAYS);
     let awake: HashSet<&EntitlementId> = {
@@ -160,10 +164,10 @@ pub async fn survey(
     };
     let is_awake = |id: &EntitlementId| awake.contains(id);
     let timeline_of = |snapshots, span| Timeline::of_some(policy, snapshots, &config.identities, ahead(span), is_awake);
-    let timeline = timeline_of(&newest, config.timing.horizon);
-    let mut foreseen = timeline_of(&settled, LONGEST_READ);
+    let timeline = timeline_of(newest, config.timing.horizon);
+    let mut foreseen = timeline_of(settled, LONGEST_READ);
     foreseen.share_causes_of(&timeline);
-    let vanished = guard::vanished(&newest, &settled, began, config.timing.max_staleness);
+    let vanished = guard::vanished(newest, settled, began, config.timing.max_staleness);
     let before = match vanished.is_empty() {
         true => Timeline::default(),
         false => timeline_of(&stored.last_with_turns(&vanished, began), LONGEST_READ),
@@ -181,8 +185,7 @@ pub async fn survey(
     let causes = [&timeline, &foreseen, &before]
         .into_iter()
         .flat_map(|timeline| &timeline.causes);
-    let concerned: HashSet<&Person> = causes.map(|cause| &cause.person).collect();
-    let people = resting.remember_people(looked_up, |person| concerned.contains(person));
+    let people = resting.remember_people(looked_up, causes.map(|cause| &cause.person));
     let managed: BTreeSet<ResolvedTarget> = targets
         .values()
         .flatten()
@@ -276,7 +279,7 @@ pub async fn survey(
         wanted,
         at,
     ));
-    problems.extend(source_problems(config, &schedules, stored, &newest, at));
+    problems.extend(source_problems(config, schedules, stored, newest, at));
     problems.extend(stand_in);
     let problems = collapse(problems);
 
@@ -307,10 +310,10 @@ pub async fn survey(
         patience: config.timing.patience,
         max_staleness: config.timing.max_staleness,
         timeline: &timeline,
-        snapshots: &newest,
-        emptied: &(&guard::emptied(&newest, &settled, at) | &vanished),
-        unsteady: &stored.unsteady(&schedules, at, config.timing.notice),
-        clock_skew: clock_skew(config, &newest, at).and_then(|skew| skew.of_ours()),
+        snapshots: newest,
+        emptied: &(&guard::emptied(newest, settled, at) | &vanished),
+        unsteady: &stored.unsteady(schedules, at, config.timing.notice),
+        clock_skew: clock_skew(config, newest, at).and_then(|skew| skew.of_ours()),
         unidentified: &of_kind(ProblemKind::is_not_knowing),
         unresolved: &unresolved_people,
         owned: record.owned_in_all,
@@ -350,8 +353,8 @@ pub async fn survey(
     };
     let seen = Seen {
         awake: &awake,
-        newest: &newest,
-        settled: &settled,
+        newest,
+        settled,
         targets: &targets,
         live: holders.keys().collect(),
         failed: &errors,
@@ -442,7 +445,7 @@ fn floors(
                 let key = (target.clone(), user.clone());
                 in_flight.get(&key) == Some(&ChangeKind::Revoke)
             };
-            let staying = live.users.keys().filter(|user| !leaving(user));
+            let staying = live.users.iter().filter(|user| !leaving(user));
             let floor = Floor {
                 holders: staying.cloned().collect(),
                 min: entitlement.min_holders,

@@ -8,10 +8,11 @@
 //! concern the entitlement, by whatever becomes of it in AWS or on record, some time before its next boundary, and after
 //! a while in any case.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{AT_ONCE, Record, Survey};
@@ -19,7 +20,7 @@ use crate::along::Along;
 use crate::config::{Config, Identity, Timing};
 use crate::desired::{Snapshots, next_boundary};
 use crate::identity_center::{AwsError, Resolution};
-use crate::ledger::{Bar, StoredSnapshots, Touched};
+use crate::ledger::{Bar, KnownSchedules, Touched};
 use crate::live::LiveCache;
 use crate::model::{
     EntitlementId, Person, PrincipalId, ResolvedTarget, ScheduleKey, Shift, Snapshot, SourceName, SourceUserState,
@@ -38,7 +39,7 @@ const SPREAD_SECONDS: u64 = 600;
 pub struct Resting {
     judged_by: Option<Basis>,
     /// As of the last pass.
-    schedules: Snapshots,
+    schedules: Arc<Snapshots>,
     cells: BTreeMap<EntitlementId, Rest>,
     by_target: HashMap<ResolvedTarget, EntitlementId>,
     /// Who people were found to be, for the names of holders.
@@ -72,8 +73,7 @@ struct Rest {
 
 /// What may end rest, besides edits.
 pub(crate) struct News<'a> {
-    pub(crate) at: Timestamp,
-    pub(crate) stored: &'a StoredSnapshots,
+    pub(crate) known: &'a KnownSchedules<'a>,
     pub(crate) bars: &'a [Bar],
     /// Changes that are under way, open or of unknown outcome.
     pub(crate) unfinished: BTreeSet<&'a Key>,
@@ -114,21 +114,30 @@ impl Resting {
 
     /// Adds to who was just looked up those who were known before, for the names of holders. Of whoever is `concerned`
     /// only the present answer counts: not knowing is not the same as having known once.
-    pub(super) fn remember_people(
+    pub(super) fn remember_people<'a>(
         &mut self,
         looked_up: BTreeMap<Person, Result<Resolution, String>>,
-        concerned: impl Fn(&Person) -> bool,
+        concerned: impl IntoIterator<Item = &'a Person>,
     ) -> BTreeMap<Person, Result<Resolution, String>> {
-        let ids: BTreeSet<&PrincipalId> = looked_up.values().filter_map(id_of).collect();
         let mut known = std::mem::take(&mut self.people);
         if known.is_empty() {
             return looked_up;
         }
-        known.retain(|person, found| {
-            // A user who is somebody else by now has no other name any more.
-            let is_another = id_of(found).is_some_and(|id| ids.contains(id));
-            !is_another && !concerned(person)
-        });
+        // A user who is somebody else by now has no other name any more.
+        let is_known = |person: &Person, id: &PrincipalId| known.get(person).and_then(id_of) == Some(id);
+        let found = looked_up
+            .iter()
+            .filter_map(|(person, found)| Some((person, id_of(found)?)));
+        let renamed: BTreeSet<&PrincipalId> = found
+            .filter(|(person, id)| !is_known(person, id))
+            .map(|(_, id)| id)
+            .collect();
+        if !renamed.is_empty() {
+            known.retain(|_, found| id_of(found).is_none_or(|id| !renamed.contains(id)));
+        }
+        for person in concerned {
+            known.remove(person);
+        }
         known.extend(looked_up);
         known
     }
@@ -146,7 +155,7 @@ impl Resting {
             let Some((rest, holders)) = rest.zip(live.of(&target)) else {
                 continue;
             };
-            let as_recorded = |recorded: &Vec<PrincipalId>| recorded.iter().eq(holders.users.keys());
+            let as_recorded = |recorded: &Vec<PrincipalId>| recorded.iter().eq(&holders.users);
             if holders.groups.is_empty() && rest.unread.as_ref().is_some_and(as_recorded) {
                 rest.unread = None;
                 live.count_as_unchanged(&target);
@@ -161,7 +170,7 @@ impl Resting {
         let is_urgent = |target: &ResolvedTarget| {
             let rest = self.by_target.get(target).and_then(|id| self.cells.get(id));
             rest.is_some_and(|rest| match (&rest.unread, live.of(target)) {
-                (Some(recorded), Some(holders)) => !recorded.iter().all(|user| holders.users.contains_key(user)),
+                (Some(recorded), Some(holders)) => !recorded.iter().all(|user| holders.users.contains(user)),
                 (None, Some(_)) => true,
                 (_, None) => false,
             })
@@ -187,10 +196,8 @@ impl Resting {
     /// Ends the rest of whatever something has become of.
     pub(crate) fn wake(&mut self, policy: &Arc<Policy>, config: &Config, news: &News<'_>) {
         self.wake_after_edits(policy, config, news.bars);
-        let schedules = policy.schedules();
-        let newest = news.stored.newest(&schedules);
-        let settled = news.stored.settled(&schedules, news.at, config.timing.notice);
-        self.wake_after_reads(policy, newest, &settled);
+        let at = news.known.at;
+        self.wake_after_reads(policy, news.known);
         for entitlement in std::mem::take(&mut self.to_wake) {
             self.wake_one(&entitlement);
         }
@@ -201,7 +208,7 @@ impl Resting {
         for target in news.seen.iter().chain(news.unfinished.iter().map(|key| &key.0)) {
             self.wake_target(target);
         }
-        let over = |rest: &Rest| news.at < rest.since || rest.until <= news.at;
+        let over = |rest: &Rest| at < rest.since || rest.until <= at;
         let over: Vec<_> = self
             .cells
             .iter()
@@ -263,11 +270,11 @@ impl Resting {
         self.judged_by = Some(basis());
     }
 
-    fn wake_after_reads(&mut self, policy: &Policy, newest: Snapshots, settled: &Snapshots) {
+    fn wake_after_reads(&mut self, policy: &Policy, known: &KnownSchedules<'_>) {
         let mut changed: BTreeSet<&ScheduleKey> = BTreeSet::new();
         let mut strangers: BTreeSet<&SourceName> = BTreeSet::new();
-        let (mut all_before, mut all_settled) = (Along::new(&self.schedules), Along::new(settled));
-        for (key, snapshot) in &newest {
+        let (mut all_before, mut all_settled) = (Along::new(&*self.schedules), Along::new(&known.settled));
+        for (key, snapshot) in &*known.newest {
             let before = all_before.find(key);
             if before.is_none_or(|before| differ(before, snapshot)) {
                 changed.insert(key);
@@ -279,7 +286,7 @@ impl Resting {
                 changed.insert(key);
             }
         }
-        let gone = self.schedules.keys().filter(|key| !newest.contains_key(*key));
+        let gone = self.schedules.keys().filter(|key| !known.newest.contains_key(*key));
         let gone: BTreeSet<ScheduleKey> = gone.cloned().collect();
         changed.extend(&gone);
         if !changed.is_empty() {
@@ -293,7 +300,7 @@ impl Resting {
                 }
             }
         }
-        self.schedules = newest;
+        self.schedules = Arc::clone(&known.newest);
     }
 
     /// Lays to rest what a survey looked at and found in order.
@@ -463,14 +470,22 @@ mod tests {
     /// Found by a reviewer: a lookup that hung was answered by what had been true weeks before.
     #[test]
     fn who_somebody_was_before_names_holders_and_decides_nothing() {
-        let before = [("on-duty", "u1"), ("renamed", "u2"), ("elsewhere", "u3")];
+        // Two addresses of one user, of whom one is asked about again.
+        let same = [("one", "u4"), ("other", "u4")];
+        let before = [
+            ("on-duty", "u1"),
+            ("renamed", "u2"),
+            ("elsewhere", "u3"),
+            same[0],
+            same[1],
+        ];
         let mut resting = Resting {
             people: before.map(|(name, id)| (person(name), found(id))).into(),
             ..Resting::default()
         };
-        let looked_up = BTreeMap::from([(person("new-name"), found("u2"))]);
-        let people = resting.remember_people(looked_up, |one| *one == person("on-duty"));
-        let expected = [("elsewhere", "u3"), ("new-name", "u2")];
+        let looked_up = [("new-name", "u2"), same[0]].map(|(name, id)| (person(name), found(id)));
+        let people = resting.remember_people(looked_up.into(), [&person("on-duty")]);
+        let expected = [("elsewhere", "u3"), ("new-name", "u2"), same[0], same[1]];
         assert_eq!(people, expected.map(|(name, id)| (person(name), found(id))).into());
     }
 }

@@ -1,8 +1,9 @@
 //! Who is on duty and does not hold what it earns, and what is known about why.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use jiff::Timestamp;
 
 use super::Record;
@@ -67,7 +68,7 @@ struct Reasons<'a> {
 
 impl<'a> Reasons<'a> {
     fn new(record: &'a Record, verdict: &'a Verdict, problems: &'a [Problem], at: Timestamp) -> Self {
-        let mut held = HashMap::new();
+        let mut held = HashMap::default();
         for hold in verdict.held.iter().filter(|held| held.change.kind == ChangeKind::Grant) {
             if let Some(person) = &hold.change.person {
                 held.entry((&hold.change.entitlement, person)).or_insert(hold.guard);
@@ -80,7 +81,7 @@ impl<'a> Reasons<'a> {
             );
             (p.kind.keeps_from_duty() || of_a_change) && p.holds_at(at)
         };
-        let mut of_entitlement: HashMap<&EntitlementId, Vec<&Problem>> = HashMap::new();
+        let mut of_entitlement: HashMap<&EntitlementId, Vec<&Problem>> = HashMap::default();
         for problem in problems.iter().filter(tells) {
             if let Some(entitlement) = &problem.entitlement {
                 of_entitlement.entry(entitlement).or_default().push(problem);

@@ -280,7 +280,7 @@ impl Read for Aws {
         let holders = self.holders.lock().unwrap();
         let users = holders.get(target).into_iter().flatten();
         Ok(Holders {
-            users: users.map(|user| (user.clone(), Some(format!("m-{user}")))).collect(),
+            users: users.cloned().collect(),
             groups: Vec::new(),
         })
     }

@@ -61,7 +61,7 @@ impl World {
                 world
                     .people
                     .insert(person.clone(), Ok(Resolution::Found(principal.clone())));
-                live.users.insert(principal.clone(), None);
+                live.users.insert(principal.clone());
                 let owned = Owned {
                     access_id: 1,
                     entitlement: entitlement.clone(),

@@ -206,7 +206,7 @@ impl World {
             let id = ids[target].clone();
             holders
                 .users
-                .keys()
+                .iter()
                 .map(move |principal| (id.clone(), holder(principal)))
         });
         Ground {
@@ -218,7 +218,7 @@ impl World {
 
     fn floors(&self) -> BTreeMap<ResolvedTarget, Floor> {
         let floor = |holders: &Holders| Floor {
-            holders: holders.users.keys().cloned().collect(),
+            holders: holders.users.iter().cloned().collect(),
             min: self.min_holders,
         };
         self.live
@@ -273,7 +273,7 @@ impl World {
             let users = &mut self.live.get_mut(&change.target).unwrap().users;
             match change.kind {
                 ChangeKind::Grant => {
-                    users.insert(change.principal.clone(), None);
+                    users.insert(change.principal.clone());
                     self.owned.insert(
                         change.key(),
                         Owned {
@@ -308,7 +308,7 @@ impl World {
         let target = self.targets[&id].as_ref().unwrap();
         self.live[target]
             .users
-            .keys()
+            .iter()
             .map(|p| p.0.trim_start_matches("u-").to_owned())
             .collect()
     }
@@ -353,7 +353,7 @@ fn a_substitute_keeps_access_while_the_revoke_of_whoever_is_on_duty_again_is_und
     // AWS is still at it, and shows ann.
     world.newest = was;
     world.owned.insert(ann.clone(), anns);
-    world.live.get_mut(&ann.0).unwrap().users.insert(ann.1.clone(), None);
+    world.live.get_mut(&ann.0).unwrap().users.insert(ann.1.clone());
     for (under_way, released) in [(false, 1), (true, 0)] {
         world.in_flight = under_way.then(|| ann.clone()).into_iter().collect();
         let plan = world.plan(t(1));
@@ -594,7 +594,7 @@ fn two_users_of_one_address_are_told_apart_source_by_source() {
 fn what_is_not_ours_is_reported_and_only_an_exclusive_entitlement_is_cleared() {
     let mut world = World::new(ON_CALL, vec![]);
     for holders in world.live.values_mut() {
-        holders.users.insert(PrincipalId("u-stranger".into()), None);
+        holders.users.insert(PrincipalId("u-stranger".into()));
     }
     let plan = world.plan(t(9));
     assert_eq!(
@@ -625,7 +625,7 @@ fn access_that_was_there_before_is_neither_taken_over_nor_taken_away() {
         .get_mut(&admin)
         .unwrap()
         .users
-        .insert(PrincipalId("u-ann".into()), None);
+        .insert(PrincipalId("u-ann".into()));
     let during = world.plan(t(8));
     assert_eq!((during.changes.len(), during.drift[0].desired), (0, true));
     let after = world.plan(t(9));
@@ -788,7 +788,7 @@ prop_compose! {
         world.settled.insert(key("PABC123"), snapshot("PABC123", t(8), settled).into());
         let targets: Vec<_> = world.live.keys().cloned().collect();
         for (target, who) in strangers {
-            world.live.get_mut(&targets[target]).unwrap().users.insert(PrincipalId(format!("u-{}", MEMBERS[who]).into()), None);
+            world.live.get_mut(&targets[target]).unwrap().users.insert(PrincipalId(format!("u-{}", MEMBERS[who]).into()));
         }
         for who in unknown {
             world.people.insert(person(MEMBERS[who]), Ok(Resolution::Unknown));
@@ -876,7 +876,7 @@ fn a_rename_and_a_failed_lookup_together_revoke_nobody() {
             ..owned.clone()
         };
         let mut world = World::new(ON_CALL, vec![shift("ann", t(0), t(18))]);
-        world.live.get_mut(&key.0).unwrap().users.insert(key.1.clone(), None);
+        world.live.get_mut(&key.0).unwrap().users.insert(key.1.clone());
         world.owned.insert(key.clone(), renamed);
         assert_eq!(words(&world.plan(t(9))), Vec::<String>::new());
         assert!(world.plan(t(9)).kept[0].renamed);
@@ -971,12 +971,7 @@ fn approval_never_overrules_the_mode() {
 fn a_grant_of_ours_that_turns_up_late_becomes_ours() {
     let mut world = World::new(ON_CALL, vec![shift("ann", t(0), t(18))]);
     let grant = world.plan(t(8)).changes[0].key();
-    world
-        .live
-        .get_mut(&grant.0)
-        .unwrap()
-        .users
-        .insert(grant.1.clone(), None);
+    world.live.get_mut(&grant.0).unwrap().users.insert(grant.1.clone());
     world.unknown.insert(grant);
     let plan = world.plan(t(9));
     assert_eq!((words(&plan), plan.drift.len()), (vec!["+ann".to_owned()], 0));
@@ -996,7 +991,7 @@ fn an_exclusive_entitlement_is_not_cleared_by_a_schedule_that_cannot_be_read() {
         .get_mut(&vault)
         .unwrap()
         .users
-        .insert(PrincipalId("u-bob".into()), None);
+        .insert(PrincipalId("u-bob".into()));
     let verdict = world.guard(&world.plan(t(34)), None);
     assert_eq!(
         (verdict.approved.steps().len(), verdict.held[0].guard),

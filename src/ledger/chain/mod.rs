@@ -30,6 +30,8 @@ pub use check::{Finding, PublishedHead, Verdict};
 use tables::{Columns, Op, TABLES, Table, hex, kind};
 
 /// Nothing else is ever hashed with this in front.
+/// So many notes are read together.
+const PAGE: i64 = 1_000;
 const EVENT_DOMAIN: &[u8] = b"dutybound ledger event v1\0";
 const ROWS_DOMAIN: &[u8] = b"dutybound ledger rows v1\0";
 /// What comes before the first event.
@@ -229,44 +231,52 @@ pub(super) async fn restate(tx: &mut SqliteConnection, table: &Table, which: &st
     Ok(())
 }
 
-/// Makes events of everything that was noted in this transaction.
-async fn seal(tx: &mut SqliteConnection, at: Timestamp) -> Result<(), LedgerError> {
-    let noted = sqlx::query("SELECT tbl, row, op, kind, old, new FROM noted ORDER BY n")
-        .fetch_all(&mut *tx)
-        .await?;
-    if noted.is_empty() {
-        return Ok(());
-    }
-    let (mut seq, mut before) = end(&mut *tx).await?;
-    for row in noted {
-        let (name, op): (&str, &str) = (row.try_get(0)?, row.try_get(2)?);
-        let (old, new): (Option<&str>, Option<&str>) = (row.try_get(4)?, row.try_get(5)?);
-        let (kind, body) = match Table::named(name) {
-            None => (row.try_get::<&str, _>(3)?, new.unwrap_or_default().to_owned()),
-            Some(table) => {
-                let op = Op::parse(op).unwrap_or(Op::Note);
-                let Some(columns) = changed(table, old, new) else {
-                    continue;
-                };
-                (kind(name, op, &columns), super::write_json(&columns))
-            }
+/// Makes events of everything that was noted in this transaction so far.
+pub(super) async fn seal(tx: &mut SqliteConnection, at: Timestamp) -> Result<(), LedgerError> {
+    let mut chain = None;
+    let mut after = i64::MIN;
+    loop {
+        let page = "SELECT tbl, row, op, kind, old, new, n FROM noted WHERE n > ? ORDER BY n LIMIT ?";
+        let noted = sqlx::query(page).bind(after).bind(PAGE).fetch_all(&mut *tx).await?;
+        let Some(last) = noted.last() else { break };
+        after = last.try_get(6)?;
+        let (mut seq, mut before) = match chain {
+            Some(end) => end,
+            None => end(&mut *tx).await?,
         };
-        seq += 1;
-        let mut event = Event {
-            seq,
-            at: at.as_millisecond(),
-            kind: kind.to_owned(),
-            table: name.to_owned(),
-            row: row.try_get(1)?,
-            op: op.to_owned(),
-            body,
-            hash: Vec::new(),
-        };
-        before = event.hash_after(&before);
-        event.hash = before.to_vec();
-        event.insert(tx).await?;
+        for row in noted {
+            let (name, op): (&str, &str) = (row.try_get(0)?, row.try_get(2)?);
+            let (old, new): (Option<&str>, Option<&str>) = (row.try_get(4)?, row.try_get(5)?);
+            let (kind, body) = match Table::named(name) {
+                None => (row.try_get::<&str, _>(3)?, new.unwrap_or_default().to_owned()),
+                Some(table) => {
+                    let op = Op::parse(op).unwrap_or(Op::Note);
+                    let Some(columns) = changed(table, old, new) else {
+                        continue;
+                    };
+                    (kind(name, op, &columns), super::write_json(&columns))
+                }
+            };
+            seq += 1;
+            let mut event = Event {
+                seq,
+                at: at.as_millisecond(),
+                kind: kind.to_owned(),
+                table: name.to_owned(),
+                row: row.try_get(1)?,
+                op: op.to_owned(),
+                body,
+                hash: Vec::new(),
+            };
+            before = event.hash_after(&before);
+            event.hash = before.to_vec();
+            event.insert(tx).await?;
+        }
+        chain = Some((seq, before));
     }
-    sqlx::query("DELETE FROM noted").execute(&mut *tx).await?;
+    if chain.is_some() {
+        sqlx::query("DELETE FROM noted").execute(&mut *tx).await?;
+    }
     Ok(())
 }
 

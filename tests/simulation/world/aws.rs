@@ -201,8 +201,7 @@ impl Read for Connection {
         for ((_, principal), accesses) in state.history.iter().filter(|((t, _), _)| t == target) {
             let had = |a: &super::Access| a.since <= seen && a.until.is_none_or(|end| seen < end);
             if accesses.iter().rev().any(had) {
-                let membership = matches!(target, ResolvedTarget::Group { .. }).then(|| format!("m-{principal}"));
-                holders.users.insert(principal.clone(), membership);
+                holders.users.insert(principal.clone());
             }
         }
         Ok(holders)
