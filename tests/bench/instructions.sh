@@ -12,9 +12,9 @@ cd "$(dirname "$0")/../.."
 reference=tests/bench/instructions.txt
 tolerance=2
 
-for tool in valgrind callgrind_annotate; do
+for tool in valgrind callgrind_annotate taskset; do
     if ! command -v "$tool" >/dev/null; then
-        echo "$tool is missing: install the package valgrind" >&2
+        echo "$tool is missing: install the packages valgrind and util-linux" >&2
         exit 1
     fi
 done
@@ -24,8 +24,11 @@ program=$(cargo bench --quiet --profile simulation --bench instructions --no-run
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
+# On one core there are no threads beside the function that is measured, whose instructions would not be counted.
+core=$(taskset -pc $$ | sed 's/.*: *//; s/[-,].*//')
+
 count() { # PERCENT FUNCTIONS
-    DUTYBOUND_PERCENT=$1 valgrind --quiet --tool=callgrind --toggle-collect="*measured*$2" \
+    DUTYBOUND_PERCENT=$1 taskset -c "$core" valgrind --quiet --tool=callgrind --toggle-collect="*measured*$2" \
         --callgrind-out-file="$out/$1" "$program"
 }
 
