@@ -15,32 +15,47 @@ use crate::plan::Key;
 /// How long after AWS confirmed a change a read that does not show it is taken to be AWS's lag and not somebody's edit.
 pub const CONSISTENCY_GRACE: SignedDuration = SignedDuration::from_secs(60);
 
-/// Which targets are read although nothing is planned for them.
+/// Which targets are read that were read before.
 #[derive(Debug, Clone, Copy)]
-pub struct Audit {
-    /// How many in one pass.
+pub struct Audit<'a> {
+    /// How many in one pass of those that nothing is planned for, and how many of the others.
     pub at_most: usize,
-    /// Those last read longer ago than this.
+    /// Of those that nothing is planned for, what was last read longer ago than this.
     pub older_than: SignedDuration,
-    /// Whether nothing is going to be changed: then what is planned needs no newer look than for an audit, after the first.
-    pub of_plans: bool,
+    /// What need not be read for a plan, because changes of it wait for their turn: each is preceded by a look.
+    pub queued: &'a BTreeSet<ResolvedTarget>,
 }
 
-/// How many targets that nothing is planned for are read in one pass, so that a look for drift never keeps a hand-off
-/// waiting for long.
+/// How many targets that were read before are read again in one pass, so that neither a look for drift nor a hand-over of
+/// thousands keeps another hand-off waiting for long.
 pub const AUDIT: usize = 40;
 
 /// How long a daemon's pass waits for AWS to answer anything at all about the live state before it goes on without what
 /// is missing: one account that hangs must not make every other hand-off late.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long what was read of a target counts for the passes after, while changes of it are planned, wait for their turn or
-/// are under way. The pass that plans the first of them has always read it itself. A change that waits for another one is
-/// begun on a look as old as AWS takes for that one, so that less than this would make calls and not be more exact.
+/// How long what was read of a target counts, for the passes after and for a change of it that begins. A change that waits
+/// for another one is begun on a look as old as AWS takes for that one, so that less than this would make calls and not be
+/// more exact.
 const READ_FOR: SignedDuration = SignedDuration::from_secs(30);
 
 /// A read that has ended: of what, begun when, and what it said.
-type Ended = (ResolvedTarget, Timestamp, Result<Holders, AwsError>);
+pub type Ended = (ResolvedTarget, Timestamp, Result<Arc<Holders>, AwsError>);
+
+/// What AWS said of a target, and when it was asked, with what was done and confirmed since.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// When it was asked.
+    pub read_at: Timestamp,
+    /// Who held it.
+    pub holders: Arc<Holders>,
+}
+
+/// Whether what was read at `read_at` still counts at `now`.
+#[must_use]
+pub fn is_young(read_at: Timestamp, now: Timestamp) -> bool {
+    (SignedDuration::ZERO..READ_FOR).contains(&read_at.duration_until(now))
+}
 
 /// The live state of managed targets, each with the instant of its last complete read.
 #[derive(Debug, Default)]
@@ -77,18 +92,18 @@ impl LiveCache {
         self.silence
     }
 
-    /// Reads every target in `suspects`, except those that it suspected in the refresh before and read less than half a
-    /// minute ago, and those others of `wanted` that the audit calls for and that were looked at longest ago, in vain or not;
-    /// drops those not wanted any more. Where the audit is of plans as well, it reads of the suspects those that were never
-    /// read, and as many of the others as the audit may. A target that could not be read is in [`Self::failures`] and not in
-    /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
+    /// Reads of the targets in `suspects` those of which nothing is known, and of the others as many as the audit allows, those
+    /// that were read longest ago first, except those that it suspected in the refresh before and read less than half a minute
+    /// ago; and those others of `wanted` that the audit calls for and that were looked at longest ago, in vain or not. Drops
+    /// those not wanted any more. A target that could not be read is in [`Self::failures`] and not in [`Self::holders`] until
+    /// it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
     pub async fn refresh(
         &mut self,
         reader: &Arc<dyn Read>,
         wanted: &HashSet<&ResolvedTarget>,
         suspects: &BTreeSet<ResolvedTarget>,
         confirmed: &BTreeMap<Key, ChangeKind>,
-        audit: Audit,
+        audit: Audit<'_>,
         at: Timestamp,
     ) {
         let mut answered = BTreeSet::new();
@@ -99,27 +114,34 @@ impl LiveCache {
         self.failed.retain(|target, _| wanted.contains(target));
         self.slow.retain(|target| wanted.contains(target));
         let audited = self.due_for_audit(wanted, suspects, audit, at);
-        let was_just_read = |target: &ResolvedTarget| {
-            let age = self.read_at(target).map(|read_at| read_at.duration_until(at));
-            let is_young = age.is_some_and(|age| (SignedDuration::ZERO..READ_FOR).contains(&age));
-            is_young && self.suspected.contains(target)
+        let due = self.in_doubt(wanted, suspects, audit, at).into_iter().chain(audited);
+        let due: Vec<ResolvedTarget> = due.filter(|target| !answered.contains(*target)).cloned().collect();
+        self.suspected.clone_from(suspects);
+        self.read(reader, due, wanted, confirmed, at).await;
+    }
+
+    /// What of the suspects is to be read. What is not is planned by what is known, and looked at before a change of it
+    /// begins: nobody is to wait for a look at thousands of others.
+    fn in_doubt<'a>(
+        &self,
+        wanted: &HashSet<&ResolvedTarget>,
+        suspects: &'a BTreeSet<ResolvedTarget>,
+        audit: Audit<'_>,
+        at: Timestamp,
+    ) -> Vec<&'a ResolvedTarget> {
+        let is_known = |target: &ResolvedTarget, read_at| {
+            let was_suspected = self.suspected.contains(target) && is_young(read_at, at);
+            was_suspected || audit.queued.contains(target)
         };
         let in_doubt = suspects
             .iter()
-            .filter(|target| wanted.contains(target) && !was_just_read(target));
+            .filter(|target| wanted.contains(target))
+            .filter(|target| !self.read_at(target).is_some_and(|read_at| is_known(target, read_at)));
         let mut in_doubt: Vec<&ResolvedTarget> = in_doubt.collect();
-        if audit.of_plans {
-            in_doubt.sort_by_key(|target| self.read_at(target));
-            let unread = in_doubt.partition_point(|target| self.read_at(target).is_none());
-            in_doubt.truncate(unread.saturating_add(audit.at_most));
-        }
-        let due = in_doubt
-            .into_iter()
-            .chain(audited)
-            .filter(|target| !answered.contains(*target));
-        let due: Vec<ResolvedTarget> = due.cloned().collect();
-        self.suspected.clone_from(suspects);
-        self.read(reader, due, wanted, confirmed, at).await;
+        in_doubt.sort_by_key(|target| self.read_at(target));
+        let unread = in_doubt.partition_point(|target| self.read_at(target).is_none());
+        in_doubt.truncate(unread.saturating_add(audit.at_most));
+        in_doubt
     }
 
     fn read_at(&self, target: &ResolvedTarget) -> Option<Timestamp> {
@@ -131,7 +153,7 @@ impl LiveCache {
         &self,
         wanted: &HashSet<&'a ResolvedTarget>,
         suspects: &BTreeSet<ResolvedTarget>,
-        audit: Audit,
+        audit: Audit<'_>,
         at: Timestamp,
     ) -> impl Iterator<Item = &'a ResolvedTarget> + use<'a> {
         let asked: HashSet<&ResolvedTarget> = self.under_way.values().collect();
@@ -162,18 +184,35 @@ impl LiveCache {
         old.into_iter().take(first).chain(failing).map(|(_, target)| target)
     }
 
-    /// Reads what has come under suspicion since the refresh before began.
+    /// Reads likewise what has come under suspicion since the refresh before began.
     pub async fn refresh_also(
         &mut self,
         reader: &Arc<dyn Read>,
         wanted: &HashSet<&ResolvedTarget>,
         suspects: &BTreeSet<ResolvedTarget>,
         confirmed: &BTreeMap<Key, ChangeKind>,
+        audit: Audit<'_>,
         at: Timestamp,
     ) {
+        let due = self
+            .in_doubt(wanted, suspects, audit, at)
+            .into_iter()
+            .cloned()
+            .collect();
         self.suspected.extend(suspects.iter().cloned());
-        let due = suspects.iter().cloned().collect();
         self.read(reader, due, wanted, confirmed, at).await;
+    }
+
+    /// Takes in what was looked at beside the passes.
+    pub fn take_looks(&mut self, looks: Vec<Ended>, confirmed: &BTreeMap<Key, ChangeKind>, now: Timestamp) {
+        for (target, begun, said) in looks {
+            // What is not kept is wanted by nobody, and a read that was begun later knows better, unless that is only what a
+            // clock said that was set back since.
+            let is_newest = |read_at| read_at <= begun || now < read_at;
+            if self.read_at(&target).is_some_and(is_newest) {
+                self.learn(target, begun, said, confirmed);
+            }
+        }
     }
 
     /// Reads these targets, and takes in what is under way besides, until nothing is answered for too long.
@@ -190,7 +229,7 @@ impl LiveCache {
             let (reader, asked) = (Arc::clone(reader), target.clone());
             let read = self.reads.spawn(async move {
                 let holders = reader.holders(&asked).await;
-                (asked, at, holders)
+                (asked, at, holders.map(Arc::new))
             });
             self.under_way.insert(read.id(), target);
         }
@@ -220,27 +259,12 @@ impl LiveCache {
         confirmed: &BTreeMap<Key, ChangeKind>,
     ) -> Option<ResolvedTarget> {
         match ended {
-            Ok((id, (target, begun, Ok(mut holders)))) => {
+            Ok((id, (target, begun, said))) => {
                 self.under_way.remove(&id);
-                self.slow.remove(&target);
-                self.failed.remove(&target);
-                let first = (target.clone(), PrincipalId::default());
-                let here = confirmed.range(first..).take_while(|((t, _), _)| *t == target);
-                for ((_, principal), kind) in here {
-                    overlay(&mut holders, principal, *kind);
+                if said.is_ok() {
+                    self.slow.remove(&target);
                 }
-                let before = self.targets.insert(target.clone(), (begun, Arc::new(holders)));
-                let now = self.targets.get(&target).map(|(_, holders)| holders);
-                if before.is_none_or(|(_, before)| now != Some(&before)) {
-                    self.changed.insert(target.clone());
-                }
-                Some(target)
-            }
-            Ok((id, (target, begun, Err(error)))) => {
-                self.under_way.remove(&id);
-                self.targets.remove(&target);
-                self.changed.insert(target.clone());
-                self.failed.insert(target.clone(), (begun, error));
+                self.learn(target.clone(), begun, said, confirmed);
                 Some(target)
             }
             // A reader that panicked leaves its target as it was, and old targets are read again in the next pass.
@@ -250,6 +274,46 @@ impl LiveCache {
                 target
             }
         }
+    }
+
+    /// Takes in what AWS said of a target when it was asked at `begun`.
+    fn learn(
+        &mut self,
+        target: ResolvedTarget,
+        begun: Timestamp,
+        said: Result<Arc<Holders>, AwsError>,
+        confirmed: &BTreeMap<Key, ChangeKind>,
+    ) {
+        match said {
+            Ok(mut holders) => {
+                self.failed.remove(&target);
+                let first = (target.clone(), PrincipalId::default());
+                let here = confirmed.range(first..).take_while(|((t, _), _)| *t == target);
+                for ((_, principal), kind) in here {
+                    overlay(&mut holders, principal, *kind);
+                }
+                let before = self.targets.insert(target.clone(), (begun, holders));
+                let now = self.targets.get(&target).map(|(_, holders)| holders);
+                if before.is_none_or(|(_, before)| now != Some(&before)) {
+                    self.changed.insert(target);
+                }
+            }
+            Err(error) => {
+                self.targets.remove(&target);
+                self.changed.insert(target.clone());
+                self.failed.insert(target, (begun, error));
+            }
+        }
+    }
+
+    /// What a target's holders are known by, if they are known.
+    #[must_use]
+    pub fn look(&self, target: &ResolvedTarget) -> Option<Look> {
+        let (read_at, holders) = self.targets.get(target)?;
+        Some(Look {
+            read_at: *read_at,
+            holders: Arc::clone(holders),
+        })
     }
 
     /// The live state of those targets of which it is known.
@@ -296,7 +360,7 @@ impl LiveCache {
     /// Takes in a change that AWS confirmed.
     pub fn note(&mut self, key: &Key, kind: ChangeKind) {
         if let Some((_, holders)) = self.targets.get_mut(&key.0) {
-            overlay(Arc::make_mut(holders), &key.1, kind);
+            overlay(holders, &key.1, kind);
             self.changed.insert(key.0.clone());
         }
     }
@@ -311,14 +375,16 @@ fn unanswered() -> AwsError {
     }
 }
 
-fn overlay(holders: &mut Holders, principal: &PrincipalId, kind: ChangeKind) {
+fn overlay(holders: &mut Arc<Holders>, principal: &PrincipalId, kind: ChangeKind) {
+    let holds = holders.users.contains(principal);
     match kind {
-        ChangeKind::Grant => {
-            holders.users.insert(principal.clone());
+        ChangeKind::Grant if !holds => {
+            Arc::make_mut(holders).users.insert(principal.clone());
         }
-        ChangeKind::Revoke => {
-            holders.users.remove(principal);
+        ChangeKind::Revoke if holds => {
+            Arc::make_mut(holders).users.remove(principal);
         }
+        ChangeKind::Grant | ChangeKind::Revoke => {}
     }
 }
 
@@ -331,6 +397,46 @@ mod tests {
     use super::*;
     use crate::identity_center::{Instance, Operation, Progress, Resolution, UserPin};
     use crate::model::{Person, Target};
+
+    /// What the applier saw decides the next plan; without that a change that does not fit would be planned and left again
+    /// and again.
+    #[tokio::test]
+    async fn what_was_looked_at_beside_the_passes_is_known_unless_a_later_read_knows_better() {
+        let target = ResolvedTarget::Group { group_id: "g".into() };
+        let other = ResolvedTarget::Group { group_id: "h".into() };
+        let ann = PrincipalId("ann".into());
+        let held = || {
+            Ok(Arc::new(Holders {
+                users: BTreeSet::from([ann.clone()]),
+                groups: Vec::new(),
+            }))
+        };
+        let t = |second| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second);
+        let reader: Arc<dyn Read> = Arc::new(Nobody::default());
+        let (wanted, suspects) = (HashSet::from_iter([&target]), BTreeSet::from([target.clone()]));
+        let audit = Audit {
+            at_most: 40,
+            older_than: SignedDuration::from_mins(10),
+            queued: &BTreeSet::new(),
+        };
+        // When it was looked at, what time it is, and whether that counts against a read at second 100.
+        for (looked_at, now, counts) in [(100, 101, true), (99, 101, false), (10, 11, true)] {
+            let mut live = LiveCache::default();
+            live.refresh(&reader, &wanted, &suspects, &BTreeMap::new(), audit, t(100))
+                .await;
+            let looks = [&target, &other].map(|target| (target.clone(), t(looked_at), held()));
+            live.take_looks(looks.into(), &BTreeMap::new(), t(now));
+            let holds = live.of(&target).unwrap().users.contains(&ann);
+            assert_eq!(holds, counts, "looked at {looked_at}, now {now}");
+            assert!(live.of(&other).is_none(), "nobody wants it");
+            let lags = BTreeMap::from([((target.clone(), ann.clone()), ChangeKind::Revoke)]);
+            live.take_looks(vec![(target.clone(), t(101), held())], &lags, t(102));
+            assert!(
+                live.of(&target).unwrap().users.is_empty(),
+                "AWS confirmed that it is gone"
+            );
+        }
+    }
 
     /// Says of everything that nobody holds it, and remembers what it was asked.
     #[derive(Default)]
@@ -361,21 +467,23 @@ mod tests {
     }
 
     /// A large organisation that is only observed plans everything in every pass, and changes nothing: each pass read all of
-    /// it again, which took all that AWS allows, for ever.
+    /// it again, which took all that AWS allows, for ever. And of a hand-over of thousands each pass read all again, so that
+    /// nothing began before minutes had gone by; what waits for its turn is looked at when its turn has come.
     #[tokio::test]
-    async fn while_nothing_is_changed_plans_are_looked_at_no_faster_than_an_audit_does() {
+    async fn however_much_is_planned_a_pass_looks_at_few_that_it_knows() {
         let group = |n: usize| ResolvedTarget::Group {
             group_id: format!("g-{n:03}").into(),
         };
         let all: BTreeSet<ResolvedTarget> = (0..100).map(group).collect();
         let wanted: HashSet<&ResolvedTarget> = all.iter().collect();
-        for (of_plans, expected) in [(true, [100, 40, 40, 40]), (false, [100, 100, 100, 100])] {
+        let few: BTreeSet<ResolvedTarget> = all.iter().take(95).cloned().collect();
+        for (queued, expected) in [(&BTreeSet::new(), [100, 40, 40, 40]), (&few, [100, 5, 5, 5])] {
             let nobody = Arc::new(Nobody::default());
             let reader: Arc<dyn Read> = nobody.clone();
             let audit = Audit {
                 at_most: 40,
                 older_than: SignedDuration::from_mins(10),
-                of_plans,
+                queued,
             };
             let mut live = LiveCache::default();
             let mut asked = Vec::new();
@@ -385,10 +493,10 @@ mod tests {
                 asked.push(std::mem::take(&mut *nobody.0.lock().unwrap()));
             }
             let counts: Vec<usize> = asked.iter().map(Vec::len).collect();
-            assert_eq!(counts, expected, "{of_plans}");
+            assert_eq!(counts, expected);
             // Those that were read longest ago go first, so that all have their turn.
             let again: BTreeSet<_> = asked[1..].iter().flatten().cloned().collect();
-            assert_eq!(again, all);
+            assert_eq!(again, &all - queued);
         }
     }
 }

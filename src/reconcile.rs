@@ -8,7 +8,7 @@ use foldhash::HashSet;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 
-use crate::apply::{Applied, Applier, End};
+use crate::apply::{Applied, Applier, End, Stock};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::flagged::Flagged;
@@ -17,7 +17,7 @@ use crate::ledger::{
     Board, LastTry, Ledger, LedgerError, OpenIntent, Outcome, OwnedIndex, PolicyInForce, StoredSnapshots,
 };
 use crate::live::{AUDIT, CONSISTENCY_GRACE, LiveCache};
-use crate::model::ResolvedTarget;
+use crate::model::{EntitlementId, ResolvedTarget};
 use crate::plan::{Key, PlannedSince};
 use crate::policy::Policy;
 use crate::problem::{Problem, ProblemKind, collapse, remember};
@@ -137,7 +137,12 @@ impl Reconciler {
         approved_digest: Option<&str>,
     ) -> Result<Pass, PassError> {
         let stock = self.applier.as_ref().map(|applier| applier.take_stock());
-        let (ended, in_flight) = stock.unwrap_or_default();
+        let Stock {
+            ended,
+            in_flight,
+            queued,
+            looks,
+        } = stock.unwrap_or_default();
         for applied in ended.iter().filter(|a| a.end == End::Confirmed) {
             self.live.note(&applied.change.key(), applied.change.kind);
         }
@@ -164,6 +169,8 @@ impl Reconciler {
         let now = self.clock.now();
         let mut record = self.record(policy, in_flight, unsettled, now).await?;
         record.at_work = at_work;
+        record.queued = queued;
+        self.live.take_looks(looks, &record.confirmed, now);
         let stale = now.checked_sub(config.timing.max_staleness).unwrap_or(Timestamp::MIN);
         record.taken_by_release = self.ledger.taken_by_release(stale).await?;
         let touched = self.owned.catch_up(&self.ledger).await?;
@@ -258,9 +265,9 @@ impl Reconciler {
                 keys.collect::<HashSet<_>>()
             });
             applier.retain_failures(|key, kind| planned.contains(&(&key.0, &key.1, kind)));
-            applier.start(survey.verdict.approved.clone(), &policy.revision, |id| {
-                policy.priority(id)
-            });
+            let priority = |id: &EntitlementId| policy.priority(id);
+            let look = |target: &ResolvedTarget| self.live.look(target);
+            applier.start(survey.verdict.approved.clone(), &policy.revision, priority, look);
         }
         self.measure(survey, policy).await?;
         self.ledger.set_holds(&survey.verdict.held, survey.at).await?;
@@ -338,7 +345,7 @@ impl Reconciler {
             let told = |p: &Problem| p.entitlement.as_ref() == Some(&change.entitlement) && p.person == change.person;
             let last = match end {
                 // The record itself tells of an open change.
-                End::Superseded | End::Unsettled(_) => continue,
+                End::Superseded | End::Overtaken | End::Unsettled(_) => continue,
                 End::Confirmed => None,
                 End::Failed(why) | End::Deferred(why) => Some(LastTry {
                     at: *at,

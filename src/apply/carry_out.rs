@@ -1,4 +1,5 @@
-//! Carries out one change whose turn has come: writes the intent, calls AWS, follows the operation, writes the outcome.
+//! Carries out one change whose turn has come: looks again if the plan's look is old, writes the intent, calls AWS, follows
+//! the operation, writes the outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,15 +25,23 @@ impl Applier {
             change: Arc::clone(change),
             ended: false,
         };
-        let end = match self.write(change, &queued.revision).await {
+        let end = match self.write(&queued).await {
             Ok(end) => end,
             Err(error) => End::Unsettled(format!("the ledger could not be written: {}", crate::chain(&error))),
         };
         unfinished.end(end);
     }
 
-    async fn write(&self, change: &Change, revision: &str) -> Result<End, LedgerError> {
-        let intent = match self.ledger.open_intent(change, revision, self.clock.now()).await? {
+    async fn write(&self, queued: &Queued) -> Result<End, LedgerError> {
+        if let Some(end) = self.look_again(queued).await {
+            return Ok(end);
+        }
+        let change = &*queued.step.change;
+        let intent = match self
+            .ledger
+            .open_intent(change, &queued.revision, self.clock.now())
+            .await?
+        {
             Opened::Intent(intent) => intent,
             Opened::Barred(bar) => {
                 let why = format!("it was not begun: barred by {}: {}", bar.ordered_by, bar.reason);
@@ -68,7 +77,7 @@ impl Applier {
             End::Failed(message) | End::Unsettled(message) | End::Deferred(message) => {
                 (Outcome::Failed, Some(message.as_str()))
             }
-            End::Superseded => (Outcome::Failed, None),
+            End::Superseded | End::Overtaken => (Outcome::Failed, None),
         };
         let now = self.clock.now();
         self.ledger.complete(intent, change, outcome, detail, now, now).await?;

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::queue::{Lane, Queued};
 use super::{Applier, End, end};
+use crate::guard::Step;
 use crate::identity_center::ChangeKind;
 use crate::plan::Change;
 use crate::text::instant;
@@ -64,9 +65,7 @@ impl Applier {
         loop {
             let next = state.next(self.assignments_in_flight);
             let Some(queued) = next else { break };
-            // What has waited for longer than it was right, or until a pause was ordered, is for the next pass to decide.
-            // Like the guard, what a person ordered is let through a pause.
-            if queued.step.lapses_at <= now || paused && !queued.step.change.is_ordered() {
+            if is_over(&queued.step, now, paused) {
                 over.push(queued.step.change);
                 continue;
             }
@@ -120,6 +119,12 @@ impl Applier {
         }
         self.wake.notify_one();
     }
+}
+
+/// What has waited for longer than it was right, or until a pause was ordered, is for the next pass to decide. Like the
+/// guard, what a person ordered is let through a pause.
+pub(super) fn is_over(step: &Step, now: Timestamp, paused: bool) -> bool {
+    step.lapses_at <= now || paused && !step.change.is_ordered()
 }
 
 /// The one place of a dispatcher. Should it ever break off, the next plan starts another one.

@@ -33,6 +33,9 @@ pub enum End {
     Deferred(String),
     /// It never began, because a newer plan decides.
     Superseded,
+    /// It was not begun when its turn came, because AWS showed other holders than the plan was made on, or its time was over;
+    /// the next pass decides.
+    Overtaken,
 }
 
 pub(super) fn say(change: &Change, end: &End) {
@@ -47,6 +50,9 @@ pub(super) fn say(change: &Change, end: &End) {
         }
         End::Deferred(message) => {
             tracing::warn!(change = word, %entitlement, %principal, reason = %clean(message), "deferred");
+        }
+        End::Overtaken => {
+            tracing::info!(change = word, %entitlement, %principal, "not begun: it is not as it was when this was planned; the next pass decides");
         }
         End::Superseded => tracing::debug!(change = word, %entitlement, %principal, "a newer plan decides"),
     }

@@ -1,7 +1,8 @@
 //! Carries out an [`ApprovedPlan`]: intent to the ledger, call to AWS, outcome to the ledger, for each change.
 //!
 //! Changes run beside each other within AWS's limits and beside later passes, which leave them alone while they are in
-//! flight: a slow operation never keeps another hand-off waiting. A revoke waits for the grants of its target first.
+//! flight: a slow operation never keeps another hand-off waiting. A revoke waits for the grants of its target first. What
+//! has waited is looked at once more before it begins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,15 +18,18 @@ use crate::clock::Clock;
 use crate::guard::ApprovedPlan;
 use crate::identity_center::{ChangeKind, Read, Write};
 use crate::ledger::{FailedTry, LastTries, LastTry, Ledger};
-use crate::model::EntitlementId;
+use crate::live::{CONSISTENCY_GRACE, Ended, Look};
+use crate::model::{EntitlementId, ResolvedTarget};
 use crate::plan::{Change, Key};
 use durations::Durations;
+use looks::Looks;
 use queue::{Lane, Queue};
 
 mod carry_out;
 mod dispatch;
 mod durations;
 mod end;
+mod looks;
 mod queue;
 mod sights;
 
@@ -68,6 +72,23 @@ struct State {
     durations: Durations,
     failures: BTreeMap<Key, Failure>,
     results: Vec<Applied>,
+    looks: Looks,
+    /// When AWS confirmed what it confirmed within the grace for its own lag.
+    confirmed: BTreeMap<Key, Timestamp>,
+}
+
+/// What has become of the work since a pass last asked, and what is under way at that same instant: whatever ends later is
+/// still under way to whoever works with both, and nothing falls between them.
+#[derive(Debug, Default)]
+pub struct Stock {
+    /// Changes that ended.
+    pub ended: Vec<Applied>,
+    /// Changes under way.
+    pub in_flight: BTreeMap<Key, ChangeKind>,
+    /// Targets of changes that have not begun.
+    pub queued: BTreeSet<ResolvedTarget>,
+    /// What AWS said of targets before changes of them began.
+    pub looks: Vec<Ended>,
 }
 
 /// What AWS last said to a change that is not in force, and when to try it again.
@@ -108,9 +129,12 @@ impl State {
             self.leave_place(&Lane::of(&change));
         }
         match &end {
-            End::Superseded => {}
+            End::Superseded | End::Overtaken => {}
             End::Confirmed => {
                 self.failures.remove(&key);
+                let since = now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN);
+                self.confirmed.retain(|_, at| since <= *at);
+                self.confirmed.insert(key, now);
             }
             End::Failed(message) | End::Unsettled(message) | End::Deferred(message) => {
                 let before = self.failures.get(&key).filter(|f| f.kind == change.kind);
@@ -189,8 +213,15 @@ impl Applier {
 
     /// Starts the changes of the plan and returns at once; those of entitlements with a lower `priority` begin first. What
     /// an earlier plan has queued and not begun never begins: this plan has decided anew. A change that failed a moment
-    /// ago waits, and so does a revoke whose incoming grant waits.
-    pub fn start(self: &Arc<Self>, plan: ApprovedPlan, policy_revision: &str, priority: impl Fn(&EntitlementId) -> u8) {
+    /// ago waits, and so does a revoke whose incoming grant waits. `look` tells by what look at a target the plan was made; one
+    /// that is old when the turn of a change has come is taken anew, and the change begins only if AWS shows the same.
+    pub fn start(
+        self: &Arc<Self>,
+        plan: ApprovedPlan,
+        policy_revision: &str,
+        priority: impl Fn(&EntitlementId) -> u8,
+        look: impl Fn(&ResolvedTarget) -> Option<Look>,
+    ) {
         let now = self.clock.now();
         let mut state = self.state();
         let overtaken = plan.is_overtaken(|key| state.is_news(key));
@@ -212,9 +243,13 @@ impl Applier {
             .map(|s| s.change.key())
             .collect();
         steps.retain(|step| step.patience_ends <= now || step.waits_for.iter().all(|key| coming.contains(key)));
-        let dropped = state
-            .queue
-            .replace(steps, policy_revision, |step| priority(&step.change.entitlement), now);
+        let dropped = state.queue.replace(
+            steps,
+            policy_revision,
+            |step| priority(&step.change.entitlement),
+            look,
+            now,
+        );
         let dispatches = std::mem::replace(&mut state.is_dispatching, true);
         drop(state);
         self.say_superseded(&dropped);
@@ -226,7 +261,10 @@ impl Applier {
 
     /// Lets nothing begin that has not begun. For when the world cannot be seen any more.
     pub fn supersede(&self) {
-        let dropped = self.state().queue.replace(Vec::new(), "", |_| 0, Timestamp::MIN);
+        let dropped = self
+            .state()
+            .queue
+            .replace(Vec::new(), "", |_| 0, |_| None, Timestamp::MIN);
         self.say_superseded(&dropped);
     }
 
@@ -309,12 +347,16 @@ impl Applier {
             .retain(|key, f| wanted(key, f.kind) || in_flight.get(key) == Some(&f.kind));
     }
 
-    /// Takes what ended since the last call, with what is under way at that same instant: whatever ends later is still
-    /// under way to whoever works with both, and nothing falls between them.
+    /// Takes what ended since the last call, and tells what is under way.
     #[must_use]
-    pub fn take_stock(&self) -> (Vec<Applied>, BTreeMap<Key, ChangeKind>) {
+    pub fn take_stock(&self) -> Stock {
         let mut state = self.state();
-        (std::mem::take(&mut state.results), state.in_flight.clone())
+        Stock {
+            ended: std::mem::take(&mut state.results),
+            in_flight: state.in_flight.clone(),
+            queued: state.queue.targets(),
+            looks: state.looks.take(),
+        }
     }
 
     /// Takes what ended since the last call.

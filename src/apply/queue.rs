@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::guard::Step;
 use crate::identity_center::ChangeKind;
+use crate::live::Look;
 use crate::model::ResolvedTarget;
 use crate::plan::{Change, Key};
 
@@ -69,6 +70,8 @@ pub(super) struct Queued {
     pub(super) step: Step,
     /// The policy that the plan was made by.
     pub(super) revision: Arc<str>,
+    /// What the plan knew of the target, if it did.
+    pub(super) look: Option<Look>,
     importance: Importance,
     /// Earlier comes first among equals; kept while plans repeat the step.
     ticket: u64,
@@ -114,6 +117,7 @@ impl Queue {
         steps: Vec<Step>,
         revision: &str,
         priority: impl Fn(&Step) -> u8,
+        look: impl Fn(&ResolvedTarget) -> Option<Look>,
         now: Timestamp,
     ) -> Vec<Arc<Change>> {
         let mut before = std::mem::take(self);
@@ -137,6 +141,7 @@ impl Queue {
                 importance: Importance::of(&step.change, priority(&step), now),
                 waits_for: step.waits_for.iter().filter(|_| waits).cloned().collect(),
                 revision: Arc::clone(&revision),
+                look: look(&step.change.target),
                 ticket,
                 step,
             };
@@ -156,6 +161,10 @@ impl Queue {
 
     pub(super) fn len(&self) -> usize {
         self.steps.len()
+    }
+
+    pub(super) fn targets(&self) -> BTreeSet<ResolvedTarget> {
+        self.steps.keys().map(|(target, _)| target.clone()).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {

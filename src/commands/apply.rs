@@ -172,6 +172,9 @@ pub fn line(applied: &Applied) -> String {
             clean(why)
         ),
         End::Superseded => format!("left to the next pass: {what}"),
+        End::Overtaken => {
+            format!("left to the next pass: {what}: AWS shows other holders than the plan was made on")
+        }
         End::Deferred(why) => format!("deferred: {what}: {}", clean(why)),
     }
 }

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::identity_center::ChangeKind;
 use crate::ledger::{Ledger, LedgerError};
-use crate::model::Person;
+use crate::model::{Person, ResolvedTarget};
 use crate::policy::Policy;
 use crate::reconcile::{PassError, Reconciler};
 
@@ -41,9 +41,13 @@ pub async fn carry_out(
     let Some(applier) = &reconciler.applier else {
         return Ok(Vec::new());
     };
-    applier.start(pass.survey.verdict.approved.ordered(), &policy.revision, |id| {
-        policy.priority(id)
-    });
+    let look = |target: &ResolvedTarget| reconciler.live.look(target);
+    applier.start(
+        pass.survey.verdict.approved.ordered(),
+        &policy.revision,
+        |id| policy.priority(id),
+        look,
+    );
     applier.idle().await;
     Ok(applier.take_results())
 }

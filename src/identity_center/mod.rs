@@ -119,6 +119,14 @@ pub trait Read: Send + Sync {
     /// [`AwsError`]; a partial list is never returned.
     async fn holders(&self, target: &ResolvedTarget) -> Result<Holders, AwsError>;
 
+    /// The same, ahead of everything that only looks, because a change waits for it.
+    ///
+    /// # Errors
+    /// [`AwsError`].
+    async fn holders_before_change(&self, target: &ResolvedTarget) -> Result<Holders, AwsError> {
+        self.holders(target).await
+    }
+
     /// Asks how an assignment operation stands. Used to go on after a restart.
     ///
     /// # Errors

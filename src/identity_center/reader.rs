@@ -20,6 +20,16 @@ impl Reader {
     pub(super) fn new(client: Client) -> Self {
         Self { client }
     }
+
+    async fn holders_of(&self, target: &ResolvedTarget, priority: Priority) -> Result<Holders, AwsError> {
+        let holders = self.client.holders(target, priority).await;
+        if let Err(error) = &holders
+            && error.kind == AwsErrorKind::NotFound
+        {
+            self.client.forget_target(target).await;
+        }
+        holders
+    }
 }
 
 #[async_trait]
@@ -39,13 +49,11 @@ impl Read for Reader {
     }
 
     async fn holders(&self, target: &ResolvedTarget) -> Result<Holders, AwsError> {
-        let holders = self.client.holders(target, Priority::Look).await;
-        if let Err(error) = &holders
-            && error.kind == AwsErrorKind::NotFound
-        {
-            self.client.forget_target(target).await;
-        }
-        holders
+        self.holders_of(target, Priority::Look).await
+    }
+
+    async fn holders_before_change(&self, target: &ResolvedTarget) -> Result<Holders, AwsError> {
+        self.holders_of(target, Priority::Change).await
     }
 
     async fn operation(&self, operation: &Operation) -> Result<Progress, AwsError> {

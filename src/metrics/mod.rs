@@ -246,7 +246,7 @@ impl Metrics {
             End::Confirmed => "confirmed",
             End::Failed(_) => "failed",
             End::Unsettled(_) => "unsettled",
-            End::Deferred(_) | End::Superseded => "deferred",
+            End::Deferred(_) | End::Overtaken | End::Superseded => "deferred",
         };
         self.changes.with_label_values(&[kind, outcome]).inc();
         if applied.end == End::Confirmed && self.has_boundary(applied) {

@@ -7,7 +7,7 @@ use foldhash::HashSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
@@ -65,6 +65,8 @@ pub struct Record {
     pub at_work: Vec<OpenIntent>,
     /// Changes that a person released and that are still to be made.
     pub released: BTreeMap<Key, ChangeKind>,
+    /// Targets of approved changes that wait for their turn.
+    pub queued: BTreeSet<ResolvedTarget>,
     /// What was taken back by a person's release, and when.
     pub taken_by_release: BTreeMap<(EntitlementId, Person), Timestamp>,
     /// How the last try ended of changes that AWS refused.
@@ -218,7 +220,7 @@ pub async fn survey(
     let audit = Audit {
         at_most: audit,
         older_than: config.timing.audit,
-        of_plans: config.mode == Mode::Observe,
+        queued: &record.queued,
     };
     // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
     // That rests on a read of this pass.
@@ -240,7 +242,8 @@ pub async fn survey(
         if news.is_empty() {
             break;
         }
-        live.refresh_also(reader, &kept, &news, &record.confirmed, at).await;
+        live.refresh_also(reader, &kept, &news, &record.confirmed, audit, at)
+            .await;
         suspects.extend(news);
         (looked_at, at) = (at, when.instant());
     }

@@ -29,7 +29,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, watch};
 
 /// The time is what the test says; AWS answers once for every permit that the test gives for the name of a user.
-struct Fake {
+pub(crate) struct Fake {
     now: watch::Sender<Timestamp>,
     answers: BTreeMap<String, Semaphore>,
     calls: Mutex<Vec<String>>,
@@ -37,10 +37,14 @@ struct Fake {
     breaks: AtomicBool,
     /// Whether AWS refuses every change.
     refuses: AtomicBool,
+    /// Who holds everything, to whoever looks; without it a look fails.
+    pub(crate) holders: Mutex<Option<Holders>>,
+    /// Held by a test, it keeps every look waiting.
+    pub(crate) gate: tokio::sync::Mutex<()>,
 }
 
 impl Fake {
-    fn new(now: Timestamp) -> Arc<Self> {
+    pub(crate) fn new(now: Timestamp) -> Arc<Self> {
         let users = ["ann", "bob", "cat"];
         Arc::new(Self {
             now: watch::Sender::new(now),
@@ -48,18 +52,20 @@ impl Fake {
             calls: Mutex::default(),
             breaks: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
+            holders: Mutex::default(),
+            gate: tokio::sync::Mutex::default(),
         })
     }
 
-    fn answer(&self, user: &str) {
+    pub(crate) fn answer(&self, user: &str) {
         self.answers[user].add_permits(1);
     }
 
-    fn advance(&self, span: SignedDuration) {
+    pub(crate) fn advance(&self, span: SignedDuration) {
         self.now.send_modify(|now| *now += span);
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 }
@@ -80,19 +86,26 @@ impl Clock for Fake {
 #[async_trait]
 impl Read for Fake {
     async fn instance(&self) -> Result<Instance, AwsError> {
-        unreachable!("the applier only asks how operations stand")
+        unreachable!("the applier asks who holds something and how operations stand")
     }
 
     async fn resolve_target(&self, _: &Target) -> Result<ResolvedTarget, AwsError> {
-        unreachable!("the applier only asks how operations stand")
+        unreachable!("the applier asks who holds something and how operations stand")
     }
 
     async fn resolve_person(&self, _: &Person, _: Option<&UserPin>) -> Result<Resolution, AwsError> {
-        unreachable!("the applier only asks how operations stand")
+        unreachable!("the applier asks who holds something and how operations stand")
     }
 
     async fn holders(&self, _: &ResolvedTarget) -> Result<Holders, AwsError> {
-        unreachable!("the applier only asks how operations stand")
+        self.calls.lock().unwrap().push("look".to_owned());
+        let _open = self.gate.lock().await;
+        self.holders.lock().unwrap().clone().ok_or_else(|| AwsError {
+            operation: "ListAccountAssignments",
+            kind: AwsErrorKind::Throttled,
+            message: "not now".to_owned(),
+            outcome_unknown: false,
+        })
     }
 
     async fn operation(&self, _: &Operation) -> Result<Progress, AwsError> {
@@ -117,12 +130,12 @@ impl Write for Fake {
     }
 }
 
-fn t(second: i64) -> Timestamp {
+pub(crate) fn t(second: i64) -> Timestamp {
     let base: Timestamp = "2026-03-02T09:00:00Z".parse().unwrap();
     base + SignedDuration::from_secs(second)
 }
 
-fn person(name: &str) -> Person {
+pub(crate) fn person(name: &str) -> Person {
     Person::parse(&format!("{name}@example.com")).unwrap()
 }
 
@@ -133,7 +146,7 @@ fn entitlement(name: &str) -> EntitlementId {
     }
 }
 
-fn turn(name: &str, from: i64, to: i64) -> Cause {
+pub(crate) fn turn(name: &str, from: i64, to: i64) -> Cause {
     let held = Interval::new(t(from), t(to)).unwrap();
     Cause {
         right: Right {
@@ -155,7 +168,7 @@ fn turn(name: &str, from: i64, to: i64) -> Cause {
     }
 }
 
-fn change(kind: ChangeKind, entitlement_name: &str, account: &str, name: &str) -> Change {
+pub(crate) fn change(kind: ChangeKind, entitlement_name: &str, account: &str, name: &str) -> Change {
     Change {
         kind,
         entitlement: entitlement(entitlement_name),
@@ -173,7 +186,7 @@ fn change(kind: ChangeKind, entitlement_name: &str, account: &str, name: &str) -
     }
 }
 
-fn approved(changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
+pub(crate) fn approved(changes: Vec<Change>, turns: Vec<Cause>) -> ApprovedPlan {
     approved_on(&Ground::default(), BTreeSet::new(), changes, turns)
 }
 
@@ -220,7 +233,7 @@ fn approved_on(ground: &Ground<'_>, in_flight: BTreeSet<Key>, changes: Vec<Chang
     guard::guard(&plan, &conditions).approved
 }
 
-async fn applier(fake: &Arc<Fake>, dir: &tempfile::TempDir) -> Arc<Applier> {
+pub(crate) async fn applier(fake: &Arc<Fake>, dir: &tempfile::TempDir) -> Arc<Applier> {
     let ledger = Ledger::open(&dir.path().join("ledger.db"), "test", t(0)).await.unwrap();
     let (clock, reader, writer) = (Arc::clone(fake), Arc::clone(fake), Arc::clone(fake));
     let timeout = Duration::from_secs(60);
@@ -243,7 +256,7 @@ async fn a_revoke_that_waited_until_the_next_turn_began_does_not_begin() {
             change(ChangeKind::Revoke, "admin", "1", "ann"),
         ];
         let turns = vec![turn("bob", 0, 60), turn("ann", 5, 3600), turn("ann", 7200, 9000)];
-        applier.start(approved(hand_off, turns), "revision", |_| 5);
+        applier.start(approved(hand_off, turns), "revision", |_| 5, |_| None);
         fake.advance(SignedDuration::from_secs(taken));
         fake.answer("bob");
         fake.answer("ann");
@@ -262,7 +275,7 @@ async fn a_grant_that_waited_until_its_turn_was_over_does_not_begin() {
         change(ChangeKind::Grant, "admin", "1", "bob"),
     ];
     let turns = vec![turn("ann", 0, 3600), turn("bob", 0, 5)];
-    applier.start(approved(two_in_one_account, turns), "revision", |_| 5);
+    applier.start(approved(two_in_one_account, turns), "revision", |_| 5, |_| None);
     fake.advance(SignedDuration::from_secs(5));
     fake.answer("ann");
     fake.answer("bob");
@@ -282,7 +295,7 @@ async fn a_change_that_ended_before_a_superseded_step_still_gets_its_pass() {
         change(ChangeKind::Grant, "admin", "1", "ann"),
         change(ChangeKind::Grant, "admin", "1", "bob"),
     ];
-    applier.start(approved(steps, vec![]), "revision", |_| 5);
+    applier.start(approved(steps, vec![]), "revision", |_| 5, |_| None);
     fake.answer("cat");
     applier.progress().await;
     assert_eq!(
@@ -322,16 +335,16 @@ async fn a_revoke_does_not_wait_because_its_grant_has_failed() {
     let one = |kind| approved(vec![change(kind, "admin", "1", "ann")], vec![turn("ann", 0, 3600)]);
     fake.refuses.store(true, Ordering::Relaxed);
     fake.answer("ann");
-    applier.start(one(ChangeKind::Grant), "revision", |_| 5);
+    applier.start(one(ChangeKind::Grant), "revision", |_| 5, |_| None);
     applier.idle().await;
     assert_eq!(applier.take_results().len(), 1);
     fake.answer("ann");
-    applier.start(one(ChangeKind::Grant), "revision", |_| 5);
+    applier.start(one(ChangeKind::Grant), "revision", |_| 5, |_| None);
     applier.idle().await;
     assert_eq!(fake.calls(), ["Grant ann"], "it is not tried again at once");
 
     fake.refuses.store(false, Ordering::Relaxed);
-    applier.start(one(ChangeKind::Revoke), "revision", |_| 5);
+    applier.start(one(ChangeKind::Revoke), "revision", |_| 5, |_| None);
     applier.idle().await;
     assert_eq!(fake.calls(), ["Grant ann", "Revoke ann"]);
 }
@@ -347,7 +360,7 @@ async fn whoever_is_barred_after_the_approval_is_granted_nothing_more() {
         change(ChangeKind::Grant, "admin", "1", "cat"),
     ];
     let turns = vec![turn("ann", 0, 3600), turn("bob", 0, 3600), turn("cat", 0, 3600)];
-    applier.start(approved(steps, turns), "revision", |_| 5);
+    applier.start(approved(steps, turns), "revision", |_| 5, |_| None);
     while fake.calls().is_empty() {
         tokio::task::yield_now().await;
     }
@@ -379,7 +392,12 @@ async fn a_dispatcher_that_breaks_off_is_replaced_with_the_next_plan() {
     let hand_off = vec![change(ChangeKind::Grant, "admin", "1", "bob"), revoke()];
     // The dispatcher sleeps until the revoke's patience ends; that is where this clock breaks it off.
     fake.breaks.store(true, Ordering::Relaxed);
-    applier.start(approved(hand_off, vec![turn("bob", 0, 3600)]), "revision", |_| 5);
+    applier.start(
+        approved(hand_off, vec![turn("bob", 0, 3600)]),
+        "revision",
+        |_| 5,
+        |_| None,
+    );
     while fake.breaks.load(Ordering::Relaxed) {
         tokio::task::yield_now().await;
     }
@@ -389,7 +407,7 @@ async fn a_dispatcher_that_breaks_off_is_replaced_with_the_next_plan() {
     assert_eq!(fake.calls(), ["Grant bob"], "nobody dispatches");
     let granted = applier.take_results();
     assert_eq!(granted.len(), 1);
-    applier.start(approved(vec![revoke()], vec![]), "revision", |_| 5);
+    applier.start(approved(vec![revoke()], vec![]), "revision", |_| 5, |_| None);
     applier.progress().await;
     assert_eq!(fake.calls(), ["Grant bob", "Revoke ann"]);
 }
@@ -406,15 +424,15 @@ async fn a_plan_that_is_older_than_the_end_of_a_change_does_not_ask_for_it_again
         )
     };
     fake.answer("ann");
-    applier.start(grant(), "revision", |_| 5);
+    applier.start(grant(), "revision", |_| 5, |_| None);
     applier.idle().await;
-    applier.start(grant(), "revision", |_| 5);
+    applier.start(grant(), "revision", |_| 5, |_| None);
     applier.idle().await;
     assert_eq!(fake.calls(), ["Grant ann"]);
     assert!(applier.is_news(&change(ChangeKind::Grant, "admin", "1", "ann").key()));
     assert_eq!(applier.take_results().len(), 1);
     fake.answer("ann");
-    applier.start(grant(), "revision", |_| 5);
+    applier.start(grant(), "revision", |_| 5, |_| None);
     applier.idle().await;
     assert_eq!(
         fake.calls(),
@@ -446,7 +464,7 @@ async fn a_grant_that_took_the_place_of_one_that_has_begun_after_all_does_not_be
         let (fake, dir) = (Fake::new(t(0)), tempfile::tempdir().unwrap());
         let applier = applier(&fake, &dir).await;
         if ann_began {
-            applier.start(approved(vec![ann.clone()], turns()), "revision", |_| 5);
+            applier.start(approved(vec![ann.clone()], turns()), "revision", |_| 5, |_| None);
             fake.answer("ann");
             applier.idle().await;
         }
@@ -456,7 +474,7 @@ async fn a_grant_that_took_the_place_of_one_that_has_begun_after_all_does_not_be
         };
         let plan = approved_on(&ground, BTreeSet::new(), vec![ann.clone(), earlier], turns());
         assert_eq!(plan.steps().len(), 1, "ann is held");
-        applier.start(plan, "revision", |_| 5);
+        applier.start(plan, "revision", |_| 5, |_| None);
         fake.answer("bob");
         applier.idle().await;
         assert_eq!(fake.calls(), [if ann_began { "Grant ann" } else { "Grant bob" }]);
@@ -471,13 +489,13 @@ async fn a_revoke_does_not_count_on_access_that_is_being_taken_away_unknown_to_i
     for known in [false, true] {
         let (fake, dir) = (Fake::new(t(0)), tempfile::tempdir().unwrap());
         let applier = applier(&fake, &dir).await;
-        applier.start(approved(vec![revoke("ann")], vec![]), "revision", |_| 5);
+        applier.start(approved(vec![revoke("ann")], vec![]), "revision", |_| 5, |_| None);
         while fake.calls().is_empty() {
             tokio::task::yield_now().await;
         }
         let seen = known.then(|| revoke("ann").key()).into_iter().collect();
         let plan = approved_on(&Ground::default(), seen, vec![revoke("bob")], vec![]);
-        applier.start(plan, "revision", |_| 5);
+        applier.start(plan, "revision", |_| 5, |_| None);
         fake.answer("ann");
         fake.answer("bob");
         applier.idle().await;

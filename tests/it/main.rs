@@ -23,6 +23,7 @@ mod import;
 mod invariant;
 mod ledger_faults;
 mod long_pass;
+mod looking;
 mod monday;
 mod notify;
 mod one_shot;

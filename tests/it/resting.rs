@@ -139,6 +139,48 @@ async fn a_hand_over_ends_the_rest_of_what_it_concerns() {
     assert_eq!(site.changes().await, [""; 0]);
 }
 
+/// On a Monday of 3,000 hand-overs the pass looked at all of them before anybody was granted anything, almost three minutes
+/// at AWS's limit, and every pass after it looked at all that still waited.
+#[tokio::test]
+async fn of_a_hand_over_of_many_a_pass_looks_at_few_and_the_rest_is_looked_at_when_its_turn_comes() {
+    let mut site = Site::new().await;
+    // What was read equally long ago is read in its order, so that this comes last.
+    let last = site.organisation.projects().last().unwrap();
+    let [comes, goes] = [0, 54].map(|turn| Person::parse(last.schedules[0].turn(turn).1).unwrap());
+    let entitlement = format!("{}/on-call-0", last.name);
+    let id = dutybound::model::EntitlementId::try_from(entitlement).unwrap();
+    let target = rig::Aws::target(&site.policy.entitlement(&id).unwrap().target);
+    let [comes, goes] = [comes, goes].map(|person| (target.clone(), rig::Aws::principal(&person)));
+    site.reconciler.audit = 3;
+    site.pass_time(rig::monday().duration_since(site.now)).await;
+    // Whoever is about to come was let in by somebody else, since anybody last looked.
+    site.aws.start(ChangeKind::Grant, &comes.0, &comes.1).await.unwrap();
+    site.aws.calls();
+    let pass = site.reconciler.look(&site.config, &site.policy, None).await.unwrap();
+    assert_eq!(pass.survey.plan.changes.len(), 60);
+    assert!(pass.survey.verdict.held.is_empty(), "{:?}", pass.survey.verdict.held);
+    let looks = site.aws.calls();
+    assert!(looks <= 6, "three for the plan and three for an audit, not {looks}");
+    site.reconciler.act(&pass, &site.config, &site.policy).await.unwrap();
+    site.applier.idle().await;
+    let (changes, looks) = (site.aws.calls(), 30);
+    assert!(
+        changes <= 60 + looks,
+        "one look for both changes of a target: {changes} calls"
+    );
+    let owned = site.reconciler.ledger.owned().await.unwrap();
+    assert!(!owned.contains_key(&comes), "what somebody else granted is not ours");
+    assert!(owned.contains_key(&goes), "make before break");
+
+    let pass = site.pass().await;
+    let drift: Vec<_> = pass.survey.plan.drift.iter().map(|drift| &drift.holder).collect();
+    assert_eq!(drift, [&comes.1.to_string()]);
+    assert_eq!(site.changes().await, [""; 0]);
+    let owned = site.reconciler.ledger.owned().await.unwrap();
+    assert!(!owned.contains_key(&comes) && !owned.contains_key(&goes));
+    assert_eq!(owned.len(), 1004);
+}
+
 #[tokio::test]
 async fn an_edit_of_the_policy_ends_the_rest_of_what_it_concerns() {
     let mut site = Site::new().await;

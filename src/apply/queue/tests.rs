@@ -81,7 +81,7 @@ fn ahead(name: &str, account: &str) -> Step {
 fn queue(steps: Vec<Step>) -> Queue {
     let mut queue = Queue::default();
     let priority = |step: &Step| if step.change.entitlement.name == "urgent" { 1 } else { 5 };
-    queue.replace(steps, "revision", priority, t(0));
+    queue.replace(steps, "revision", priority, |_| None, t(0));
     queue
 }
 
@@ -134,7 +134,7 @@ fn an_earlier_boundary_goes_first_within_an_account_and_repeated_steps_keep_thei
     Arc::make_mut(&mut late.change).due = t(-60);
     let mut queue = queue(vec![grant("first", "1"), grant("second", "1")]);
     let again = vec![grant("new", "1"), grant("second", "1"), late];
-    let dropped = queue.replace(again, "revision", |_| 5, t(1));
+    let dropped = queue.replace(again, "revision", |_| 5, |_| None, t(1));
     assert_eq!(dropped.len(), 1, "the newer plan does not want the first any more");
     assert_eq!(order(&mut queue), ["late", "second", "new"]);
 }
