@@ -18,16 +18,18 @@ pub const CONSISTENCY_GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// Which targets are read that were read before.
 #[derive(Debug, Clone, Copy)]
 pub struct Audit<'a> {
-    /// How many in one pass of those that nothing is planned for, and how many of the others.
+    /// How many in one pass of those that nothing is planned for.
     pub at_most: usize,
-    /// Of those that nothing is planned for, what was last read longer ago than this.
+    /// Of those, what was last read longer ago than this.
     pub older_than: SignedDuration,
+    /// How many in one pass of those that something is planned for.
+    pub of_plans: usize,
     /// What need not be read for a plan, because changes of it wait for their turn: each is preceded by a look.
     pub queued: &'a BTreeSet<ResolvedTarget>,
 }
 
-/// How many targets that were read before are read again in one pass, so that neither a look for drift nor a hand-over of
-/// thousands keeps another hand-off waiting for long.
+/// How many targets that nothing is planned for are read in one pass, so that a look for drift never keeps a hand-off
+/// waiting for long.
 pub const AUDIT: usize = 40;
 
 /// How long a daemon's pass waits for AWS to answer anything at all about the live state before it goes on without what
@@ -140,7 +142,7 @@ impl LiveCache {
         let mut in_doubt: Vec<&ResolvedTarget> = in_doubt.collect();
         in_doubt.sort_by_key(|target| self.read_at(target));
         let unread = in_doubt.partition_point(|target| self.read_at(target).is_none());
-        in_doubt.truncate(unread.saturating_add(audit.at_most));
+        in_doubt.truncate(unread.saturating_add(audit.of_plans));
         in_doubt
     }
 
@@ -306,6 +308,14 @@ impl LiveCache {
         }
     }
 
+    /// How many of these targets were never looked at, in vain or not.
+    #[must_use]
+    pub fn never_looked_at(&self, targets: &HashSet<&ResolvedTarget>) -> usize {
+        let looked_at =
+            |target: &&&ResolvedTarget| self.targets.contains_key(**target) || self.failed.contains_key(**target);
+        targets.len() - targets.iter().filter(looked_at).count()
+    }
+
     /// What a target's holders are known by, if they are known.
     #[must_use]
     pub fn look(&self, target: &ResolvedTarget) -> Option<Look> {
@@ -417,6 +427,7 @@ mod tests {
         let audit = Audit {
             at_most: 40,
             older_than: SignedDuration::from_mins(10),
+            of_plans: 40,
             queued: &BTreeSet::new(),
         };
         // When it was looked at, what time it is, and whether that counts against a read at second 100.
@@ -481,8 +492,9 @@ mod tests {
             let nobody = Arc::new(Nobody::default());
             let reader: Arc<dyn Read> = nobody.clone();
             let audit = Audit {
-                at_most: 40,
+                at_most: 9,
                 older_than: SignedDuration::from_mins(10),
+                of_plans: 40,
                 queued,
             };
             let mut live = LiveCache::default();

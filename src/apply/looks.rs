@@ -33,18 +33,20 @@ struct Asked {
 impl Looks {
     /// The look at `target` that counts at `now`, or a new one.
     fn at(&mut self, target: &ResolvedTarget, now: Timestamp) -> Arc<Asked> {
-        self.latest.retain(|_, asked| is_young(asked.at, now));
-        let asked = self.latest.entry(target.clone()).or_insert_with(|| {
-            Arc::new(Asked {
-                at: now,
-                said: OnceCell::new(),
-            })
+        if let Some(asked) = self.latest.get(target).filter(|asked| is_young(asked.at, now)) {
+            return Arc::clone(asked);
+        }
+        let asked = Arc::new(Asked {
+            at: now,
+            said: OnceCell::new(),
         });
-        Arc::clone(asked)
+        self.latest.insert(target.clone(), Arc::clone(&asked));
+        asked
     }
 
     /// What was answered since the last call.
-    pub(super) fn take(&mut self) -> Vec<Ended> {
+    pub(super) fn take(&mut self, now: Timestamp) -> Vec<Ended> {
+        self.latest.retain(|_, asked| is_young(asked.at, now));
         std::mem::take(&mut self.answered)
     }
 }

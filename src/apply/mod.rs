@@ -73,7 +73,7 @@ struct State {
     failures: BTreeMap<Key, Failure>,
     results: Vec<Applied>,
     looks: Looks,
-    /// When AWS confirmed what it confirmed within the grace for its own lag.
+    /// When AWS confirmed what it confirmed within the grace for its own lag before any look that counts.
     confirmed: BTreeMap<Key, Timestamp>,
 }
 
@@ -132,8 +132,6 @@ impl State {
             End::Superseded | End::Overtaken => {}
             End::Confirmed => {
                 self.failures.remove(&key);
-                let since = now.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN);
-                self.confirmed.retain(|_, at| since <= *at);
                 self.confirmed.insert(key, now);
             }
             End::Failed(message) | End::Unsettled(message) | End::Deferred(message) => {
@@ -350,12 +348,17 @@ impl Applier {
     /// Takes what ended since the last call, and tells what is under way.
     #[must_use]
     pub fn take_stock(&self) -> Stock {
+        let now = self.clock.now();
         let mut state = self.state();
+        let since = now
+            .checked_sub(CONSISTENCY_GRACE + CONSISTENCY_GRACE)
+            .unwrap_or(Timestamp::MIN);
+        state.confirmed.retain(|_, at| since <= *at);
         Stock {
             ended: std::mem::take(&mut state.results),
             in_flight: state.in_flight.clone(),
             queued: state.queue.targets(),
-            looks: state.looks.take(),
+            looks: state.looks.take(now),
         }
     }
 

@@ -9,6 +9,10 @@ use crate::live::AUDIT;
 use crate::problem::ProblemKind;
 use crate::reconcile::Pass;
 
+/// After a start, how long after a pass the next one looks at more of what nobody has looked at yet: what changed while no
+/// daemon ran is found in minutes, and a third of what AWS allows is left for all else.
+const FIRST_LOOKS: SignedDuration = SignedDuration::from_secs(3);
+
 /// Remembers for how many passes in a row something has been in trouble.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
@@ -31,6 +35,10 @@ impl Pace {
             self.soon(timing, ended)
         } else {
             ended.saturating_add(timing.poll).unwrap_or(ended)
+        };
+        let latest = match pass.survey.never_looked_at {
+            0 => latest,
+            _ => latest.min(ended.saturating_add(FIRST_LOOKS).unwrap_or(ended)),
         };
         due(pass, timing).map_or(latest, |due| due.min(latest))
     }

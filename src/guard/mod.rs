@@ -16,7 +16,7 @@ use crate::config::{Limits, Mode};
 use crate::desired::{Snapshots, Timeline};
 use crate::identity_center::ChangeKind;
 use crate::invariant::{self, Ground, Holder, Obstacle};
-use crate::model::{PrincipalId, ResolvedTarget, ScheduleKey, Snapshot};
+use crate::model::{Cause, PrincipalId, ResolvedTarget, ScheduleKey, Snapshot};
 use crate::plan::{Change, Foresight, Key, Plan};
 use crate::text::instant;
 use limits::Limited;
@@ -486,6 +486,13 @@ fn refuse_revoke(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limite
     let known_end = !change.causes.is_empty() && change.causes.iter().all(|cause| cause.has_ended_as_known(plan.at));
     if known_end {
         return over.refusal(change);
+    }
+    // It was granted when its time had come, which therefore cannot be still to come.
+    let to_come = |cause: &&Arc<Cause>| plan.at < cause.held.start() && c.timeline.causes.binary_search(cause).is_ok();
+    if let Some(cause) = change.causes.iter().find(to_come) {
+        let start = instant(cause.held.start());
+        let reason = format!("the clock was set back: it was granted for what begins at {start}, and still does");
+        return Refusal::new(Guard::ClockSkew, reason).map(|r| r.until(format!("{start} by the clock")));
     }
     let not_knowing = |why: &str| {
         Refusal::new(

@@ -128,6 +128,7 @@ fn pass(problems: Vec<Problem>, drift: Vec<Drift>, ended: Vec<Applied>) -> Pass 
             unheld: Vec::new(),
             next_boundary: Some(t(490)),
             unresolved: 0,
+            never_looked_at: 0,
         },
         ended,
         open_intents: 2,

@@ -7,7 +7,7 @@ use foldhash::HashSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
@@ -106,6 +106,8 @@ pub struct Survey {
     pub unheld: Vec<OnDuty>,
     /// Targets that could not be read or resolved; with nothing else, the survey is complete.
     pub unresolved: usize,
+    /// Targets of which the record is believed, because nobody has looked at them since the start.
+    pub never_looked_at: usize,
     /// The next instant at which something begins or ends by the newest snapshots, by what was foreseen, or by the record.
     pub next_boundary: Option<Timestamp>,
 }
@@ -220,6 +222,13 @@ pub async fn survey(
     let audit = Audit {
         at_most: audit,
         older_than: config.timing.audit,
+        // As many as can begin at once; whatever begins later is looked at then. Where nothing begins, only the budget counts.
+        of_plans: match config.mode {
+            Mode::Observe => audit,
+            Mode::GrantOnly | Mode::RevokeOnly | Mode::Sync => {
+                usize::try_from(config.identity_center.assignments_in_flight).unwrap_or(audit)
+            }
+        },
         queued: &record.queued,
     };
     // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
@@ -235,7 +244,7 @@ pub async fn survey(
     );
     live.refresh(reader, &kept, &suspects, &record.confirmed, audit, began)
         .await;
-    // Turns may begin and end while this reads: nothing is decided about what was last looked at for an audit.
+    // Turns may begin and end while this reads.
     let (mut looked_at, mut at) = (began, when.instant());
     while timeline.next_boundary(looked_at).is_some_and(|boundary| boundary <= at) {
         let news = &unsettled_at(at) - &suspects;
@@ -247,6 +256,7 @@ pub async fn survey(
         suspects.extend(news);
         (looked_at, at) = (at, when.instant());
     }
+    let never_looked_at = live.never_looked_at(&kept);
     let mut holders = live.holders(&managed);
     // What an audit finds of something at rest ends that rest; the pass for it comes at once.
     resting.take_first_reads(live);
@@ -352,6 +362,7 @@ pub async fn survey(
         problems,
         unheld,
         unresolved,
+        never_looked_at,
         next_boundary,
     };
     let seen = Seen {
