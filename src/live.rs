@@ -18,11 +18,11 @@ pub const CONSISTENCY_GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// Which targets are read that were read before.
 #[derive(Debug, Clone, Copy)]
 pub struct Audit<'a> {
-    /// How many in one pass of those that nothing is planned for.
+    /// How many in one pass of those that were last read longest ago …
     pub at_most: usize,
-    /// Of those, what was last read longer ago than this.
+    /// … if that was longer ago than this.
     pub older_than: SignedDuration,
-    /// How many in one pass of those that something is planned for.
+    /// How many besides, in one pass, of those that something is planned for.
     pub of_plans: usize,
     /// What need not be read for a plan, because changes of it wait for their turn: each is preceded by a look.
     pub queued: &'a BTreeSet<ResolvedTarget>,
@@ -31,6 +31,10 @@ pub struct Audit<'a> {
 /// How many targets that nothing is planned for are read in one pass, so that a look for drift never keeps a hand-off
 /// waiting for long.
 pub const AUDIT: usize = 40;
+
+/// How many targets that something is planned for, and that were read before, are read in one pass: as many as can begin at
+/// once. Whatever begins later is looked at then, and nobody waits for a look at thousands of others.
+pub const PLANNED: usize = 16;
 
 /// How long a daemon's pass waits for AWS to answer anything at all about the live state before it goes on without what
 /// is missing: one account that hangs must not make every other hand-off late.
@@ -115,8 +119,9 @@ impl LiveCache {
         self.targets.retain(|target, _| wanted.contains(target));
         self.failed.retain(|target, _| wanted.contains(target));
         self.slow.retain(|target| wanted.contains(target));
-        let audited = self.due_for_audit(wanted, suspects, audit, at);
-        let due = self.in_doubt(wanted, suspects, audit, at).into_iter().chain(audited);
+        let in_doubt = self.in_doubt(wanted, suspects, audit, at);
+        let audited = self.due_for_audit(wanted, &in_doubt, audit, at);
+        let due = in_doubt.into_iter().chain(audited);
         let due: Vec<ResolvedTarget> = due.filter(|target| !answered.contains(*target)).cloned().collect();
         self.suspected.clone_from(suspects);
         self.read(reader, due, wanted, confirmed, at).await;
@@ -140,7 +145,8 @@ impl LiveCache {
             .filter(|target| wanted.contains(target))
             .filter(|target| !self.read_at(target).is_some_and(|read_at| is_known(target, read_at)));
         let mut in_doubt: Vec<&ResolvedTarget> = in_doubt.collect();
-        in_doubt.sort_by_key(|target| self.read_at(target));
+        // After a clock was set back, what was read later by the old one is no newer than now.
+        in_doubt.sort_by_key(|target| self.read_at(target).map(|read_at| read_at.min(at)));
         let unread = in_doubt.partition_point(|target| self.read_at(target).is_none());
         in_doubt.truncate(unread.saturating_add(audit.of_plans));
         in_doubt
@@ -150,18 +156,19 @@ impl LiveCache {
         self.targets.get(target).map(|(read_at, _)| *read_at)
     }
 
-    /// What is to be read although nothing is planned for it: what was looked at longest ago, and what could not be read.
+    /// What is to be read besides what is `in_doubt`: what was looked at longest ago, and what could not be read.
     fn due_for_audit<'a>(
         &self,
         wanted: &HashSet<&'a ResolvedTarget>,
-        suspects: &BTreeSet<ResolvedTarget>,
+        in_doubt: &[&ResolvedTarget],
         audit: Audit<'_>,
         at: Timestamp,
     ) -> impl Iterator<Item = &'a ResolvedTarget> + use<'a> {
         let asked: HashSet<&ResolvedTarget> = self.under_way.values().collect();
+        let in_doubt: HashSet<&ResolvedTarget> = in_doubt.iter().copied().collect();
         let (mut old, mut failing) = (Vec::new(), Vec::new());
         for target in wanted.iter().copied() {
-            if suspects.contains(target) || asked.contains(target) {
+            if in_doubt.contains(target) || asked.contains(target) || audit.queued.contains(target) {
                 continue;
             }
             let read_at = self.read_at(target);
@@ -385,7 +392,8 @@ fn unanswered() -> AwsError {
     }
 }
 
-fn overlay(holders: &mut Arc<Holders>, principal: &PrincipalId, kind: ChangeKind) {
+/// Takes a change as done.
+pub(crate) fn overlay(holders: &mut Arc<Holders>, principal: &PrincipalId, kind: ChangeKind) {
     let holds = holders.users.contains(principal);
     match kind {
         ChangeKind::Grant if !holds => {
@@ -488,7 +496,8 @@ mod tests {
         let all: BTreeSet<ResolvedTarget> = (0..100).map(group).collect();
         let wanted: HashSet<&ResolvedTarget> = all.iter().collect();
         let few: BTreeSet<ResolvedTarget> = all.iter().take(95).cloned().collect();
-        for (queued, expected) in [(&BTreeSet::new(), [100, 40, 40, 40]), (&few, [100, 5, 5, 5])] {
+        // After half an hour what guards hold is due for an audit as everything else is.
+        for (queued, expected) in [(&BTreeSet::new(), [100, 40, 40, 40, 49]), (&few, [100, 5, 5, 5, 5])] {
             let nobody = Arc::new(Nobody::default());
             let reader: Arc<dyn Read> = nobody.clone();
             let audit = Audit {
@@ -499,8 +508,8 @@ mod tests {
             };
             let mut live = LiveCache::default();
             let mut asked = Vec::new();
-            for pass in 0..4 {
-                let at = Timestamp::UNIX_EPOCH + SignedDuration::from_mins(pass);
+            for minute in [0, 1, 2, 3, 30] {
+                let at = Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute);
                 live.refresh(&reader, &wanted, &all, &BTreeMap::new(), audit, at).await;
                 asked.push(std::mem::take(&mut *nobody.0.lock().unwrap()));
             }

@@ -207,7 +207,8 @@ impl Reconciler {
         survey.problems = collapse(std::mem::take(&mut survey.problems));
         let at_work = record.at_work.iter().map(|intent| &intent.change);
         let planned = survey.plan.changes.iter().map(|change| &**change);
-        self.planned_since.keep(planned.chain(at_work), survey.at);
+        self.planned_since
+            .keep(planned.chain(at_work), &record.in_flight, survey.at);
         self.remember_release(&survey, approved_digest, &record.in_flight);
         Ok(Pass {
             survey,
@@ -285,7 +286,9 @@ impl Reconciler {
         let mut for_good = Vec::new();
         for key in gone {
             let since = *self.gone_since.entry(key.clone()).or_insert(survey.at);
-            if CONSISTENCY_GRACE <= since.duration_until(survey.at) {
+            // One look may lag; it takes another one, or that AWS says in this pass that there is nothing to hold.
+            let seen_at = self.live.look(&key.0).map_or(survey.at, |look| look.read_at);
+            if CONSISTENCY_GRACE <= since.duration_until(seen_at) {
                 for_good.push(key);
             }
         }

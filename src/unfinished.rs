@@ -299,7 +299,7 @@ mod tests {
         let again = open(ChangeKind::Grant, NOW - 5, None).intent;
         let late = |since| {
             let mut planned_since = PlannedSince::default();
-            planned_since.keep([&again.change], at(since));
+            planned_since.keep([&again.change], &Default::default(), at(since));
             kinds(&late_at_work(
                 std::slice::from_ref(&again),
                 &planned_since,

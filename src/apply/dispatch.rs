@@ -94,13 +94,22 @@ impl Applier {
             ChangeKind::Grant => state.queue.grant_ended(&change.key(), end == End::Confirmed, now),
             ChangeKind::Revoke => Vec::new(),
         };
-        let begun = end != End::Superseded;
+        let (begun, overtaken) = (end != End::Superseded, end == End::Overtaken);
         let mut call = false;
         if begun {
             state.note(change, end.clone(), now);
             call = state.is_pass_due(&end, now);
         }
         let later = begun || !stay.is_empty();
+        // Where the grant was left to the next pass, so is what waits for it.
+        let (left, stay) = if overtaken {
+            (stay, Vec::new())
+        } else {
+            (Vec::new(), stay)
+        };
+        for step in left {
+            end::say(&step.change, &End::Superseded);
+        }
         for step in stay {
             let deferred = End::Deferred(format!(
                 "the incoming grant was not confirmed; the access stays until it is, or until {} at most",

@@ -24,7 +24,7 @@ pub struct Applied {
 pub enum End {
     /// AWS confirmed it.
     Confirmed,
-    /// AWS refused it, for this reason.
+    /// AWS refused it, or the look at its target before it, for this reason.
     Failed(String),
     /// No answer came; the next pass looks at live state.
     Unsettled(String),

@@ -10,8 +10,8 @@ use tokio::sync::OnceCell;
 use super::dispatch::is_over;
 use super::queue::Queued;
 use super::{Applier, End};
-use crate::identity_center::{AwsError, Holders};
-use crate::live::{CONSISTENCY_GRACE, Ended, Look, is_young};
+use crate::identity_center::{AwsError, ChangeKind, Holders};
+use crate::live::{CONSISTENCY_GRACE, Ended, Look, is_young, overlay};
 use crate::model::{PrincipalId, ResolvedTarget};
 use crate::plan::Key;
 
@@ -44,11 +44,26 @@ impl Looks {
         asked
     }
 
-    /// What was answered since the last call.
-    pub(super) fn take(&mut self, now: Timestamp) -> Vec<Ended> {
+    /// What was answered since the last call, with what AWS `confirmed` so shortly before that a read may lag, or since.
+    pub(super) fn take(&mut self, confirmed: &BTreeMap<Key, (ChangeKind, Timestamp)>, now: Timestamp) -> Vec<Ended> {
         self.latest.retain(|_, asked| is_young(asked.at, now));
-        std::mem::take(&mut self.answered)
+        let mut answered = std::mem::take(&mut self.answered);
+        for (target, at, said) in &mut answered {
+            let Ok(holders) = said else { continue };
+            let since = lag_since(*at);
+            let first = (target.clone(), PrincipalId::default());
+            let here = confirmed.range(first..).take_while(|((t, _), _)| *t == *target);
+            for ((_, principal), (kind, _)) in here.filter(|(_, (_, at))| since <= *at) {
+                overlay(holders, principal, *kind);
+            }
+        }
+        answered
     }
+}
+
+/// Since when AWS may have confirmed what a look at `at` does not show yet.
+fn lag_since(at: Timestamp) -> Timestamp {
+    at.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN)
 }
 
 impl Applier {
@@ -84,10 +99,11 @@ impl Applier {
     /// may lag behind that for a while.
     fn is_as_planned(&self, key: &Key, planned_on: &Look, holders: &Holders, at: Timestamp) -> bool {
         let state = self.state();
+        let since = lag_since(at);
         let is_ours = |principal: &PrincipalId| {
             let other = (key.0.clone(), principal.clone());
-            let since = at.checked_sub(CONSISTENCY_GRACE).unwrap_or(Timestamp::MIN);
-            *principal != key.1 && (state.is_news(&other) || state.confirmed.get(&other).is_some_and(|at| since <= *at))
+            let confirmed = state.confirmed.get(&other).is_some_and(|(_, at)| since <= *at);
+            *principal != key.1 && (confirmed || state.is_news(&other))
         };
         let mut differing = planned_on.holders.users.symmetric_difference(&holders.users);
         differing.all(is_ours)

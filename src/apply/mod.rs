@@ -63,7 +63,7 @@ struct State {
     is_dispatching: bool,
     /// Steps that have not begun. A newer plan that does not repeat a step takes it away.
     queue: Queue,
-    /// Changes that have begun: their intent is, or is about to be, on record.
+    /// Changes that have begun: their target is looked at again, or their intent is, or is about to be, on record.
     in_flight: BTreeMap<Key, ChangeKind>,
     /// How many of those are in each lane.
     places: BTreeMap<Lane, usize>,
@@ -73,8 +73,8 @@ struct State {
     failures: BTreeMap<Key, Failure>,
     results: Vec<Applied>,
     looks: Looks,
-    /// When AWS confirmed what it confirmed within the grace for its own lag before any look that counts.
-    confirmed: BTreeMap<Key, Timestamp>,
+    /// What AWS confirmed last of each, and when, within the grace for its own lag before any look that counts.
+    confirmed: BTreeMap<Key, (ChangeKind, Timestamp)>,
 }
 
 /// What has become of the work since a pass last asked, and what is under way at that same instant: whatever ends later is
@@ -103,7 +103,8 @@ struct Failure {
 impl State {
     /// Whether a change of this has begun, or has ended and no pass has taken that in yet.
     fn is_news(&self, key: &Key) -> bool {
-        self.in_flight.contains_key(key) || self.results.iter().any(|applied| applied.change.key() == *key)
+        let ended = |applied: &Applied| applied.change.target == key.0 && applied.change.principal == key.1;
+        self.in_flight.contains_key(key) || self.results.iter().any(ended)
     }
 
     /// Revokes that have begun, or have ended and no pass has taken that in yet.
@@ -132,7 +133,7 @@ impl State {
             End::Superseded | End::Overtaken => {}
             End::Confirmed => {
                 self.failures.remove(&key);
-                self.confirmed.insert(key, now);
+                self.confirmed.insert(key, (change.kind, now));
             }
             End::Failed(message) | End::Unsettled(message) | End::Deferred(message) => {
                 let before = self.failures.get(&key).filter(|f| f.kind == change.kind);
@@ -350,15 +351,17 @@ impl Applier {
     pub fn take_stock(&self) -> Stock {
         let now = self.clock.now();
         let mut state = self.state();
+        let state = &mut *state;
+        let looks = state.looks.take(&state.confirmed, now);
         let since = now
             .checked_sub(CONSISTENCY_GRACE + CONSISTENCY_GRACE)
             .unwrap_or(Timestamp::MIN);
-        state.confirmed.retain(|_, at| since <= *at);
+        state.confirmed.retain(|_, (_, at)| since <= *at);
         Stock {
             ended: std::mem::take(&mut state.results),
             in_flight: state.in_flight.clone(),
             queued: state.queue.targets(),
-            looks: state.looks.take(now),
+            looks,
         }
     }
 

@@ -173,7 +173,7 @@ pub fn line(applied: &Applied) -> String {
         ),
         End::Superseded => format!("left to the next pass: {what}"),
         End::Overtaken => {
-            format!("left to the next pass: {what}: AWS shows other holders than the plan was made on")
+            format!("left to the next pass: {what}: it is not as it was when this was planned")
         }
         End::Deferred(why) => format!("deferred: {what}: {}", clean(why)),
     }

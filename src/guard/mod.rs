@@ -38,7 +38,9 @@ pub struct Conditions<'a> {
     pub patience: SignedDuration,
     /// How old a snapshot may be.
     pub max_staleness: SignedDuration,
-    /// What is to come, for how long a decision holds.
+    /// By how much clocks may differ.
+    pub max_clock_skew: SignedDuration,
+    /// What is to come: for how long a decision holds, and what was granted before the clock was set back.
     pub timeline: &'a Timeline,
     /// The snapshots planned from.
     pub snapshots: &'a Snapshots,
@@ -488,7 +490,11 @@ fn refuse_revoke(change: &Change, plan: &Plan, c: &Conditions<'_>, over: &Limite
         return over.refusal(change);
     }
     // It was granted when its time had come, which therefore cannot be still to come.
-    let to_come = |cause: &&Arc<Cause>| plan.at < cause.held.start() && c.timeline.causes.binary_search(cause).is_ok();
+    let to_come = |cause: &&Arc<Cause>| {
+        let ahead = plan.at.duration_until(cause.held.start());
+        let is_soon = SignedDuration::ZERO < ahead && ahead <= c.max_clock_skew;
+        is_soon && c.timeline.causes.binary_search(cause).is_ok()
+    };
     if let Some(cause) = change.causes.iter().find(to_come) {
         let start = instant(cause.held.start());
         let reason = format!("the clock was set back: it was granted for what begins at {start}, and still does");

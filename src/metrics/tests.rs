@@ -237,6 +237,7 @@ fn ask_guards(plan: &Plan, mode: Mode) -> Verdict {
         limits: &limits,
         patience: jiff::SignedDuration::ZERO,
         max_staleness: jiff::SignedDuration::ZERO,
+        max_clock_skew: jiff::SignedDuration::ZERO,
         timeline: &crate::desired::Timeline::default(),
         snapshots: &Snapshots::new(),
         emptied: &BTreeSet::new(),

@@ -18,14 +18,24 @@ impl PlannedSince {
         self.0.get(key).filter(|(known, _)| *known == kind).map(|(_, at)| *at)
     }
 
-    /// Notes that these changes are planned or under way at `at`, and forgets all others.
-    pub fn keep<'a>(&mut self, changes: impl IntoIterator<Item = &'a Change>, at: Timestamp) {
+    /// Notes that these changes are planned or under way at `at`, and forgets all others except those whose turn has come:
+    /// they are not planned while they are looked at, and may be again after that.
+    pub fn keep<'a>(
+        &mut self,
+        changes: impl IntoIterator<Item = &'a Change>,
+        in_flight: &BTreeMap<Key, ChangeKind>,
+        at: Timestamp,
+    ) {
+        let begun = in_flight.iter().filter_map(|(key, kind)| {
+            let since = self.of(key, *kind)?;
+            Some((key.clone(), (*kind, since)))
+        });
         let kept = changes.into_iter().map(|change| {
             let key = change.key();
             let since = self.of(&key, change.kind).unwrap_or(at);
             (key, (change.kind, since))
         });
-        self.0 = kept.collect();
+        self.0 = begun.chain(kept).collect();
     }
 }
 
@@ -52,12 +62,16 @@ mod tests {
         };
         let (grant, revoke) = (change(ChangeKind::Grant, "alice"), change(ChangeKind::Revoke, "alice"));
         let other = change(ChangeKind::Grant, "bob");
-        let mut since = PlannedSince::default();
-        since.keep([&grant, &other], at(10));
-        since.keep([&grant, &other], at(20));
+        let (mut since, none) = (PlannedSince::default(), BTreeMap::new());
+        since.keep([&grant, &other], &none, at(10));
+        since.keep([&grant, &other], &none, at(20));
         assert_eq!(since.of(&grant.key(), ChangeKind::Grant), Some(at(10)));
         assert_eq!(since.of(&grant.key(), ChangeKind::Revoke), None);
-        since.keep([&revoke], at(30));
+        // Its turn has come, and it is planned again because AWS shows something else.
+        since.keep([&other], &BTreeMap::from([(grant.key(), ChangeKind::Grant)]), at(25));
+        since.keep([&grant], &none, at(26));
+        assert_eq!(since.of(&grant.key(), ChangeKind::Grant), Some(at(10)));
+        since.keep([&revoke], &none, at(30));
         assert_eq!(since.of(&grant.key(), ChangeKind::Revoke), Some(at(30)));
         assert_eq!(
             since.of(&other.key(), ChangeKind::Grant),

@@ -7,13 +7,13 @@ use foldhash::HashSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Clock;
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::desired::{Desired, Timeline};
 use crate::guard::{self, Conditions, Floor, Guard, Verdict};
 use crate::identity_center::{AwsError, AwsErrorKind, ChangeKind, Holders, Instance, Read};
 use crate::invariant::Past;
 use crate::ledger::{Bar, KnownSchedules, LastTries, OnDuty, OpenIntent};
-use crate::live::{Audit, LiveCache};
+use crate::live::{Audit, LiveCache, PLANNED};
 use crate::model::{Cause, EntitlementId, Interval, Person, PrincipalId, ResolvedTarget, ScheduleKey};
 use crate::plan::{self, Inputs, Key, Owned, Plan, PlannedSince};
 use crate::policy::Policy;
@@ -222,13 +222,7 @@ pub async fn survey(
     let audit = Audit {
         at_most: audit,
         older_than: config.timing.audit,
-        // As many as can begin at once; whatever begins later is looked at then. Where nothing begins, only the budget counts.
-        of_plans: match config.mode {
-            Mode::Observe => audit,
-            Mode::GrantOnly | Mode::RevokeOnly | Mode::Sync => {
-                usize::try_from(config.identity_center.assignments_in_flight).unwrap_or(audit)
-            }
-        },
+        of_plans: PLANNED,
         queued: &record.queued,
     };
     // What no entitlement means any more and AWS does not know is held by nobody; otherwise its record would never close.
@@ -322,6 +316,7 @@ pub async fn survey(
         limits: &config.limits,
         patience: config.timing.patience,
         max_staleness: config.timing.max_staleness,
+        max_clock_skew: config.timing.max_clock_skew,
         timeline: &timeline,
         snapshots: newest,
         emptied: &(&guard::emptied(newest, settled, at) | &vanished),

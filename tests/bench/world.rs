@@ -119,6 +119,7 @@ impl World {
             limits: &Limits::default(),
             patience: SignedDuration::from_mins(10),
             max_staleness: SignedDuration::from_hours(24 * 7),
+            max_clock_skew: SignedDuration::from_secs(60),
             timeline,
             snapshots: &self.snapshots,
             emptied: &BTreeSet::new(),

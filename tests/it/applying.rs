@@ -219,6 +219,7 @@ fn approved_on(ground: &Ground<'_>, in_flight: BTreeSet<Key>, changes: Vec<Chang
         limits: &Limits::default(),
         patience: SignedDuration::from_mins(10),
         max_staleness: SignedDuration::from_hours(24),
+        max_clock_skew: SignedDuration::from_secs(60),
         timeline: &timeline,
         snapshots: &Snapshots::new(),
         emptied: &BTreeSet::new(),

@@ -411,6 +411,7 @@ fn approved(hand_overs: &[HandOver]) -> (ApprovedPlan, Vec<Change>) {
         limits: &Limits::default(),
         patience: SignedDuration::from_hours(48),
         max_staleness: SignedDuration::from_hours(24),
+        max_clock_skew: SignedDuration::from_secs(60),
         timeline: &Timeline::default(),
         snapshots: &Snapshots::new(),
         emptied: &BTreeSet::new(),

@@ -250,6 +250,7 @@ impl World {
                 limits: &self.limits,
                 patience: minutes(10),
                 max_staleness: SignedDuration::from_hours(24),
+                max_clock_skew: SignedDuration::from_secs(60),
                 timeline: &timeline,
                 snapshots: &self.newest,
                 emptied: &guard::emptied(&self.newest, &self.settled, plan.at),
@@ -920,7 +921,7 @@ fn patience_ends_for_a_cause_that_vanished_early_too() {
     world.people.insert(person("cat"), Ok(Resolution::Unknown));
     let plan = world.plan(t(9));
     assert_eq!(world.guard(&plan, None).held[0].guard, Guard::MakeBeforeBreak);
-    world.planned_since.keep([&*plan.changes[0]], t(9));
+    world.planned_since.keep([&*plan.changes[0]], &BTreeMap::new(), t(9));
     assert_eq!(
         world
             .guard(&world.plan(t(9) + minutes(11)), None)
