@@ -13,6 +13,9 @@ use crate::reconcile::Pass;
 /// while no daemon ran is found in minutes. Forty looks take two seconds: more than half of what AWS allows is left besides.
 const FIRST_LOOKS: SignedDuration = SignedDuration::from_secs(3);
 
+/// How much later for each change that is planned, held or waiting: a pass costs more the more of them there are.
+const FOR_EACH_CHANGE: SignedDuration = SignedDuration::from_millis(10);
+
 /// Remembers for how many passes in a row something has been in trouble.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
@@ -39,7 +42,11 @@ impl Pace {
         let latest = match pass.survey.never_looked_at {
             0 => latest,
             _ if trouble => latest,
-            _ => latest.min(ended.saturating_add(FIRST_LOOKS).unwrap_or(ended)),
+            _ => {
+                let changes = i32::try_from(pass.survey.plan.changes.len()).unwrap_or(i32::MAX);
+                let wait = FIRST_LOOKS.saturating_add(FOR_EACH_CHANGE.saturating_mul(changes));
+                latest.min(ended.saturating_add(wait).unwrap_or(latest))
+            }
         };
         due(pass, timing).map_or(latest, |due| due.min(latest))
     }

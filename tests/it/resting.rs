@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use dutybound::apply::Applier;
 use dutybound::clock::Clock;
-use dutybound::config::Config;
+use dutybound::config::{Config, Mode};
 use dutybound::daemon::pace::Pace;
 use dutybound::guard::Guard;
 use dutybound::identity_center::{
@@ -468,6 +468,20 @@ async fn after_a_restart_everything_is_looked_at_soon_and_once() {
             assert_eq!(waits, [3, 3, 60, 60].map(seconds));
         }
     }
+}
+
+#[tokio::test]
+async fn after_a_restart_passes_wait_the_longer_the_more_each_has_to_plan() {
+    let mut site = Site::new().await;
+    site.pass_time(rig::monday().duration_since(site.now)).await;
+    site.config.mode = Mode::Observe;
+    site.restart().await;
+    let pass = site.pass().await;
+    assert_eq!(pass.survey.verdict.held.len(), 60);
+    let wait = site
+        .now
+        .duration_until(Pace::default().passed(&pass, &site.config.timing, site.now));
+    assert_eq!(wait, SignedDuration::from_millis(3600));
 }
 
 /// Found by review: what could not be read came first in every audit, so that after a restart nothing behind it was ever
