@@ -209,7 +209,7 @@ pub fn measure(record: Record<'_>, period: Interval, now: Timestamp) -> Measure 
         for span in uncovered(unheld, now).iter().filter_map(|span| span.intersect(&period)) {
             let cell = (unheld.entitlement.clone(), unheld.person.clone());
             let whys = &mut measure.cells.entry(cell).or_default().uncovered_why;
-            let sum = whys.entry(unheld.why.clone()).or_default();
+            let sum = whys.entry(unheld.why.to_string()).or_default();
             *sum = sum.saturating_add(span.duration());
         }
     }

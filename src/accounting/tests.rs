@@ -273,7 +273,7 @@ fn without_access(from: i64, to: i64, ended: Option<i64>, why: &str, held: &[(i6
         entitlement: id("payments/admin"),
         person: person("alice@example.com"),
         duty: span(from, to),
-        why: why.to_owned(),
+        why: why.into(),
         ended_at: ended.map(t),
         held: held.iter().map(|(from, to)| span(*from, *to)).collect(),
     }

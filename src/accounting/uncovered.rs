@@ -1,6 +1,7 @@
 //! Uncovered time: on duty without the access that it earns.
 
 use jiff::Timestamp;
+use smol_str::SmolStr;
 
 use crate::model::{
     EntitlementId, Interval, Person,
@@ -19,7 +20,7 @@ pub struct Unheld {
     /// The duty: from the instant from which it is to be counted to its planned end.
     pub duty: Interval,
     /// What was known about why, as a stable word.
-    pub why: String,
+    pub why: SmolStr,
     /// When a pass found that it was so no longer.
     pub ended_at: Option<Timestamp>,
     /// When it was held nevertheless.
@@ -33,5 +34,8 @@ pub fn uncovered(unheld: &Unheld, now: Timestamp) -> Vec<Interval> {
     let end = unheld.ended_at.unwrap_or(Timestamp::MAX).min(now);
     let duty = Interval::new(unheld.duty.start(), unheld.duty.end().min(end));
     let duty: Vec<Interval> = duty.into_iter().collect();
+    if unheld.held.is_empty() {
+        return duty;
+    }
     without(&duty, &merged(unheld.held.clone()))
 }

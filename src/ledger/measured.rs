@@ -1,14 +1,14 @@
-//! What the measure of access time needs besides access: who was on duty without it, and how long role sessions live.
+//! Notes what the measure of access time needs besides access: who is on duty without it, and how long role sessions live.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use foldhash::HashMap;
 use jiff::{SignedDuration, Timestamp};
+use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
 
-use super::{Ledger, LedgerError, digest, instant, parse, write_json};
-use crate::accounting::{Sessions, Unheld};
+use super::{Ledger, LedgerError, digest, instant, write_json};
+use crate::accounting::Sessions;
 use crate::model::{EntitlementId, Interval, Person};
 
 /// Somebody who is on duty and does not hold what it earns.
@@ -23,56 +23,6 @@ pub struct OnDuty {
     /// What is known about why, as a stable word.
     pub why: String,
 }
-
-/// Tells whether anything about duty without access has changed; see [`Ledger::unheld_mark`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnheldMark {
-    newest: Option<i64>,
-    open: i64,
-}
-
-impl UnheldMark {
-    /// The highest id, or 0.
-    #[must_use]
-    pub fn newest(&self) -> i64 {
-        self.newest.unwrap_or_default()
-    }
-}
-
-/// A macro, because the statement must be a literal to be known free of anything else. What was held in the meantime is looked
-/// for by the indexes by how long intervals lasted, in the words of these; the signs keep another index from being taken.
-macro_rules! unheld_with_access {
-    () => {
-        "SELECT u.id, u.entitlement, u.person, u.duty_from, u.duty_to, u.why, u.ended_at, a.granted_at, a.revoked_at \
-         FROM unheld u LEFT JOIN access a ON a.id IN (\
-             SELECT x.id FROM access x WHERE x.entitlement = u.entitlement AND x.person = u.person \
-                 AND x.revoked_at IS NULL AND +x.granted_at < u.duty_to UNION ALL \
-             SELECT x.id FROM access x WHERE x.entitlement = u.entitlement AND x.person = u.person \
-                 AND x.revoked_at <= x.granted_at + 691200000 AND u.duty_from - 691200000 < x.granted_at \
-                 AND x.granted_at < u.duty_to AND u.duty_from < x.revoked_at UNION ALL \
-             SELECT x.id FROM access x WHERE x.entitlement = u.entitlement AND x.person = u.person \
-                 AND x.revoked_at > x.granted_at + 691200000 AND +x.granted_at < u.duty_to AND u.duty_from < x.revoked_at)"
-    };
-}
-
-/// What overlaps the time from ?1 to ?2: a part for each of the indexes by how long it lasted, in the words of these.
-macro_rules! unheld_in {
-    () => {
-        concat!(
-            unheld_with_access!(),
-            " WHERE u.id IN (\
-             SELECT id FROM unheld WHERE ended_at IS NULL AND duty_from < ?2 UNION ALL \
-             SELECT id FROM unheld WHERE ended_at <= duty_from + 86400000 \
-                 AND ?1 - 86400000 < duty_from AND duty_from < ?2 AND ended_at > ?1 UNION ALL \
-             SELECT id FROM unheld WHERE ended_at > duty_from + 86400000 AND duty_from < ?2 AND ended_at > ?1) \
-             ORDER BY u.id, a.id"
-        )
-    };
-}
-
-/// Asks how SQLite would go about it.
-#[cfg(test)]
-pub(super) const PLAN_OF_UNHELD_IN: &str = concat!("EXPLAIN QUERY PLAN ", unheld_in!());
 
 /// So much duty is noted in one statement, whose text holds all of it.
 const AT_ONCE: usize = 10_000;
@@ -205,66 +155,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// Duty without access that overlaps `range`, oldest first.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn unheld_in(&self, range: Interval) -> Result<Vec<Unheld>, LedgerError> {
-        let rows = sqlx::query(unheld_in!())
-            .bind(range.start().as_millisecond())
-            .bind(range.end().as_millisecond())
-            .fetch_all(&self.pool)
-            .await?;
-        assemble(rows)
-    }
-
-    /// One person's duty without access that overlaps `range`, oldest first.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn unheld_of(&self, person: &Person, range: Interval) -> Result<Vec<Unheld>, LedgerError> {
-        let rows = sqlx::query(concat!(
-            unheld_with_access!(),
-            " WHERE u.person = ? AND u.duty_from < ? AND (u.ended_at IS NULL OR u.ended_at > ?) ORDER BY u.id, a.id"
-        ))
-        .bind(person.as_str())
-        .bind(range.end().as_millisecond())
-        .bind(range.start().as_millisecond())
-        .fetch_all(&self.pool)
-        .await?;
-        assemble(rows)
-    }
-
-    /// Reads a value that differs whenever duty without access began or ended.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn unheld_mark(&self) -> Result<UnheldMark, LedgerError> {
-        let row = sqlx::query("SELECT MAX(id), (SELECT COUNT(*) FROM unheld WHERE ended_at IS NULL) FROM unheld")
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(UnheldMark {
-            newest: row.try_get(0)?,
-            open: row.try_get(1)?,
-        })
-    }
-
-    /// What may differ from an earlier look: entries with a higher id than `after`, and those of `open`.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn unheld_since(&self, after: i64, open: &BTreeSet<i64>) -> Result<Vec<Unheld>, LedgerError> {
-        let rows = sqlx::query(concat!(
-            unheld_with_access!(),
-            " WHERE u.id IN (SELECT id FROM unheld WHERE id > ? UNION SELECT value FROM json_each(?)) ORDER BY u.id, a.id"
-        ))
-        .bind(after)
-        .bind(write_json(open))
-        .fetch_all(&self.pool)
-        .await?;
-        assemble(rows)
-    }
-
     /// When the oldest grant was asked for of which the outcome is not known: since then somebody may hold what the record
     /// does not show yet.
     ///
@@ -279,71 +169,6 @@ impl Ledger {
             .map(|ms| instant(ms, || "the oldest open intent".to_owned()))
             .transpose()
     }
-}
-
-/// Duty without access that is in no sum yet.
-pub(super) async fn uncounted_unheld(connection: &mut SqliteConnection) -> Result<Vec<Unheld>, LedgerError> {
-    let rows = sqlx::query(concat!(
-        unheld_with_access!(),
-        " WHERE u.id IN (SELECT id FROM uncounted_unheld) ORDER BY u.id, a.id"
-    ))
-    .fetch_all(connection)
-    .await?;
-    assemble(rows)
-}
-
-/// The first of it, as far as it was over at `until`; `limit` of them at most.
-pub(super) async fn uncounted_unheld_until(
-    connection: &mut SqliteConnection,
-    until: Timestamp,
-    limit: usize,
-) -> Result<Vec<Unheld>, LedgerError> {
-    let rows = sqlx::query(concat!(
-        unheld_with_access!(),
-        " WHERE u.id IN (SELECT n.id FROM uncounted_unheld n JOIN unheld o ON o.id = n.id WHERE o.ended_at <= ? \
-         ORDER BY n.id LIMIT ?) ORDER BY u.id, a.id"
-    ))
-    .bind(until.as_millisecond())
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(connection)
-    .await?;
-    assemble(rows)
-}
-
-/// Rows of one entry stand together.
-fn assemble(rows: Vec<SqliteRow>) -> Result<Vec<Unheld>, LedgerError> {
-    let mut found: Vec<Unheld> = Vec::new();
-    for row in rows {
-        let id: i64 = row.try_get(0)?;
-        let what = || format!("duty without access {id}");
-        let at = |ms: i64| instant(ms, what);
-        if found.last().is_none_or(|last| last.id != id) {
-            let end: i64 = row.try_get(4)?;
-            // The end of time has more digits than a millisecond.
-            let end = if end < Timestamp::MAX.as_millisecond() {
-                at(end)?
-            } else {
-                Timestamp::MAX
-            };
-            let duty = Interval::new(at(row.try_get(3)?)?, end);
-            found.push(Unheld {
-                id,
-                entitlement: parse(row.try_get::<String, _>(1)?, what)?,
-                person: parse(row.try_get::<String, _>(2)?, what)?,
-                duty: duty.ok_or_else(|| LedgerError::Damaged { what: what() })?,
-                why: row.try_get(5)?,
-                ended_at: row.try_get::<Option<i64>, _>(6)?.map(at).transpose()?,
-                held: Vec::new(),
-            });
-        }
-        if let (Some(granted), Some(unheld)) = (row.try_get::<Option<i64>, _>(7)?, found.last_mut()) {
-            let revoked = row.try_get::<Option<i64>, _>(8)?.map(at).transpose()?;
-            unheld
-                .held
-                .extend(Interval::new(at(granted)?, revoked.unwrap_or(Timestamp::MAX)));
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -372,7 +197,7 @@ mod tests {
         let entries = ledger.unheld_in(Interval::ALWAYS).await.unwrap();
         entries
             .iter()
-            .map(|unheld| (unheld.why.clone(), length(uncovered(unheld, t(now))).as_secs()))
+            .map(|unheld| (unheld.why.to_string(), length(uncovered(unheld, t(now))).as_secs()))
             .collect()
     }
 

@@ -31,6 +31,7 @@ mod taken_over;
 mod totals;
 pub mod tries;
 mod trouble;
+mod unheld;
 mod written;
 
 pub use access::HeldSpan;
@@ -41,7 +42,7 @@ pub use error::LedgerError;
 pub use export::{Export, ExportedCause, ExportedEvent, Stretch};
 pub use history::{AccessRow, Neighbours, RecordedCause};
 pub use intents::{OpenIntent, Opened, Outcome};
-pub use measured::{OnDuty, UnheldMark};
+pub use measured::OnDuty;
 pub use orders::{Approval, Bar};
 pub use owned::{OwnedIndex, Touched};
 pub use reads::{Failures, LastReads};
@@ -51,6 +52,7 @@ pub use snapshots::{Accepted, KnownSchedules, ReadFailure, StoredSnapshots};
 pub use totals::{Counted, Total};
 pub use tries::{FailedTry, LastTries, LastTry, TryThen};
 pub use trouble::Trouble;
+pub use unheld::UnheldMark;
 
 /// An open ledger.
 #[derive(Debug, Clone)]

@@ -78,7 +78,7 @@ impl Ledger {
                     .for_each(&mut each);
             }
         }
-        let unheld = super::measured::uncounted_unheld(&mut tx).await?;
+        let unheld = super::unheld::uncounted_unheld(&mut tx).await?;
         Ok(Counted {
             seq,
             newest,
@@ -143,7 +143,7 @@ impl Ledger {
             .await?;
             let rows = access_by_id(&mut tx, &ids, &mut Texts::default()).await?;
             count_access(&mut tx, &rows, &sessions).await?;
-            let unheld = super::measured::uncounted_unheld_until(&mut tx, certain, PAGE).await?;
+            let unheld = super::unheld::uncounted_unheld_until(&mut tx, certain, PAGE).await?;
             count_unheld(&mut tx, &unheld).await?;
             self.commit(tx, now).await?;
             let counted = ids.len() + unheld.len();

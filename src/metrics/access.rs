@@ -1,6 +1,6 @@
 //! Counters that derive from the ledger and never go backwards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
@@ -10,7 +10,7 @@ use crate::accounting::{
     BACKDATE, Figures, LONGEST_SESSION, Part, Phase, Sessions, Unheld, account, endings, length, phases, uncovered,
 };
 use crate::ledger::{AccessRow, Ledger, LedgerError, UnheldMark};
-use crate::model::{EntitlementId, Interval, PrincipalId, ResolvedTarget};
+use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget};
 use crate::problem::ProblemKind;
 
 /// What the counters of one entitlement show.
@@ -43,8 +43,8 @@ pub(super) struct AccessTime {
     newest_unheld: i64,
     unheld_mark: Option<UnheldMark>,
     of: BTreeMap<Arc<EntitlementId>, Of>,
-    /// What stands, as which entitlement.
-    open: HashMap<i64, Arc<EntitlementId>>,
+    /// What stands, as which entitlement and by whom.
+    open: HashMap<i64, (Arc<EntitlementId>, Person)>,
     recent: Recent,
     unheld: BTreeMap<i64, Unheld>,
     /// The highest values shown. A pass stamps what it records with the instant at which it began, and the host's clock
@@ -242,15 +242,15 @@ impl AccessTime {
         if let Some(seen) = self.seen.take() {
             let mut changed = Vec::new();
             if let Some(last) = ledger.access_after(seen, |row| changed.push(row)).await? {
+                let mut changes_of = HashSet::default();
                 for row in changed {
+                    let was = self.open.get(&row.id);
+                    changes_of.extend(was.map(|(id, person)| ((**id).clone(), person.clone())));
+                    changes_of.insert((row.entitlement.clone(), row.person.clone()));
                     self.take(row);
                 }
                 let mark = ledger.unheld_mark().await?;
-                // Access that began or ended changes what of duty was without it.
-                if last != seen || self.unheld_mark != Some(mark) {
-                    self.unheld_since(ledger).await?;
-                    self.unheld_mark = Some(mark);
-                }
+                self.unheld_since(ledger, &changes_of, mark).await?;
                 self.seen = Some(last);
                 return Ok(());
             }
@@ -283,12 +283,37 @@ impl AccessTime {
         Ok(())
     }
 
-    async fn unheld_since(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
-        let known: BTreeSet<i64> = self.unheld.keys().copied().collect();
-        for unheld in ledger.unheld_since(self.newest_unheld, &known).await? {
+    /// Takes in what of duty without access began or ended, and what of it was cut short or laid bare by changes of access.
+    async fn unheld_since(
+        &mut self,
+        ledger: &Ledger,
+        changes_of: &HashSet<(EntitlementId, Person)>,
+        mark: UnheldMark,
+    ) -> Result<(), LedgerError> {
+        let is_same = self.unheld_mark == Some(mark);
+        if is_same && changes_of.is_empty() {
+            return Ok(());
+        }
+        let open = if is_same {
+            None
+        } else {
+            Some(ledger.open_unheld().await?)
+        };
+        let may_differ = |unheld: &&Unheld| {
+            let has_ended = unheld.ended_at.is_none() && open.as_ref().is_some_and(|open| !open.contains(&unheld.id));
+            has_ended || changes_of.contains(&(unheld.entitlement.clone(), unheld.person.clone()))
+        };
+        let again: Vec<i64> = self
+            .unheld
+            .values()
+            .filter(may_differ)
+            .map(|unheld| unheld.id)
+            .collect();
+        for unheld in ledger.unheld_since(self.newest_unheld, &again).await? {
             self.newest_unheld = self.newest_unheld.max(unheld.id);
             self.unheld.insert(unheld.id, unheld);
         }
+        self.unheld_mark = Some(mark);
         Ok(())
     }
 
@@ -296,7 +321,7 @@ impl AccessTime {
     fn take(&mut self, row: AccessRow) {
         let was = self.open.remove(&row.id);
         // An entitlement may have another name since.
-        if let Some(of) = was.as_ref().and_then(|id| self.of.get_mut(id)) {
+        if let Some(of) = was.as_ref().and_then(|(id, _)| self.of.get_mut(id)) {
             of.open.remove(&row.id);
         }
         let is_new = self.newest < row.id;
@@ -305,7 +330,7 @@ impl AccessTime {
         of.target = Some(row.target.clone());
         if row.revoked_at.is_none() {
             of.open.insert(row.id, phases(&row, Timestamp::MAX).into());
-            self.open.insert(row.id, id);
+            self.open.insert(row.id, (id, row.person.clone()));
         } else if is_new || was.is_some() {
             of.ended += account(std::slice::from_ref(&row), Interval::ALWAYS, Timestamp::MAX).total();
         } else {

@@ -20,6 +20,8 @@ use crate::schedule::{ReadError, ReadErrorKind};
 use crate::stream::{Figures, FiguresCollector};
 use crate::survey::Survey;
 
+mod lacking;
+
 fn metrics() -> Metrics {
     Metrics::new(&ApiCalls::new().unwrap(), "1.2.3", Mode::Sync).unwrap()
 }

@@ -57,7 +57,7 @@ fn written_of(
         entitlement: id("search/readers"),
         person: person("carol@example.com"),
         duty: span(1800, 3000),
-        why: "held_by_pause".to_owned(),
+        why: "held_by_pause".into(),
         ended_at: None,
         held: Vec::new(),
     }];

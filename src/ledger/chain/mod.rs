@@ -29,9 +29,9 @@ pub(super) mod tables;
 pub use check::{Finding, PublishedHead, Verdict};
 use tables::{Columns, Op, TABLES, Table, hex, kind};
 
-/// Nothing else is ever hashed with this in front.
 /// So many notes are read together.
 const PAGE: i64 = 1_000;
+/// Nothing else is ever hashed with this in front.
 const EVENT_DOMAIN: &[u8] = b"dutybound ledger event v1\0";
 const ROWS_DOMAIN: &[u8] = b"dutybound ledger rows v1\0";
 /// What comes before the first event.
