@@ -1,10 +1,12 @@
 //! What the daemon says about its passes: each thing once when it begins and once when it ends, nothing when idle.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
+use foldhash::HashSet;
 use jiff::Timestamp;
 
-use crate::guard::Guard;
+use crate::guard::{Guard, Held};
 use crate::problem::Problem;
 use crate::reconcile::{Pass, PassError};
 use crate::text;
@@ -13,7 +15,8 @@ use crate::text;
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     problems: Vec<Problem>,
-    held: BTreeSet<(String, Guard)>,
+    /// Names of what was held. A hundred thousand may be, and no text is kept of each.
+    held: HashSet<u64>,
     last_error: Option<String>,
     standing: usize,
     next_boundary: Option<Timestamp>,
@@ -34,17 +37,9 @@ impl Journal {
         for problem in self.problems.iter().filter(|p| !now.contains(&p.subject())) {
             tracing::info!(problem = problem.kind.as_str(), detail = %text::clean(&problem.to_string()), "problem is gone");
         }
-        let mut held = BTreeSet::new();
+        let mut held = HashSet::default();
         for hold in &survey.verdict.held {
-            let subject = (
-                format!(
-                    "{:?} {} {}",
-                    hold.change.kind,
-                    hold.change.entitlement,
-                    hold.change.who()
-                ),
-                hold.guard,
-            );
+            let subject = name_of(hold);
             if !self.held.contains(&subject) && hold.guard != Guard::MakeBeforeBreak {
                 tracing::warn!(
                     change = crate::apply::kind_word(hold.change.kind), entitlement = %hold.change.entitlement,
@@ -54,6 +49,7 @@ impl Journal {
             }
             held.insert(subject);
         }
+        held.shrink_to_fit();
         self.problems = problems;
         self.held = held;
         self.standing = survey.plan.unchanged;
@@ -83,4 +79,11 @@ impl Journal {
             self.problems.len()
         )
     }
+}
+
+/// Tells what is held apart from anything else that is. Should two have the same name, one of them is not said.
+fn name_of(hold: &Held) -> u64 {
+    let (change, mut hasher) = (&hold.change, DefaultHasher::new());
+    (change.kind, &change.entitlement, change.who(), hold.guard).hash(&mut hasher);
+    hasher.finish()
 }

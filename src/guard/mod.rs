@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::config::{Limits, Mode};
 use crate::desired::{Snapshots, Timeline};
 use crate::identity_center::ChangeKind;
 use crate::invariant::{self, Ground, Holder, Obstacle};
-use crate::model::{Cause, PrincipalId, ResolvedTarget, ScheduleKey, Snapshot};
+use crate::model::{Cause, PrincipalId, ResolvedTarget, ScheduleKey, Snapshot, Texts};
 use crate::plan::{Change, Foresight, Key, Plan};
 use crate::text::instant;
 use limits::Limited;
@@ -146,9 +147,9 @@ pub struct Held {
     /// Which guard.
     pub guard: Guard,
     /// Why, with the arithmetic.
-    pub reason: String,
+    pub reason: SmolStr,
     /// What would release it.
-    pub release: String,
+    pub release: SmolStr,
 }
 
 /// The guards, in the order in which they are asked.
@@ -315,15 +316,14 @@ pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
         conditions.timeline,
         plan.at,
     );
-    let mut passed = Vec::new();
-    let mut held = Vec::new();
+    let (mut passed, mut held, mut texts) = (Vec::new(), Vec::new(), Texts::default());
     for change in &plan.changes {
         let refusal = reasoned(change)
             .or_else(|| refuse_by_statement(change, &obstacles, plan))
             .or_else(|| refuse_absolutely(change, conditions))
             .or_else(|| refuse_below_floor(change, &mut floors));
         match refusal {
-            Some(refusal) => held.push(refusal.hold(change, plan)),
+            Some(refusal) => held.push(refusal.hold(change, plan, &mut texts)),
             None => passed.push(Arc::clone(change)),
         }
     }
@@ -362,17 +362,21 @@ impl Refusal {
         }
     }
 
-    fn hold(self, change: &Arc<Change>, plan: &Plan) -> Held {
+    /// The `texts` are shared with what else is held: while all is only observed, a hundred thousand are the same.
+    fn hold(self, change: &Arc<Change>, plan: &Plan, texts: &mut Texts) -> Held {
         let approve = format!("`dutybound apply --approve {}`", plan.digest);
         let release = match (self.release, self.guard.yields_to_approval()) {
             (Some(release), true) => format!("{release}, or {approve}"),
             (Some(release), false) => release,
             (None, _) => approve,
         };
+        let (mut reason, mut release) = (SmolStr::from(self.reason), SmolStr::from(release));
+        texts.share(&mut reason);
+        texts.share(&mut release);
         Held {
             change: Arc::clone(change),
             guard: self.guard,
-            reason: self.reason,
+            reason,
             release,
         }
     }
@@ -598,7 +602,7 @@ fn order(
                     reason: obstacle,
                     release: Some(format!("the incoming grant, or {patience_ends} whatever happens")),
                 };
-                held.push(refusal.hold(&change, plan));
+                held.push(refusal.hold(&change, plan, &mut Texts::default()));
             }
             None => {
                 let waits_for = if waiting {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use foldhash::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -39,9 +40,9 @@ pub struct HeldSummary {
     /// Which guard.
     pub guard: Guard,
     /// Why.
-    pub reason: String,
+    pub reason: SmolStr,
     /// What releases it.
-    pub release: String,
+    pub release: SmolStr,
 }
 
 /// What the last pass saw, for `status`.
@@ -288,8 +289,8 @@ mod tests {
         Held {
             change: Arc::new(change),
             guard,
-            reason: reason.to_owned(),
-            release: String::new(),
+            reason: reason.into(),
+            release: SmolStr::default(),
         }
     }
 

@@ -286,7 +286,7 @@ impl Export {
                     let held: super::HeldSummary = read_json(body, || format!("event {}", event.seq))?;
                     event.entitlement = Some(held.entitlement.to_string());
                     event.person = Some(held.who);
-                    event.detail = Some(held.reason);
+                    event.detail = Some(held.reason.into());
                 }
                 Ok(())
             }

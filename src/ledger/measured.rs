@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use foldhash::HashMap;
 use jiff::{SignedDuration, Timestamp};
+use smol_str::SmolStr;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -21,7 +22,7 @@ pub struct OnDuty {
     /// The duty; its end is `Timestamp::MAX` where it is not known.
     pub duty: Interval,
     /// What is known about why, as a stable word.
-    pub why: String,
+    pub why: SmolStr,
 }
 
 /// So much duty is noted in one statement, whose text holds all of it.
@@ -189,7 +190,7 @@ mod tests {
             entitlement: id("payments/admin"),
             person: person("alice@example.com"),
             duty: span(from, to),
-            why: why.to_owned(),
+            why: why.into(),
         }
     }
 

@@ -46,7 +46,8 @@ pub(super) struct AccessTime {
     /// What stands, as which entitlement and by whom.
     open: HashMap<i64, (Arc<EntitlementId>, Person)>,
     recent: Recent,
-    unheld: BTreeMap<i64, Unheld>,
+    /// The lowest id first.
+    unheld: Vec<Unheld>,
     /// The highest values shown. A pass stamps what it records with the instant at which it began, and the host's clock
     /// may be set back: the record can say a moment less than the scrape before did.
     shown: BTreeMap<EntitlementId, Held>,
@@ -183,7 +184,7 @@ impl AccessTime {
                 _ => None,
             };
         }
-        for unheld in self.unheld.values() {
+        for unheld in &self.unheld {
             let without = !uncovered(unheld, Timestamp::MAX).iter().all(|span| !span.contains(now));
             let held = self.shown.entry(unheld.entitlement.clone()).or_default();
             // Whoever a person's order keeps from it is not to be alarmed about.
@@ -223,7 +224,7 @@ impl AccessTime {
 
     /// The same for uncovered time.
     fn uncovered(&mut self, sums: &mut BTreeMap<EntitlementId, (SignedDuration, SignedDuration)>, certain: Timestamp) {
-        for unheld in self.unheld.values() {
+        for unheld in &self.unheld {
             let time = length(uncovered(unheld, certain));
             let (_, of) = entry(&mut self.of, &unheld.entitlement);
             let sum = if unheld.ended_at.is_some_and(|ended| ended <= certain) {
@@ -234,7 +235,10 @@ impl AccessTime {
             *sum = sum.saturating_add(time);
         }
         self.unheld
-            .retain(|_, unheld| unheld.ended_at.is_none_or(|ended| certain < ended));
+            .retain(|unheld| unheld.ended_at.is_none_or(|ended| certain < ended));
+        if self.unheld.len() < self.unheld.capacity() / 4 {
+            self.unheld.shrink_to_fit();
+        }
     }
 
     async fn catch_up(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
@@ -272,11 +276,9 @@ impl AccessTime {
             of.uncovered = of.uncovered.saturating_add(total.uncovered);
             of.target = of.target.take().or(total.target);
         }
-        for unheld in counted.unheld {
-            self.newest_unheld = self.newest_unheld.max(unheld.id);
-            self.unheld.insert(unheld.id, unheld);
-        }
-        self.newest_unheld = self.newest_unheld.max(mark.newest());
+        let newest = counted.unheld.last().map_or(0, |unheld| unheld.id);
+        self.newest_unheld = newest.max(mark.newest());
+        self.unheld = counted.unheld;
         self.newest = self.newest.max(counted.newest);
         self.unheld_mark = Some(mark);
         self.seen = Some(counted.seq);
@@ -303,15 +305,13 @@ impl AccessTime {
             let has_ended = unheld.ended_at.is_none() && open.as_ref().is_some_and(|open| !open.contains(&unheld.id));
             has_ended || changes_of.contains(&(unheld.entitlement.clone(), unheld.person.clone()))
         };
-        let again: Vec<i64> = self
-            .unheld
-            .values()
-            .filter(may_differ)
-            .map(|unheld| unheld.id)
-            .collect();
+        let again: Vec<i64> = self.unheld.iter().filter(may_differ).map(|unheld| unheld.id).collect();
         for unheld in ledger.unheld_since(self.newest_unheld, &again).await? {
             self.newest_unheld = self.newest_unheld.max(unheld.id);
-            self.unheld.insert(unheld.id, unheld);
+            match self.unheld.binary_search_by_key(&unheld.id, |known| known.id) {
+                Ok(place) => self.unheld[place] = unheld,
+                Err(place) => self.unheld.insert(place, unheld),
+            }
         }
         self.unheld_mark = Some(mark);
         Ok(())

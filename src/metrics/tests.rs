@@ -843,7 +843,7 @@ async fn tails_and_uncovered_time_count_behind_and_never_go_back() {
         entitlement: id("payments/admin"),
         person: alice(),
         duty: span(0, 600),
-        why: "granting".to_owned(),
+        why: "granting".into(),
     };
     let metrics = metrics();
     let mut before = (0.0, 0.0);

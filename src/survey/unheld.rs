@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use jiff::Timestamp;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::Record;
 use crate::desired::Desired;
@@ -95,16 +96,16 @@ impl<'a> Reasons<'a> {
     }
 
     /// One of a few words: `barred`, `held_by_` and a guard, a kind of problem, or `granting`.
-    fn why(&self, entitlement: &EntitlementId, person: &Person) -> String {
+    fn why(&self, entitlement: &EntitlementId, person: &Person) -> SmolStr {
         if self.record.bars.iter().any(|bar| bar.concerns(person)) {
-            return ProblemKind::Barred.as_str().to_owned();
+            return ProblemKind::Barred.as_str().into();
         }
         let mut problems = self.problems.get(entitlement).into_iter().flatten();
         let theirs = |p: &&&Problem| p.person.as_ref().is_none_or(|of| of == person);
         match (self.held.get(&(entitlement, person)), problems.find(theirs)) {
-            (Some(guard), _) => format!("held_by_{}", guard.as_str()),
-            (None, Some(problem)) => problem.kind.as_str().to_owned(),
-            (None, None) => "granting".to_owned(),
+            (Some(guard), _) => format_smolstr!("held_by_{}", guard.as_str()),
+            (None, Some(problem)) => problem.kind.as_str().into(),
+            (None, None) => "granting".into(),
         }
     }
 }

@@ -90,7 +90,7 @@ async fn a_hundred_turns(ledger: &Ledger) {
             entitlement: id(&format!("payments/role-{number}")),
             person: person("alice@example.com"),
             duty: span(from - 5, from + HOUR),
-            why: "granting".to_owned(),
+            why: "granting".into(),
         };
         ledger.note_unheld(&[waits], false, t(from - 5)).await.unwrap();
         hold(ledger, number, from, Some(from + HOUR)).await;

@@ -29,7 +29,7 @@ impl Scrapes {
             entitlement: id(entitlement),
             person: person(who),
             duty: span(0, 10_000),
-            why: "granting".to_owned(),
+            why: "granting".into(),
         });
         let on_duty: Vec<OnDuty> = on_duty.collect();
         self.ledger.note_unheld(&on_duty, false, t(at)).await.unwrap();

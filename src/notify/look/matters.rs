@@ -48,7 +48,7 @@ impl Look<'_> {
                 ),
                 during: None,
                 since: Some(hold.since),
-                release: Some(held.release.clone()),
+                release: Some(held.release.to_string()),
             };
             now.insert(
                 subject,
