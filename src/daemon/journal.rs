@@ -81,7 +81,7 @@ impl Journal {
     }
 }
 
-/// Tells what is held apart from anything else that is. Should two have the same name, one of them is not said.
+/// Tells what is held apart from anything else that is. Should two have the same name, one of them is neither said nor counted.
 fn name_of(hold: &Held) -> u64 {
     let (change, mut hasher) = (&hold.change, DefaultHasher::new());
     (change.kind, &change.entitlement, change.who(), hold.guard).hash(&mut hasher);

@@ -327,7 +327,7 @@ pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
             None => passed.push(Arc::clone(change)),
         }
     }
-    let steps = order(passed, &mut held, plan, conditions, approved_by_person);
+    let steps = order(passed, &mut held, &mut texts, plan, conditions, approved_by_person);
     let by_statement = held.iter().filter(|h| h.guard == Guard::Invariant);
     let instead_of = by_statement.map(|h| h.change.key()).collect();
     Verdict {
@@ -558,6 +558,7 @@ fn stale_reason<'a>(keys: impl Iterator<Item = &'a ScheduleKey>, c: &Conditions<
 fn order(
     passed: Vec<Arc<Change>>,
     held: &mut Vec<Held>,
+    texts: &mut Texts,
     plan: &Plan,
     c: &Conditions<'_>,
     approved_by_person: impl Fn(&Change) -> bool,
@@ -602,7 +603,7 @@ fn order(
                     reason: obstacle,
                     release: Some(format!("the incoming grant, or {patience_ends} whatever happens")),
                 };
-                held.push(refusal.hold(&change, plan, &mut Texts::default()));
+                held.push(refusal.hold(&change, plan, texts));
             }
             None => {
                 let waits_for = if waiting {

@@ -1,4 +1,4 @@
-//! Notes what the measure of access time needs besides access: who is on duty without it, and how long role sessions live.
+//! What the measure of access time needs besides access: notes who is on duty without it, and how long role sessions live.
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::access::standing_ids;
 use super::history::access_by_id;
-use super::{Ledger, LedgerError, ends_of_chain, instant, parse, read_json, write_json};
+use super::{Ledger, LedgerError, Moment, ends_of_chain, instant, parse, read_json, write_json};
 use crate::accounting::{BACKDATE, Figures, LONGEST_SESSION, Sessions, Unheld, account, length, tail_of, uncovered};
 use crate::ledger::{AccessRow, chain};
 use crate::model::{EntitlementId, Interval, ResolvedTarget, Texts};
@@ -87,40 +87,6 @@ impl Ledger {
         })
     }
 
-    /// Gives `each` every interval of access that changed, or whose causes did, after the event `seen`, and returns the last
-    /// event. `None` where the events do not follow on it any more, or are too many.
-    ///
-    /// # Errors
-    /// [`LedgerError`]; some may have been given then.
-    pub async fn access_after(
-        &self,
-        seen: i64,
-        mut each: impl FnMut(AccessRow) + Send,
-    ) -> Result<Option<i64>, LedgerError> {
-        let mut tx = self.pool.begin().await?;
-        let (first, last) = ends_of_chain(&mut tx).await?;
-        if seen + 1 < first || last < seen || FEW < last - seen {
-            return Ok(None);
-        }
-        // By the plus SQLite goes along the few new events, and not through all that ever told of access.
-        let ids: Vec<i64> = sqlx::query_scalar(
-            "SELECT row FROM event WHERE seq > ?1 AND seq <= ?2 AND +tbl = 'access' AND op <> 'restate' UNION \
-             SELECT c.access_id FROM event e JOIN cause c ON c.id = e.row \
-             WHERE e.seq > ?1 AND e.seq <= ?2 AND +e.tbl = 'cause' AND e.op <> 'restate' ORDER BY 1",
-        )
-        .bind(seen)
-        .bind(last)
-        .fetch_all(&mut *tx)
-        .await?;
-        for page in ids.chunks(PAGE) {
-            access_by_id(&mut tx, page, &mut Texts::default())
-                .await?
-                .into_iter()
-                .for_each(&mut each);
-        }
-        Ok(Some(last))
-    }
-
     /// Counts what ended so long before `now` that nothing of it changes any more, and returns how many entries that were.
     ///
     /// # Errors
@@ -152,6 +118,42 @@ impl Ledger {
                 return Ok(all);
             }
         }
+    }
+}
+
+impl Moment {
+    /// Gives `each` every interval of access that changed, or whose causes did, after the event `seen`, and returns the last
+    /// event. `None` where the events do not follow on it any more, or are too many.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; some may have been given then.
+    pub async fn access_after(
+        &mut self,
+        seen: i64,
+        mut each: impl FnMut(AccessRow) + Send,
+    ) -> Result<Option<i64>, LedgerError> {
+        let tx = &mut *self.0;
+        let (first, last) = ends_of_chain(tx).await?;
+        if seen + 1 < first || last < seen || FEW < last - seen {
+            return Ok(None);
+        }
+        // By the plus SQLite goes along the few new events, and not through all that ever told of access.
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "SELECT row FROM event WHERE seq > ?1 AND seq <= ?2 AND +tbl = 'access' AND op <> 'restate' UNION \
+             SELECT c.access_id FROM event e JOIN cause c ON c.id = e.row \
+             WHERE e.seq > ?1 AND e.seq <= ?2 AND +e.tbl = 'cause' AND e.op <> 'restate' ORDER BY 1",
+        )
+        .bind(seen)
+        .bind(last)
+        .fetch_all(&mut *tx)
+        .await?;
+        for page in ids.chunks(PAGE) {
+            access_by_id(tx, page, &mut Texts::default())
+                .await?
+                .into_iter()
+                .for_each(&mut each);
+        }
+        Ok(Some(last))
     }
 }
 

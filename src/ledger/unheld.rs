@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
-use super::{Ledger, LedgerError, instant, parse, write_json};
+use super::{Ledger, LedgerError, Moment, instant, parse, write_json};
 use crate::accounting::Unheld;
 use crate::model::{Interval, Person, Texts};
 
@@ -21,8 +21,8 @@ const IDS_IN: &str = "\
         AND ?1 - 86400000 < duty_from AND duty_from < ?2 AND ended_at > ?1 UNION ALL \
     SELECT id FROM unheld WHERE ended_at > duty_from + 86400000 AND duty_from < ?2 AND ended_at > ?1";
 
-/// What was held in the meantime is looked for by the indexes by how long intervals lasted, in the words of these; the signs
-/// keep another index from being taken.
+/// What was held in the meantime is looked for in parts, so that of what ended long ago only what lasted long is looked at; the
+/// signs keep another index from being taken.
 const BY_ID: &str = "\
     SELECT u.id, u.entitlement, u.person, u.duty_from, u.duty_to, u.why, u.ended_at, a.granted_at, a.revoked_at \
     FROM unheld u LEFT JOIN access a ON a.id IN (\
@@ -39,7 +39,7 @@ const BY_ID: &str = "\
 #[cfg(test)]
 pub(super) const FAR_BACK: [&str; 2] = [IDS_IN, BY_ID];
 
-/// Tells whether anything about duty without access has changed; see [`Ledger::unheld_mark`].
+/// Tells whether anything about duty without access has changed; see [`Moment::unheld_mark`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnheldMark {
     newest: Option<i64>,
@@ -86,14 +86,16 @@ impl Ledger {
         .await?;
         by_id(&mut tx, &ids).await
     }
+}
 
+impl Moment {
     /// Reads a value that differs whenever duty without access began or ended.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn unheld_mark(&self) -> Result<UnheldMark, LedgerError> {
+    pub async fn unheld_mark(&mut self) -> Result<UnheldMark, LedgerError> {
         let row = sqlx::query("SELECT MAX(id), (SELECT COUNT(*) FROM unheld WHERE ended_at IS NULL) FROM unheld")
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *self.0)
             .await?;
         Ok(UnheldMark {
             newest: row.try_get(0)?,
@@ -105,22 +107,21 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn open_unheld(&self) -> Result<HashSet<i64>, LedgerError> {
+    pub async fn open_unheld(&mut self) -> Result<HashSet<i64>, LedgerError> {
         let ids = sqlx::query_scalar("SELECT id FROM unheld WHERE ended_at IS NULL");
-        Ok(ids.fetch_all(&self.pool).await?.into_iter().collect())
+        Ok(ids.fetch_all(&mut *self.0).await?.into_iter().collect())
     }
 
     /// Entries with a higher id than `after`, and these `others`.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn unheld_since(&self, after: i64, others: &[i64]) -> Result<Vec<Unheld>, LedgerError> {
-        let mut tx = self.pool.begin().await?;
+    pub async fn unheld_since(&mut self, after: i64, others: &[i64]) -> Result<Vec<Unheld>, LedgerError> {
         let newer: Vec<i64> = sqlx::query_scalar("SELECT id FROM unheld WHERE id > ? ORDER BY id")
             .bind(after)
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut *self.0)
             .await?;
-        by_id(&mut tx, &[others, &newer].concat()).await
+        by_id(&mut self.0, &[others, &newer].concat()).await
     }
 }
 

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::accounting::{
     BACKDATE, Figures, LONGEST_SESSION, Part, Phase, Sessions, Unheld, account, endings, length, phases, uncovered,
 };
-use crate::ledger::{AccessRow, Ledger, LedgerError, UnheldMark};
+use crate::ledger::{AccessRow, Ledger, LedgerError, Moment, UnheldMark};
 use crate::model::{EntitlementId, Interval, Person, PrincipalId, ResolvedTarget};
 use crate::problem::ProblemKind;
 
@@ -245,7 +245,8 @@ impl AccessTime {
         // Whatever fails in between, the next call begins anew.
         if let Some(seen) = self.seen.take() {
             let mut changed = Vec::new();
-            if let Some(last) = ledger.access_after(seen, |row| changed.push(row)).await? {
+            let mut moment = ledger.moment().await?;
+            if let Some(last) = moment.access_after(seen, |row| changed.push(row)).await? {
                 let mut changes_of = HashSet::default();
                 for row in changed {
                     let was = self.open.get(&row.id);
@@ -253,8 +254,7 @@ impl AccessTime {
                     changes_of.insert((row.entitlement.clone(), row.person.clone()));
                     self.take(row);
                 }
-                let mark = ledger.unheld_mark().await?;
-                self.unheld_since(ledger, &changes_of, mark).await?;
+                self.unheld_since(&mut moment, &changes_of).await?;
                 self.seen = Some(last);
                 return Ok(());
             }
@@ -267,7 +267,7 @@ impl AccessTime {
             shown,
             ..Self::default()
         };
-        let mark = ledger.unheld_mark().await?;
+        let mark = ledger.moment().await?.unheld_mark().await?;
         let counted = ledger.counted(|row| self.take(row)).await?;
         for (id, total) in counted.totals {
             let (_, of) = entry(&mut self.of, &id);
@@ -288,10 +288,10 @@ impl AccessTime {
     /// Takes in what of duty without access began or ended, and what of it was cut short or laid bare by changes of access.
     async fn unheld_since(
         &mut self,
-        ledger: &Ledger,
+        moment: &mut Moment,
         changes_of: &HashSet<(EntitlementId, Person)>,
-        mark: UnheldMark,
     ) -> Result<(), LedgerError> {
+        let mark = moment.unheld_mark().await?;
         let is_same = self.unheld_mark == Some(mark);
         if is_same && changes_of.is_empty() {
             return Ok(());
@@ -299,14 +299,14 @@ impl AccessTime {
         let open = if is_same {
             None
         } else {
-            Some(ledger.open_unheld().await?)
+            Some(moment.open_unheld().await?)
         };
         let may_differ = |unheld: &&Unheld| {
             let has_ended = unheld.ended_at.is_none() && open.as_ref().is_some_and(|open| !open.contains(&unheld.id));
             has_ended || changes_of.contains(&(unheld.entitlement.clone(), unheld.person.clone()))
         };
         let again: Vec<i64> = self.unheld.iter().filter(may_differ).map(|unheld| unheld.id).collect();
-        for unheld in ledger.unheld_since(self.newest_unheld, &again).await? {
+        for unheld in moment.unheld_since(self.newest_unheld, &again).await? {
             self.newest_unheld = self.newest_unheld.max(unheld.id);
             match self.unheld.binary_search_by_key(&unheld.id, |known| known.id) {
                 Ok(place) => self.unheld[place] = unheld,

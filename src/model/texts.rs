@@ -1,4 +1,4 @@
-//! Texts that many rows of the record repeat, each kept in memory once.
+//! Texts that many rows of the record, or many held changes, repeat, each kept in memory once.
 
 use std::sync::Arc;
 
