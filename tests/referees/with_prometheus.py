@@ -41,8 +41,6 @@ rule = [
 ]
 """
 CAROL = '  { email = "carol@example.com" },\n'
-READERS = '  { entitlement = "prod-readers", members = true },\n'
-ADMINS = READERS.replace("prod-readers", "prod-admin")
 ERIN = '{ email = "erin@example.com" }'
 MIRA = ', { email = "mira@example.com" }'
 DATA = """\
@@ -484,11 +482,13 @@ def queue_up(history, prometheus):
 
     before = history.sandbox.control("GET", "/world")["aws"]["operation_takes"]
     history.sandbox.change_world(takes("PT6S"))
-    history.policy("payments.toml", PAYMENTS.replace(READERS, READERS + ADMINS))
-    lead = "dutybound_convergence_lead_seconds"
-    until("a plan with a grant", lambda: prometheus.number(lead) is not None)
+    two = ERIN + MIRA + ", " + CAROL.strip().rstrip(",")
+    history.policy("data.toml", DATA.replace(ERIN, two))
+    # Without a grant it is +Inf. Panels are asked for every other second.
+    scrapes = "count_over_time((dutybound_convergence_lead_seconds < Inf)[10s:1s])"
+    until("three scrapes of a plan with a grant", lambda: (prometheus.number(scrapes) or 0) >= 3)
     history.sandbox.change_world(takes(before))
-    history.policy("payments.toml", PAYMENTS)
+    history.policy("data.toml", DATA)
 
 
 MEMBERSHIP = "d5e6f7a8-3333-4000-8000-000000000009"
