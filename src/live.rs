@@ -101,8 +101,8 @@ impl LiveCache {
     /// Reads of the targets in `suspects` those of which nothing is known, and of the others as many as the audit allows, those
     /// that were read longest ago first, except what is queued and what it suspected in the refresh before and read less than
     /// half a minute ago; and those others of `wanted` that the audit calls for and that were looked at longest ago, in vain or
-    /// not. Drops those not wanted any more. A target that could not be read is in [`Self::failures`] and not in [`Self::holders`] until
-    /// it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
+    /// not. Drops those not wanted any more. A target that could not be read is in [`Self::failures`] and not in
+    /// [`Self::holders`] until it can. What AWS `confirmed` lately is taken as done, whatever a lagging read says.
     pub async fn refresh(
         &mut self,
         reader: &Arc<dyn Read>,

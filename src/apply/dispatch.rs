@@ -101,16 +101,12 @@ impl Applier {
             call = state.is_pass_due(&end, now);
         }
         let later = begun || !stay.is_empty();
-        // Where the grant was left to the next pass, so is what waits for it.
-        let (left, stay) = if overtaken {
-            (stay, Vec::new())
-        } else {
-            (Vec::new(), stay)
-        };
-        for step in left {
-            end::say(&step.change, &End::Superseded);
-        }
         for step in stay {
+            // Where the grant was left to the next pass, so is what waits for it.
+            if overtaken {
+                end::say(&step.change, &End::Superseded);
+                continue;
+            }
             let deferred = End::Deferred(format!(
                 "the incoming grant was not confirmed; the access stays until it is, or until {} at most",
                 instant(step.patience_ends)

@@ -301,9 +301,10 @@ impl AccessTime {
         } else {
             Some(moment.open_unheld().await?)
         };
+        let changes_of: HashSet<(&EntitlementId, &Person)> = changes_of.iter().map(|(id, who)| (id, who)).collect();
         let may_differ = |unheld: &&Unheld| {
             let has_ended = unheld.ended_at.is_none() && open.as_ref().is_some_and(|open| !open.contains(&unheld.id));
-            has_ended || changes_of.contains(&(unheld.entitlement.clone(), unheld.person.clone()))
+            has_ended || changes_of.contains(&(&unheld.entitlement, &unheld.person))
         };
         let again: Vec<i64> = self.unheld.iter().filter(may_differ).map(|unheld| unheld.id).collect();
         for unheld in moment.unheld_since(self.newest_unheld, &again).await? {
