@@ -119,6 +119,21 @@ fn a_cause_that_is_withdrawn_early_stops_counting_then() {
 }
 
 #[test]
+fn lead_counts_five_minutes_behind_unless_it_has_turned_out_to_be_duty() {
+    let shift = cause(on_call(), span(0, 9000), span(600, 9000), 0, None);
+    let member = cause(Basis::Membership, Interval::ALWAYS, Interval::ALWAYS, 400, None);
+    let overhang = |causes| {
+        let row = row(0, None, causes);
+        let (mut settled, now) = (Figures::default(), 500);
+        settled.settle(&phases(&row, Timestamp::MAX), t(now));
+        let all = account(std::slice::from_ref(&row), Interval::ALWAYS, t(now)).total();
+        (all.overhang().as_secs(), settled.overhang().as_secs())
+    };
+    assert_eq!(overhang(vec![shift.clone()]), (500, 200));
+    assert_eq!(overhang(vec![shift, member]), (100, 100));
+}
+
+#[test]
 fn access_found_to_have_begun_before_it_was_recorded_counts_from_its_beginning() {
     // The reply was lost: the grant took effect at 0 and was settled an hour later.
     let settled_late = cause(on_call(), span(0, 3 * HOUR), span(0, 3 * HOUR), HOUR, None);
