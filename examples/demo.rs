@@ -232,12 +232,15 @@ async fn narrate(sandbox: &Sandbox, daemon: &mut Child, hand_offs: Option<usize>
     let mut seen = 0;
     let mut revoked = 0;
     let mut names = BTreeMap::new();
+    // One for all turns of the loop: a signal between two would be lost, and the daemon, which a terminal tells too, gone.
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let news = |calls: &[Call]| calls.iter().any(|call| seen < call.seq && ended(call));
         let wait = sandbox.wait_for(|view| news(view.journal), Duration::from_secs(1));
         tokio::select! {
+            biased;
+            _ = &mut interrupt => return Ok(()),
             _ = wait => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
         }
         if let Some(status) = daemon.try_wait()? {
             anyhow::bail!("the daemon ended by itself: {status}");
