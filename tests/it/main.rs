@@ -35,6 +35,7 @@ mod readme;
 mod resting;
 mod restored;
 mod review;
+mod said;
 mod scenarios;
 mod seen;
 mod status;
