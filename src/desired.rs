@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use crate::config::Identity;
 use crate::model::{
-    Basis, Cause, EntitlementId, Interval, MemberRef, Person, Right, ScheduleKey, Shift, Snapshot, SourceName,
-    SourceUser, SourceUserState,
+    Basis, Cause, EntitlementId, Interval, Person, Right, ScheduleKey, Shift, Snapshot, SourceName, SourceUser,
+    SourceUserState,
     spans::{gaps, merged, without},
 };
 use crate::policy::{Member, OnCall, Policy, Project, Rule, Trigger};
@@ -33,16 +33,77 @@ pub struct Timeline {
 /// Who should hold what at one instant, with every cause.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Desired {
-    /// By entitlement, then person.
-    pub holders: BTreeMap<EntitlementId, BTreeMap<Person, Vec<Arc<Cause>>>>,
+    /// Sorted without duplicates, so that those of one entitlement stand together, and among them those of one person.
+    causes: Vec<Arc<Cause>>,
 }
 
 impl Desired {
+    /// Whether nobody should hold anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.causes.is_empty()
+    }
+
+    /// Every entitlement that somebody should hold, sorted, with these people, sorted, and why each of them should.
+    pub fn entitlements(
+        &self,
+    ) -> impl Iterator<Item = (&EntitlementId, impl Iterator<Item = (&Person, &[Arc<Cause>])> + Clone)> + Clone {
+        let is_same = |a: &Arc<Cause>, b: &Arc<Cause>| {
+            Arc::ptr_eq(&a.right, &b.right) || a.right.entitlement == b.right.entitlement
+        };
+        self.causes.chunk_by(is_same).map(|causes| {
+            let people = causes.chunk_by(|a, b| a.person == b.person);
+            (
+                &causes[0].right.entitlement,
+                people.map(|causes| (&causes[0].person, causes)),
+            )
+        })
+    }
+
+    /// Why the person should hold the entitlement; empty where they should not.
+    #[must_use]
+    pub fn causes_of(&self, entitlement: &EntitlementId, person: &Person) -> &[Arc<Cause>] {
+        of_person(&self.causes, entitlement, person)
+    }
+
     /// Whether the person should hold the entitlement.
     #[must_use]
     pub fn calls_for(&self, entitlement: &EntitlementId, person: &Person) -> bool {
-        self.holders.get(entitlement).is_some_and(|h| h.contains_key(person))
+        !self.causes_of(entitlement, person).is_empty()
     }
+
+    /// Whether anybody should hold the entitlement.
+    #[must_use]
+    pub fn calls_for_anybody(&self, entitlement: &EntitlementId) -> bool {
+        !of_entitlement(&self.causes, entitlement).is_empty()
+    }
+
+    /// Adds a cause, and says whether it is new.
+    pub fn add(&mut self, cause: &Arc<Cause>) -> bool {
+        let place = self.causes.binary_search(cause);
+        if let Err(place) = place {
+            self.causes.insert(place, Arc::clone(cause));
+        }
+        place.is_err()
+    }
+}
+
+/// Those of one entitlement among causes that are sorted.
+fn of_entitlement<'a>(sorted: &'a [Arc<Cause>], entitlement: &EntitlementId) -> &'a [Arc<Cause>] {
+    let from = sorted.partition_point(|cause| cause.right.entitlement < *entitlement);
+    let rest = sorted.get(from..).unwrap_or_default();
+    let is_other = |cause: &Arc<Cause>| cause.right.entitlement != *entitlement;
+    let (these, _) = rest.split_at(rest.iter().position(is_other).unwrap_or(rest.len()));
+    these
+}
+
+/// Those of one person's entitlement.
+fn of_person<'a>(sorted: &'a [Arc<Cause>], entitlement: &EntitlementId, person: &Person) -> &'a [Arc<Cause>] {
+    let from = sorted.partition_point(|cause| (&cause.right.entitlement, &cause.person) < (entitlement, person));
+    let rest = sorted.get(from..).unwrap_or_default();
+    let is_other = |cause: &Arc<Cause>| cause.person != *person || cause.right.entitlement != *entitlement;
+    let (these, _) = rest.split_at(rest.iter().position(is_other).unwrap_or(rest.len()));
+    these
 }
 
 impl Timeline {
@@ -120,7 +181,7 @@ impl Timeline {
             ) else {
                 return true;
             };
-            let earned = self.of(entitlement, person).map(|cause| cause.held).collect();
+            let earned = self.of(entitlement, person).iter().map(|cause| cause.held).collect();
             !without(&[during], &merged(earned)).is_empty()
         });
         self.problems = problems;
@@ -146,16 +207,9 @@ impl Timeline {
     /// The instant's slice.
     #[must_use]
     pub fn at(&self, t: Timestamp) -> Desired {
-        // Causes are sorted, so those of one entitlement and of one person stand together.
-        let held: Vec<&Arc<Cause>> = self.causes.iter().filter(|c| c.held.contains(t)).collect();
-        let of_person = |causes: &[&Arc<Cause>]| (causes[0].person.clone(), causes.iter().copied().cloned().collect());
-        let of_entitlement = |causes: &[&Arc<Cause>]| {
-            let people = causes.chunk_by(|a, b| a.person == b.person);
-            (causes[0].right.entitlement.clone(), people.map(of_person).collect())
-        };
-        let entitlements = held.chunk_by(|a, b| a.right.entitlement == b.right.entitlement);
+        let held = self.causes.iter().filter(|cause| cause.held.contains(t));
         Desired {
-            holders: entitlements.map(of_entitlement).collect(),
+            causes: held.cloned().collect(),
         }
     }
 
@@ -166,15 +220,9 @@ impl Timeline {
     }
 
     /// The causes of one entitlement.
-    pub fn of_entitlement<'a>(
-        &'a self,
-        entitlement: &'a EntitlementId,
-    ) -> impl Iterator<Item = &'a Arc<Cause>> + Clone + use<'a> {
-        let from = self
-            .causes
-            .partition_point(|cause| cause.right.entitlement < *entitlement);
-        let causes = self.causes.get(from..).unwrap_or_default().iter();
-        causes.take_while(move |cause| cause.right.entitlement == *entitlement)
+    #[must_use]
+    pub fn of_entitlement(&self, entitlement: &EntitlementId) -> &[Arc<Cause>] {
+        of_entitlement(&self.causes, entitlement)
     }
 
     /// The instant after `t` at which what holds at `t` for one person's entitlement stops holding: for somebody who
@@ -182,7 +230,7 @@ impl Timeline {
     /// `Timestamp::MAX` where nothing is known to come.
     #[must_use]
     pub fn holds_until(&self, entitlement: &EntitlementId, person: &Person, t: Timestamp) -> Timestamp {
-        let theirs = self.of(entitlement, person);
+        let theirs = self.of(entitlement, person).iter();
         let end = theirs
             .clone()
             .filter(|c| c.held.contains(t))
@@ -193,19 +241,9 @@ impl Timeline {
     }
 
     /// What one person's entitlement rests on over the whole span.
-    pub fn of<'a>(
-        &'a self,
-        entitlement: &'a EntitlementId,
-        person: &'a Person,
-    ) -> impl Iterator<Item = &'a Arc<Cause>> + Clone + use<'a> {
-        let before = |c: &Arc<Cause>| (&c.right.entitlement, &c.person) < (entitlement, person);
-        let causes = self
-            .causes
-            .get(self.causes.partition_point(before)..)
-            .unwrap_or_default();
-        causes
-            .iter()
-            .take_while(move |c| c.right.entitlement == *entitlement && c.person == *person)
+    #[must_use]
+    pub fn of(&self, entitlement: &EntitlementId, person: &Person) -> &[Arc<Cause>] {
+        of_person(&self.causes, entitlement, person)
     }
 
     fn on_call(
@@ -319,7 +357,7 @@ impl Timeline {
             let Some(completed) = member.completed.get(training) else {
                 let message = format!(
                     "{person} is on duty for {entitlement} but has not completed {training:?} ({})",
-                    member.origin
+                    member.entry.origin
                 );
                 self.lacks(rule, person, held, range, ProblemKind::MissingTraining, message);
                 continue;
@@ -335,7 +373,7 @@ impl Timeline {
                     None => format!(
                         "{person} is on duty for {entitlement} but {training:?} counts only from {} ({})",
                         gap.end(),
-                        member.origin
+                        member.entry.origin
                     ),
                 };
                 self.lacks(rule, person, gap, range, ProblemKind::MissingTraining, message);
@@ -345,7 +383,7 @@ impl Timeline {
 
     /// The parts of on-call duty that the membership does not cover.
     fn outside_membership(&mut self, project: &Project, rule: &Rule, member: &Member, held: Interval, range: Interval) {
-        let (person, name, origin) = (&member.person, &project.name, &member.origin);
+        let (person, name, origin) = (&member.person, &project.name, &member.entry.origin);
         if let Some(since) = member.since
             && let Some(before) = Interval::new(held.start(), held.end().min(since))
         {
@@ -425,7 +463,7 @@ fn caused(
         // overhang.
         duty: turn.duty.intersect(&valid).unwrap_or(turn.duty),
         end_known: turn.end_known || held.end() < whole.end(),
-        member: member.map(member_ref),
+        member: member.map(|member| Arc::clone(&member.entry)),
     }))
 }
 
@@ -457,13 +495,6 @@ fn basis_of(on_call: &OnCall, shift: &Shift) -> Basis {
         user_id: shift.user.id.clone(),
         level: shift.level,
         via_override: shift.via_override.clone(),
-    }
-}
-
-fn member_ref(member: &Member) -> MemberRef {
-    MemberRef {
-        origin: member.origin.clone(),
-        added_by: member.added_by.clone(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A small world for the tests of everything that counts access time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,8 +9,8 @@ use crate::desired::Snapshots;
 use crate::ledger::AccessRow;
 use crate::ledger::history::RecordedCause;
 use crate::model::{
-    Basis, Cause, EntitlementId, GroupRef, Interval, Origin, Person, PrincipalId, ProjectName, ResolvedTarget, Right,
-    ScheduleKey, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState, Target,
+    Basis, Cause, EntitlementId, GroupRef, Interval, MemberRef, Origin, Person, PrincipalId, ProjectName,
+    ResolvedTarget, Right, ScheduleKey, ScheduleKind, Shift, Snapshot, SourceName, SourceUser, SourceUserState, Target,
 };
 use crate::policy::{Entitlement, Member, OnCall, Policy, Project, Rule, Trigger};
 
@@ -96,12 +97,14 @@ pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
     let member = |who: &str, until| {
         let member = Member {
             person: person(who),
-            added_by: None,
+            entry: Arc::new(MemberRef {
+                origin: origin(3),
+                added_by: None,
+            }),
             reason: None,
             since: None,
             until,
             completed: BTreeMap::new(),
-            origin: origin(3),
         };
         (member.person.clone(), member)
     };

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::diagnostics::did_you_mean;
 use crate::identity_center::ChangeKind;
-use crate::model::{EntitlementId, Person};
+use crate::model::EntitlementId;
 use crate::plan::{Change, Foresight};
 use crate::policy::Policy;
 use crate::survey::Survey;
@@ -73,16 +73,16 @@ pub fn propose(survey: &Survey, policy: &Policy, selected: &BTreeSet<Entitlement
         .iter()
         .filter(|drift| selected.contains(&drift.entitlement))
     {
-        let causes = |person: &Person| survey.desired.holders.get(&drift.entitlement)?.get(person).cloned();
         let called_for = drift.person.as_ref().filter(|_| drift.desired);
-        match called_for.and_then(|person| Some((person, causes(person)?))) {
+        let causes = called_for.map(|person| (person, survey.desired.causes_of(&drift.entitlement, person)));
+        match causes.filter(|(_, causes)| !causes.is_empty()) {
             Some((person, causes)) => taken.push(Change {
                 kind: ChangeKind::Grant,
                 entitlement: drift.entitlement.clone(),
                 person: Some(person.clone()),
                 target: drift.target.clone(),
                 principal: crate::model::PrincipalId(drift.holder.clone().into()),
-                causes,
+                causes: causes.to_vec(),
                 rests_on: BTreeSet::new(),
                 // It was in force before anybody was late with it.
                 due: survey.at,

@@ -99,7 +99,7 @@ async fn gone(
         people.extend(project.owners.iter().cloned());
         for member in project.members.values() {
             people.insert(member.person.clone());
-            people.extend(member.added_by.clone());
+            people.extend(member.entry.added_by.clone());
         }
     }
     let mut gone = BTreeMap::new();

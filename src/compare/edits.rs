@@ -78,9 +78,11 @@ fn project(edits: &mut Vec<Edit>, old: &Project, new: &Project) {
     changed("owners", names(&old.owners), names(&new.owners));
     let parent = |project: &Project| vec![below(project.parent.as_ref())];
     changed("parent", parent(old), parent(new));
-    let said =
-        |context: &Option<String>| vec![context.as_ref().map_or_else(|| "none".to_owned(), |c| format!("{c:?}"))];
-    changed("context", said(&old.context), said(&new.context));
+    let context = |project: &Project| {
+        let said = project.context.as_ref();
+        vec![said.map_or_else(|| "none".to_owned(), |context| format!("{context:?}"))]
+    };
+    changed("context", context(old), context(new));
     changed("what projects below may do", limits(old), limits(new));
 
     for (id, is) in &new.entitlements {
@@ -102,11 +104,11 @@ fn project(edits: &mut Vec<Edit>, old: &Project, new: &Project) {
     }
     for (person, is) in &new.members {
         match old.members.get(person) {
-            None => edits.push(edit(new, '+', &is.origin, member(is))),
+            None => edits.push(edit(new, '+', &is.entry.origin, member(is))),
             Some(was) => {
                 let how = difference(&about_member(was), &about_member(is));
                 let what = how.map(|how| format!("member {person}: {how}"));
-                edits.extend(what.map(|what| edit(new, '~', &is.origin, what)));
+                edits.extend(what.map(|what| edit(new, '~', &is.entry.origin, what)));
             }
         }
     }
@@ -115,7 +117,7 @@ fn project(edits: &mut Vec<Edit>, old: &Project, new: &Project) {
         .iter()
         .filter(|(person, _)| !new.members.contains_key(*person))
     {
-        edits.push(edit(new, '-', &was.origin, member(was)));
+        edits.push(edit(new, '-', &was.entry.origin, member(was)));
     }
     rules(edits, old, new);
 }
@@ -233,7 +235,7 @@ fn member(m: &Member) -> String {
 
 fn about_member(m: &Member) -> Vec<String> {
     let mut parts = Vec::new();
-    if let Some(by) = &m.added_by {
+    if let Some(by) = &m.entry.added_by {
         parts.push(format!("added by {by}"));
     }
     if let Some(since) = m.since {

@@ -328,6 +328,7 @@ pub fn guard(plan: &Plan, conditions: &Conditions<'_>) -> Verdict {
         }
     }
     let steps = order(passed, &mut held, &mut texts, plan, conditions, approved_by_person);
+    held.shrink_to_fit();
     let by_statement = held.iter().filter(|h| h.guard == Guard::Invariant);
     let instead_of = by_statement.map(|h| h.change.key()).collect();
     Verdict {

@@ -118,7 +118,9 @@ impl From<Cause> for ExportedCause {
             rule: right.rule.to_string(),
             member: cause.member.as_ref().map(|member| member.origin.to_string()),
             delegation: right.delegation.as_ref().map(ToString::to_string),
-            added_by: cause.member.and_then(|m| m.added_by).map(|person| person.to_string()),
+            added_by: cause
+                .member
+                .and_then(|member| Some(member.added_by.as_ref()?.to_string())),
         }
     }
 }
@@ -342,7 +344,7 @@ impl Export {
         }
         event.entitlement = Some(change.entitlement.to_string());
         event.person = change.person.as_ref().map(ToString::to_string);
-        event.context.clone_from(&change.context);
+        event.context = change.context.map(Into::into);
         resolved(event, &change.target, change.principal.0.into());
         event.causes = change
             .causes

@@ -42,7 +42,7 @@ pub struct Cause {
     /// Whether `held.end()` is a known end rather than the edge of what was read.
     pub end_known: bool,
     /// Where the membership stands that the rule demanded, with who added the person.
-    pub member: Option<MemberRef>,
+    pub member: Option<Arc<MemberRef>>,
 }
 
 /// What a rule says, and what met it. Of a hundred thousand causes there are a few thousand.
@@ -90,7 +90,7 @@ impl From<Written> for Cause {
             held: written.held,
             duty: written.duty,
             end_known: written.end_known,
-            member: written.member,
+            member: written.member.map(Arc::new),
         }
     }
 }
@@ -107,7 +107,7 @@ impl From<Cause> for Written {
             basis: right.basis,
             project: right.project,
             rule: right.rule,
-            member: cause.member,
+            member: cause.member.map(Arc::unwrap_or_clone),
             delegation: right.delegation,
         }
     }

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use foldhash::HashSet;
 use smol_str::SmolStr;
 
-use super::{Basis, Cause, EntitlementId, Origin, Person, PrincipalId, ResolvedTarget, Right};
+use super::{Basis, Cause, EntitlementId, MemberRef, Origin, Person, PrincipalId, ResolvedTarget, Right};
 
-/// The texts met so far, and what a rule says that many causes rest on. Short texts are no more than a pointer and are not
+/// The texts met so far, and what a rule and a membership say that many causes rest on. Short texts are no more than a pointer and are not
 /// kept here.
 #[derive(Debug, Default)]
 pub(crate) struct Texts {
     texts: HashSet<SmolStr>,
     rights: HashSet<Arc<Right>>,
+    members: HashSet<Arc<MemberRef>>,
 }
 
 impl Texts {
     /// How much is kept.
     pub(crate) fn len(&self) -> usize {
-        self.texts.len() + self.rights.len()
+        self.texts.len() + self.rights.len() + self.members.len()
     }
 
     pub(crate) fn share(&mut self, text: &mut SmolStr) {
@@ -60,10 +61,7 @@ impl Texts {
     pub(crate) fn cause(&mut self, cause: &mut Cause) {
         self.person(&mut cause.person);
         if let Some(member) = &mut cause.member {
-            self.origin(&mut member.origin);
-            if let Some(person) = &mut member.added_by {
-                self.person(person);
-            }
+            self.member(member);
         }
         if let Some(known) = self.rights.get(&cause.right) {
             cause.right = Arc::clone(known);
@@ -71,6 +69,19 @@ impl Texts {
         }
         self.right(Arc::make_mut(&mut cause.right));
         self.rights.insert(Arc::clone(&cause.right));
+    }
+
+    fn member(&mut self, member: &mut Arc<MemberRef>) {
+        if let Some(known) = self.members.get(member) {
+            *member = Arc::clone(known);
+            return;
+        }
+        let new = Arc::make_mut(member);
+        self.origin(&mut new.origin);
+        if let Some(person) = &mut new.added_by {
+            self.person(person);
+        }
+        self.members.insert(Arc::clone(member));
     }
 
     fn right(&mut self, right: &mut Right) {

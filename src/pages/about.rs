@@ -52,6 +52,7 @@ fn member_row(name: &str, member: &Member) -> MemberRow {
         name: name.to_owned(),
         until: member.until.map_or_else(|| "further notice".to_owned(), instant),
         added_by: member
+            .entry
             .added_by
             .as_ref()
             .map_or_else(|| "-".to_owned(), |p| clean(p.as_str())),
@@ -61,7 +62,7 @@ fn member_row(name: &str, member: &Member) -> MemberRow {
         } else {
             completed.join(", ")
         },
-        origin: clean(&member.origin.to_string()),
+        origin: clean(&member.entry.origin.to_string()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use smol_str::SmolStr;
 
 use super::by_target::{ByTarget, Here};
 use super::resolve::{People, Wanted, owning_entitlements, resolve};
@@ -357,7 +358,7 @@ fn is_exclusive(policy: &Policy, id: &EntitlementId) -> bool {
     policy.entitlement(id).is_some_and(|e| e.exclusive)
 }
 
-fn context(policy: &Policy, id: &EntitlementId) -> Option<String> {
+fn context(policy: &Policy, id: &EntitlementId) -> Option<SmolStr> {
     policy.projects.get(&id.project)?.context.clone()
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use smol_str::SmolStr;
 
 use crate::desired::Desired;
 use crate::identity_center::{ChangeKind, Holders, Resolution};
@@ -191,7 +192,7 @@ pub struct Change {
     /// Whether it was to be expected.
     pub foresight: Foresight,
     /// The owner's warning.
-    pub context: Option<String>,
+    pub context: Option<SmolStr>,
 }
 
 /// Whether a change was to be expected.

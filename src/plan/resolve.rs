@@ -73,7 +73,7 @@ pub(super) fn resolve<'a>(
     };
     let standing = OnceCell::new();
     let mut targets = Along::new(inputs.targets);
-    for (entitlement, holders) in &desired.holders {
+    for (entitlement, holders) in desired.entitlements() {
         let Some(target) = targets.find(entitlement) else {
             continue;
         };

@@ -1,15 +1,17 @@
 //! Remembers since when each change has been planned. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::{Change, Key};
 use crate::identity_center::ChangeKind;
 
-/// When each change that is still to be made was first planned, in which direction.
+/// When each change that is still to be made was first planned, in which direction. Copies share it: while a large
+/// organisation is only observed, there are a hundred thousand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PlannedSince(BTreeMap<Key, (ChangeKind, Timestamp)>);
+pub struct PlannedSince(Arc<BTreeMap<Key, (ChangeKind, Timestamp)>>);
 
 impl PlannedSince {
     /// Since when it has been planned. How long a grant took to come says nothing of how long its revoke has been due.
@@ -35,7 +37,7 @@ impl PlannedSince {
             let since = self.of(&key, change.kind).unwrap_or(at);
             (key, (change.kind, since))
         });
-        self.0 = begun.chain(kept).collect();
+        self.0 = Arc::new(begun.chain(kept).collect());
     }
 }
 

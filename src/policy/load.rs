@@ -177,7 +177,7 @@ fn assemble(
             name: draft.name.clone(),
             parent: section.parent.map(|parent| ProjectName(parent.value.into())),
             owners: draft.owners,
-            context: section.context.map(|context| context.value),
+            context: section.context.map(|context| context.value.into()),
             channel: section.channel.map(|channel| channel.value),
             zone: section.zone.map(|zone| zone.value),
             children: draft.children,

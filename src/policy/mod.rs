@@ -1,13 +1,15 @@
 //! The validated access policy: projects in a tree, the entitlements they own, their members and rules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use smol_str::SmolStr;
 
 use crate::{
     config::Provider,
     invariant::{Invariant, Written},
-    model::{EntitlementId, Origin, Person, ProjectName, ScheduleKey, SourceName, Target},
+    model::{EntitlementId, MemberRef, Origin, Person, ProjectName, ScheduleKey, SourceName, Target},
 };
 
 pub mod bundles;
@@ -53,7 +55,7 @@ pub struct Project {
     /// Who consents; never empty.
     pub owners: Vec<Person>,
     /// The owner's warning, shown wherever an entitlement of the project is shown.
-    pub context: Option<String>,
+    pub context: Option<SmolStr>,
     /// The Slack channel that is told of it.
     pub channel: Option<String>,
     /// The IANA name of the zone of times in messages about it; checked.
@@ -94,8 +96,8 @@ pub struct Entitlement {
 pub struct Member {
     /// Who.
     pub person: Person,
-    /// Who vouched.
-    pub added_by: Option<Person>,
+    /// Where it stands and who vouched, shared by all that rests on it.
+    pub entry: Arc<MemberRef>,
     /// Why, in the words of who added them.
     pub reason: Option<String>,
     /// The first instant at which the membership holds; `None` is always. A date in the file means the start of that day.
@@ -104,8 +106,6 @@ pub struct Member {
     pub until: Option<Timestamp>,
     /// Trainings and other prerequisites met, by name, from the entry itself and from lists; none is empty.
     pub completed: BTreeMap<String, Vec<Completion>>,
-    /// Where it stands.
-    pub origin: Origin,
 }
 
 /// Binds an entitlement to a cause.

@@ -124,7 +124,7 @@ fn the_designs_example_loads_word_for_word() {
     assert_eq!(payments.origin.to_string(), "access.d/payments.toml:2");
     let alice = &payments.members[&Person::parse("alice@example.com").unwrap()];
     assert_eq!(alice.until.unwrap().to_string(), "2027-04-01T00:00:00Z");
-    assert_eq!(alice.origin.line, 17);
+    assert_eq!(alice.entry.origin.line, 17);
     let [admin, readers] = payments.rules.as_slice() else {
         panic!("{:?}", payments.rules)
     };

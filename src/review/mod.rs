@@ -189,7 +189,7 @@ fn look_at_member(
         findings.push(Finding {
             kind,
             subject: member.person.to_string(),
-            origin: Some(member.origin.clone()),
+            origin: Some(member.entry.origin.clone()),
             message,
             suggestion: suggestion.to_owned(),
         });
@@ -202,7 +202,7 @@ fn look_at_member(
             "remove the [[member]] entry",
         );
     }
-    if let Some(by) = &member.added_by {
+    if let Some(by) = &member.entry.added_by {
         let mut above = inputs.policy.lineage(&project.name);
         let left = inputs.gone.get(by).cloned().or_else(|| {
             (!above.any(|p| p.owners.contains(by)))

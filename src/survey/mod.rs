@@ -404,11 +404,8 @@ fn stand_in(
         let taken = record.taken_by_release.get(&(entitlement.clone(), person.clone()));
         taken.is_some_and(|taken| cause.held.start() < *taken)
     };
-    for (entitlement, holders) in &before.holders {
-        for (person, causes) in holders
-            .iter()
-            .filter(|(person, _)| !held.contains(&(entitlement, *person)))
-        {
+    for (entitlement, holders) in before.entitlements() {
+        for (person, causes) in holders.filter(|(person, _)| !held.contains(&(entitlement, *person))) {
             for cause in causes {
                 let Some(key) = cause.schedule().filter(|key| vanished.contains(*key)) else {
                     continue;
@@ -416,12 +413,9 @@ fn stand_in(
                 if is_taken(entitlement, person, cause) {
                     continue;
                 }
-                let here = desired.holders.entry(entitlement.clone()).or_default();
-                let causes = here.entry(person.clone()).or_default();
-                if causes.contains(cause) {
+                if !desired.add(cause) {
                     continue;
                 }
-                causes.push(cause.clone());
                 problems.push(Problem {
                     entitlement: Some(entitlement.clone()),
                     person: Some(person.clone()),

@@ -372,12 +372,12 @@ impl Resting {
                 continue;
             } else if let Some(holders) = survey.plan.unread.get(target) {
                 Some(holders.clone())
-            } else if survey.desired.holders.contains_key(id) || standing.contains_key(target) {
+            } else if survey.desired.calls_for_anybody(id) || standing.contains_key(target) {
                 continue;
             } else {
                 Some(Vec::new())
             };
-            let causes = survey.timeline.of_entitlement(id);
+            let causes = survey.timeline.of_entitlement(id).iter();
             let edges = causes.clone().flat_map(|cause| [cause.held.start(), cause.held.end()]);
             let first = edges.filter(|edge| at < *edge).min();
             let rest = Rest {

@@ -30,15 +30,14 @@ pub(super) fn unheld(
     let mut held: BTreeSet<(&EntitlementId, &Person)> = ours.map(|(_, o)| (&o.entitlement, &o.person)).collect();
     let strangers = plan.drift.iter().filter(|drift| drift.desired);
     held.extend(strangers.flat_map(|drift| Some((&drift.entitlement, drift.person.as_ref()?))));
-    let on_duty = desired.holders.iter().flat_map(|(entitlement, holders)| {
-        let without = holders
-            .iter()
-            .filter(|(person, _)| !held.contains(&(entitlement, *person)));
-        without.filter_map(move |(person, causes)| Some((entitlement, person, duty_at(causes, at)?)))
-    });
-    let mut on_duty = on_duty.peekable();
+    let mut on_duty = Vec::new();
+    for (entitlement, holders) in desired.entitlements() {
+        let without = holders.filter(|(person, _)| !held.contains(&(entitlement, *person)));
+        let duties = without.filter_map(|(person, causes)| Some((entitlement, person, duty_at(causes, at)?)));
+        on_duty.extend(duties);
+    }
     // As a rule there is nobody, and then nothing is to be looked for.
-    if on_duty.peek().is_none() {
+    if on_duty.is_empty() {
         return Vec::new();
     }
     let reasons = Reasons::new(record, verdict, problems, at);
@@ -48,7 +47,7 @@ pub(super) fn unheld(
         duty,
         why: reasons.why(entitlement, person),
     };
-    on_duty.map(of_one).collect()
+    on_duty.into_iter().map(of_one).collect()
 }
 
 fn duty_at(causes: &[Arc<Cause>], at: Timestamp) -> Option<Interval> {

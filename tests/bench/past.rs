@@ -184,10 +184,10 @@ fn grant(
         held: span,
         duty: span,
         end_known: true,
-        member: Some(MemberRef {
+        member: Some(Arc::new(MemberRef {
             origin: origin(53),
             added_by: Some(person.clone()),
-        }),
+        })),
     };
     Change {
         kind: ChangeKind::Grant,

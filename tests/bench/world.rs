@@ -51,7 +51,7 @@ impl World {
             targets,
         };
         let desired = world.timeline().at(before());
-        for (entitlement, holders) in &desired.holders {
+        for (entitlement, holders) in desired.entitlements() {
             let Some(Ok(target)) = world.targets.get(entitlement) else {
                 continue;
             };
@@ -66,7 +66,7 @@ impl World {
                     access_id: 1,
                     entitlement: entitlement.clone(),
                     person: person.clone(),
-                    causes: causes.clone(),
+                    causes: causes.to_vec(),
                     lapsed: false,
                 };
                 world.owned.insert((target.clone(), principal), owned.into());

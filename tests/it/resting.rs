@@ -73,7 +73,7 @@ impl Site {
         site.reads().await;
         assert_eq!(site.changes().await, [""; 0]);
         let pass = site.pass().await;
-        assert!(pass.survey.desired.holders.is_empty(), "something is looked at again");
+        assert!(pass.survey.desired.is_empty(), "something is looked at again");
         assert_eq!(pass.survey.plan.unchanged, 1005);
         site
     }
@@ -379,7 +379,7 @@ async fn after_a_restart_the_record_is_believed_until_the_first_look() {
         reads.push(site.aws.calls());
         if number > 0 {
             // What the pass before looked at itself is judged once more.
-            let judged = pass.survey.desired.holders.len();
+            let judged = pass.survey.desired.entitlements().count();
             assert!(judged <= if number == 1 { 40 } else { 0 }, "{judged} in pass {number}");
             assert_eq!(pass.survey.plan.unchanged, 1005);
         }
@@ -516,7 +516,7 @@ async fn what_cannot_be_read_keeps_nothing_else_from_being_looked_at() {
         pass.survey.unresolved, 45,
         "all of them are told, whichever this pass asked for"
     );
-    assert_eq!(pass.survey.desired.holders.len(), 45, "they are not at rest");
+    assert_eq!(pass.survey.desired.entitlements().count(), 45, "they are not at rest");
 }
 
 /// Found by review: each look that failed ended a rest and called for a pass at once, which looked at more.

@@ -385,7 +385,7 @@ fn a_delegation_ends_grants_at_its_instant_which_is_known_ahead() {
     );
     let before = instant("2099-03-31T23:00:00Z");
     assert_eq!(timeline.next_boundary(before), Some(end));
-    assert!(timeline.at(end).holders.is_empty(), "{timeline:#?}");
+    assert!(timeline.at(end).is_empty(), "{timeline:#?}");
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub(super) fn state(
             None => (format!("not a member of {}", project.name), false),
             Some(member) => {
                 let by = member
+                    .entry
                     .added_by
                     .as_ref()
                     .map(|p| format!(", added by {p}"))
@@ -73,7 +74,7 @@ pub(super) fn state(
                     .map(|u| format!(", until {}", instant(u)))
                     .unwrap_or_default();
                 (
-                    format!("member of {} ({}{by}{since}{until})", project.name, member.origin),
+                    format!("member of {} ({}{by}{since}{until})", project.name, member.entry.origin),
                     member.holds_at(at),
                 )
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use smol_str::SmolStr;
 
 use crate::accounting::Unheld;
 use crate::config::Config;
@@ -129,7 +130,7 @@ pub struct Answer {
     /// The owners of the projects above, the nearest first, who own it too.
     pub owners_above: Vec<(ProjectName, Vec<Person>)>,
     /// The owner's warning.
-    pub context: Option<String>,
+    pub context: Option<SmolStr>,
     /// The interval of access on record.
     pub access: Option<AccessRow>,
     /// Since when no cause calls for it any more, where it stands all the same; the obstacles say why.

@@ -110,7 +110,7 @@ fn access(done: &EndedChange) -> Option<Access> {
         at: done.at,
         until,
         because,
-        context: change.context.clone(),
+        context: change.context.clone().map(Into::into),
         sessions: matches!(change.target, ResolvedTarget::Assignment { .. }),
     })
 }

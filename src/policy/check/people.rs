@@ -61,7 +61,7 @@ pub(super) fn added_by_stranger(code: &'static str, world: &World<'_>, report: &
             let (Some(member), Some(at)) = (member, &entry.value.added_by) else {
                 continue;
             };
-            if let Some(added_by) = &member.added_by
+            if let Some(added_by) = &member.entry.added_by
                 && !owners.contains(added_by)
             {
                 let message = format!("{added_by} owns neither {} nor a project above it", draft.name);

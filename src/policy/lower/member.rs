@@ -1,6 +1,7 @@
 //! The values of one member entry: who, vouched for by whom, from when until when, and trained in what.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     document::{At, Entry, Since, Until},
-    model::Interval,
+    model::{Interval, MemberRef},
 };
 
 impl Lowering<'_> {
@@ -35,12 +36,14 @@ impl Lowering<'_> {
         }
         Some(Member {
             person: person?,
-            added_by,
+            entry: Arc::new(MemberRef {
+                origin: self.origin(at),
+                added_by,
+            }),
             reason,
             since: valid.0,
             until: valid.1,
             completed,
-            origin: self.origin(at),
         })
     }
 
