@@ -2,8 +2,9 @@
 //! enforced. Time on the clock, CPU and memory of the process, and every request by kind.
 //!
 //! `cargo bench --bench ends`, some eight minutes, most of them the limits'. Other sizes, in percent of the large organisation:
-//! `DUTYBOUND_PERCENT=1,3`. `DUTYBOUND_SCHEDULES=3000` measures instead how fresh so many schedules stay under PagerDuty's
-//! limit.
+//! `DUTYBOUND_PERCENT=1,3`. `DUTYBOUND_STANDING=1` measures instead a daemon that finds everything in force, as after a
+//! restart; at 100 % that takes half an hour. `DUTYBOUND_SCHEDULES=3000` measures how fresh so many schedules stay under
+//! PagerDuty's limit.
 
 #[path = "../it/harness.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -11,12 +12,13 @@ mod harness;
 mod process;
 #[allow(dead_code, reason = "the other benches use the rest")]
 mod rig;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use dutybound_sandbox::organisation::{OnCallSchedule, Organisation};
+use dutybound_sandbox::organisation::{OnCallSchedule, Organisation, Project};
 use dutybound_sandbox::world::pagerduty::{self, CustomShift, ShiftSchedule};
 use dutybound_sandbox::{Fault, Service, View, World};
 use harness::Site;
@@ -44,8 +46,13 @@ fn main() {
     if let Ok(schedules) = std::env::var("DUTYBOUND_SCHEDULES") {
         return runtime.block_on(fresh(schedules.parse().unwrap()));
     }
+    let is_standing = std::env::var_os("DUTYBOUND_STANDING").is_some();
     for size in sizes {
-        runtime.block_on(organisation(size));
+        if is_standing {
+            runtime.block_on(everything_stands(size));
+        } else {
+            runtime.block_on(organisation(size));
+        }
     }
 }
 
@@ -84,29 +91,32 @@ fn configure(site: &Site, mode: &'static str, poll: usize, audit: &str) {
     });
 }
 
-async fn organisation(size: usize) {
-    let organisation = Organisation::new(size, 1);
-    let projects = organisation.projects();
-    let schedules: Vec<(&str, &OnCallSchedule)> = projects
-        .iter()
-        .flat_map(|project| {
-            project
-                .schedules
-                .iter()
-                .map(|schedule| (project.account.as_str(), schedule))
-        })
-        .collect();
-    let reads: BTreeSet<String> = schedules.iter().map(|(_, schedule)| read_of(schedule)).collect();
-    let of_pagerduty = schedules
-        .iter()
-        .filter(|(_, schedule)| schedule.provider == "pagerduty")
-        .count();
-    let memberships: usize = projects.iter().map(|p| p.groups.len() * p.members.len()).sum();
-    let targets = schedules.len() + projects.iter().map(|p| p.groups.len()).sum::<usize>();
-    // As often as our own limit of 120 requests a minute to Opsgenie allows.
-    let poll = 20.max((schedules.len() - of_pagerduty) * 6 / 10);
+/// The schedules with the accounts that they are for.
+fn schedules_of(organisation: &Organisation) -> Vec<(&str, &OnCallSchedule)> {
+    let projects = organisation.projects().iter();
+    let both = projects.flat_map(|project| {
+        project
+            .schedules
+            .iter()
+            .map(|schedule| (project.account.as_str(), schedule))
+    });
+    both.collect()
+}
 
-    let mut world = organisation.world(Timestamp::now() + SignedDuration::from_hours(72));
+/// How many entitlements there are.
+fn count_targets(organisation: &Organisation) -> usize {
+    let of = |project: &Project| project.schedules.len() + project.groups.len();
+    organisation.projects().iter().map(of).sum()
+}
+
+/// The interval of polls in seconds: as often as our own limit of 120 requests a minute to Opsgenie allows.
+fn poll_of(schedules: &[(&str, &OnCallSchedule)]) -> usize {
+    let of_opsgenie = schedules.iter().filter(|(_, schedule)| schedule.provider == "opsgenie");
+    20.max(of_opsgenie.count() * 6 / 10)
+}
+
+/// The services with AWS's limits, and the policy.
+async fn site_of(organisation: &Organisation, mut world: World) -> Site {
     world.aws.requests_per_second = REQUESTS_A_SECOND;
     world.aws.outstanding_operations = IN_FLIGHT;
     world.aws.operation_takes = OPERATION;
@@ -115,6 +125,84 @@ async fn organisation(size: usize) {
     for (name, text) in organisation.policy() {
         site.policy(&name, text);
     }
+    site
+}
+
+/// A daemon that finds everything in force: after its start, while nothing happens, and when one turn ends.
+async fn everything_stands(size: usize) {
+    let organisation = Organisation::new(size, 1);
+    let schedules = schedules_of(&organisation);
+    let (began, poll) = (Timestamp::now(), poll_of(&schedules));
+    let hand_over = began + SignedDuration::from_hours(72);
+    let mut world = organisation.world(hand_over);
+    let grants = standing::put(&mut world, &organisation, hand_over, began);
+    let site = site_of(&organisation, world).await;
+    standing::record(&site.path("ledger.db"), &organisation, hand_over, &grants, began).await;
+
+    configure(&site, "sync", poll, "24h");
+    let mut meter = Meter::of(&site, &format!("{size}%"));
+    meter.until_looked_at(count_targets(&organisation)).await;
+    meter.row(&format!(
+        "a start with {} grants standing, until all is looked at",
+        grants.len()
+    ));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    meter.row("the minute after it");
+    assert!(site.writes().is_empty(), "{}", site.story());
+    turns_end(&site, &mut meter, &schedules, 1, poll, "hand-off").await;
+}
+
+/// The last so many schedules hand over in one second.
+async fn turns_end(
+    site: &Site,
+    meter: &mut Meter<'_>,
+    schedules: &[(&str, &OnCallSchedule)],
+    count: usize,
+    poll: usize,
+    what: &str,
+) {
+    let at = Timestamp::now() + SignedDuration::from_secs(i64::try_from(poll).unwrap() + 40);
+    // The one that handed over already is the same as the others again.
+    let now_over = &schedules[schedules.len() - count..];
+    let before: Vec<_> = now_over
+        .iter()
+        .filter(|(account, schedule)| {
+            site.sandbox
+                .edit(|world| !world.aws.holds(account, &schedule.permission_set, schedule.turn(0).1))
+        })
+        .collect();
+    site.sandbox
+        .edit(|world| before.iter().for_each(|(_, schedule)| hand_over(world, schedule, at)));
+    let edited: BTreeSet<String> = before.iter().map(|(_, schedule)| read_of(schedule)).collect();
+    site.sandbox.clear_journal();
+    meter.until_read(&edited, 1).await;
+    let left = Timestamp::now().duration_until(at);
+    tokio::time::sleep(left.try_into().expect("every schedule is read before the hand-over")).await;
+    meter.start();
+    meter
+        .until("everybody has taken over", |view| {
+            before
+                .iter()
+                .all(|(account, schedule)| is_handed_over(&view, account, schedule))
+        })
+        .await;
+    let clock = meter.clock.elapsed();
+    meter.until_heard().await;
+    let accounts: BTreeSet<&str> = before.iter().map(|(account, _)| *account).collect();
+    let (count, accounts) = (before.len(), accounts.len());
+    let what = format!("{what} of {count}, at least {:.1} s", least(count, accounts));
+    meter.row_of(&what, clock);
+}
+
+async fn organisation(size: usize) {
+    let organisation = Organisation::new(size, 1);
+    let projects = organisation.projects();
+    let schedules = schedules_of(&organisation);
+    let reads: BTreeSet<String> = schedules.iter().map(|(_, schedule)| read_of(schedule)).collect();
+    let memberships: usize = projects.iter().map(|p| p.groups.len() * p.members.len()).sum();
+    let (targets, poll) = (count_targets(&organisation), poll_of(&schedules));
+    let world = organisation.world(Timestamp::now() + SignedDuration::from_hours(72));
+    let site = site_of(&organisation, world).await;
     let percent = format!("{size}%");
 
     configure(&site, "observe", poll, "1h");
@@ -147,39 +235,8 @@ async fn organisation(size: usize) {
     meter.until_read(&reads, 3).await;
     meter.row("three polls of every schedule with nothing new");
 
-    let lead = SignedDuration::from_secs(i64::try_from(poll).unwrap() + 40);
     for (count, what) in [(1, "hand-off"), (schedules.len(), "Monday hand-over")] {
-        // The one that handed over already is the same as the others again.
-        let at = Timestamp::now() + lead;
-        let now_over = &schedules[schedules.len() - count..];
-        let before: Vec<_> = now_over
-            .iter()
-            .filter(|(account, schedule)| {
-                site.sandbox
-                    .edit(|world| !world.aws.holds(account, &schedule.permission_set, schedule.turn(0).1))
-            })
-            .collect();
-        site.sandbox
-            .edit(|world| before.iter().for_each(|(_, schedule)| hand_over(world, schedule, at)));
-        let edited: BTreeSet<String> = before.iter().map(|(_, schedule)| read_of(schedule)).collect();
-        site.sandbox.clear_journal();
-        meter.until_read(&edited, 1).await;
-        let left = Timestamp::now().duration_until(at);
-        tokio::time::sleep(left.try_into().expect("every schedule is read before the hand-over")).await;
-        meter.start();
-        meter
-            .until("everybody has taken over", |view| {
-                before
-                    .iter()
-                    .all(|(account, schedule)| is_handed_over(&view, account, schedule))
-            })
-            .await;
-        let clock = meter.clock.elapsed();
-        meter.until_heard().await;
-        let accounts: BTreeSet<&str> = before.iter().map(|(account, _)| *account).collect();
-        let (count, accounts) = (before.len(), accounts.len());
-        let what = format!("{what} of {count}, at least {:.1} s", least(count, accounts));
-        meter.row_of(&what, clock);
+        turns_end(&site, &mut meter, &schedules, count, poll, what).await;
     }
 
     let project = projects.last().unwrap();

@@ -55,9 +55,14 @@ pub(crate) fn parse(files: Vec<(String, Vec<u8>)>) -> Policy {
 
 /// What a read at `at` finds: turns of a week, as far as the daemon reads.
 pub(crate) fn snapshots(organisation: &Organisation, at: Timestamp) -> Vec<Snapshot> {
+    snapshots_around(organisation, monday(), at)
+}
+
+/// The same where the turns change at `hand_over`.
+pub(crate) fn snapshots_around(organisation: &Organisation, hand_over: Timestamp, at: Timestamp) -> Vec<Snapshot> {
     let window = dutybound::poll::window(at, Timing::default().horizon, None);
     let schedules = organisation.projects().iter().flat_map(|project| &project.schedules);
-    let turns = (-1_i32..4).map(|turn| (usize::try_from(turn + 55).unwrap(), monday() + WEEK * turn));
+    let turns = (-1_i32..4).map(|turn| (usize::try_from(turn + 55).unwrap(), hand_over + WEEK * turn));
     let turns: Vec<_> = turns.collect();
     schedules
         .map(|schedule| read(schedule, &turns, WEEK, window, at))
