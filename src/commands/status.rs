@@ -69,13 +69,14 @@ impl Status {
         access.retain(|a| a.revoked_at.is_none());
         if let Some(board) = &mut last_pass {
             // The record is newer than what the last pass saw, and nothing is told twice.
-            let failing = |p: &Problem| {
-                let schedule = p.schedule.as_ref().map(ToString::to_string);
-                let mut here = schedules.iter().filter(|s| s.failure.is_some());
-                p.kind == ProblemKind::ScheduleFailing && here.any(|s| Some(&s.schedule) == schedule.as_ref())
+            let failing = schedules.iter().filter(|s| s.failure.is_some());
+            let failing: HashSet<&str> = failing.map(|s| s.schedule.as_str()).collect();
+            let is_told = |p: &Problem| {
+                let schedule = p.schedule.as_ref().filter(|_| p.kind == ProblemKind::ScheduleFailing);
+                schedule.is_some_and(|schedule| failing.contains(schedule.to_string().as_str()))
             };
-            board.problems.retain(|p| !failing(p));
-            let newer: Vec<_> = not_in_force.iter().map(Problem::subject).collect();
+            board.problems.retain(|p| !is_told(p));
+            let newer: BTreeSet<_> = not_in_force.iter().map(Problem::subject).collect();
             board.problems.retain(|p| !newer.contains(&p.subject()));
             // The record tells of what is under way, and of how the try before it ended. Of strangers nothing tells who is
             // who.
