@@ -158,6 +158,7 @@ impl Poller {
         let mut failures: BTreeMap<ScheduleKey, u32> = BTreeMap::new();
         let mut reads = JoinSet::new();
         let mut under_way: BTreeSet<ScheduleKey> = BTreeSet::new();
+        let mut round = Round::default();
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             let now = self.clock.now();
@@ -222,10 +223,10 @@ impl Poller {
                     };
                     self.take(result, &mut unstored).await;
                     let next = self.next_read(&key, began, poll).await;
-                    due.insert(key, next);
-                    if reads.is_empty() && due.values().all(|t| began < *t) {
+                    if round.is_over_with(&key, due.keys()) {
                         self.news.notify_one();
                     }
+                    due.insert(key, next);
                 }
                 () = self.clock.sleep(Duration::try_from(left).unwrap_or_default()) => {}
                 changed = self.wanted.changed() => {
@@ -273,7 +274,8 @@ impl Poller {
                 if recovered {
                     tracing::info!(%schedule, "can be read again");
                 }
-                accepted.map(|a| a == Accepted::Changed)
+                // Whatever waited for this read need not wait for the end of the round.
+                accepted.map(|a| a == Accepted::Changed || recovered)
             }
             Err(error) => {
                 let news = self.ledger.store_failure(&mut stored, &error, self.clock.now()).await;
@@ -298,9 +300,47 @@ impl Poller {
     }
 }
 
+/// The reads of all schedules of a source, after which a pass looks at the world however little they brought. Not after each
+/// of them: the reads of thousands are spread over the poll, and a pass costs more than a read.
+#[derive(Debug, Default)]
+struct Round {
+    /// Those read in it.
+    read: BTreeSet<ScheduleKey>,
+}
+
+impl Round {
+    /// Notes that this one was read, and says whether that was the last of `all`; then the next round begins.
+    fn is_over_with<'a>(&mut self, key: &ScheduleKey, mut all: impl Iterator<Item = &'a ScheduleKey>) -> bool {
+        self.read.insert(key.clone());
+        let is_over = all.all(|key| self.read.contains(key));
+        if is_over {
+            self.read.clear();
+        }
+        is_over
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ScheduleKind, SourceName};
+
+    #[test]
+    fn a_round_is_over_when_each_schedule_was_read() {
+        let key = |id: &str| ScheduleKey {
+            source: SourceName("pagerduty".into()),
+            kind: ScheduleKind::Schedule,
+            id: id.into(),
+        };
+        let mut round = Round::default();
+        let all = ["a", "b", "c"].map(key);
+        let mut over = |id: &str, all: &[ScheduleKey]| round.is_over_with(&key(id), all.iter());
+        let rounds = ["a", "b", "a", "c", "c", "b", "a", "a"].map(|id| over(id, &all));
+        assert_eq!(rounds, [false, false, false, true, false, false, true, false]);
+        // The policy names one of them no more, and then only one that was read before.
+        assert!(over("b", &all[..2]));
+        assert!(over("a", &all[..1]));
+    }
 
     /// Found by simulation: a turn that ended just before midnight, with linger beyond it, fell out of the window.
     #[test]

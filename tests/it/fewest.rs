@@ -1,8 +1,10 @@
 //! How many calls each kind of pass makes, counted at the simulated services: what README says of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use dutybound_sandbox::world::aws::{Matching, SlowOperation};
+use dutybound_sandbox::world::pagerduty::Schedule;
 use dutybound_sandbox::{Call, Fault, Service, View};
 use jiff::SignedDuration;
 
@@ -443,4 +445,42 @@ async fn an_outage_of_a_provider_and_its_end_ask_nothing_of_aws() {
     let calls = tally(&site.sandbox.journal());
     let asked: BTreeSet<&str> = calls.keys().map(String::as_str).collect();
     assert_eq!(asked, BTreeSet::from([PRIMARY, SECONDARY, DATA_ON_CALL]));
+}
+
+/// Found by a bench of a large organisation: reads that are spread over the poll ended one by one, each alone, and each was
+/// followed by a pass over everything.
+#[tokio::test]
+async fn unchanged_schedules_bring_one_pass_a_round_and_not_one_each() {
+    let mut world = organisation();
+    let mut policy = PAYMENTS.to_owned();
+    for number in 0..20 {
+        let id = format!("PMANY{number:02}");
+        let of = Schedule::new(&id, &id).with_entry("PALICE1", from_now(-3600), from_now(24 * 3600));
+        world.pagerduty.schedules.push(of);
+        policy += &format!("\n[[rule]]\nentitlement = \"prod-readers\"\non_call     = \"pagerduty/{id}\"\n");
+    }
+    let site = Site::new(world, &policy).await;
+    site.configure(|settings| settings.more = "[timing]\npoll = \"3s\"\nnotice = \"0s\"\n".to_owned());
+    // Four are read at once, so these come in five bunches.
+    let slow = Fault::on(Service::PagerDuty, "*").delay(Duration::from_millis(300));
+    site.sandbox.fault(slow);
+    let daemon = site.ready_daemon().await;
+    let reads = |view: &View<'_>| {
+        let reads = view
+            .journal
+            .iter()
+            .filter(|c| c.operation.starts_with("GET /schedules/PMANY"));
+        reads.filter(|call| call.status.is_some()).count()
+    };
+    site.until("all is in force and known", |view| {
+        40 <= reads(&view) && view.world.aws.is_member(READERS, ALICE)
+    })
+    .await;
+    let passes = || daemon.metric("dutybound_passes_total{outcome=\"complete\"}");
+    let before = passes().await.unwrap();
+    site.sandbox.clear_journal();
+    site.until("each was read three times more", |view| 60 <= reads(&view))
+        .await;
+    let since = passes().await.unwrap() - before;
+    assert!(since <= 6.0, "{since} passes for 60 reads: {}", daemon.log());
 }
