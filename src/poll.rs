@@ -129,7 +129,7 @@ pub struct Poller {
     pub ledger: Ledger,
     /// What passes plan from.
     pub snapshots: Arc<Mutex<StoredSnapshots>>,
-    /// Told when a content changed and at the end of every round.
+    /// Told when a content changed, when a read failed and when it succeeds again, and at the end of every round.
     pub news: Arc<Notify>,
     /// What is to be read at present.
     pub wanted: watch::Receiver<Wanted>,
@@ -146,6 +146,10 @@ pub struct Wanted {
     pub poll: SignedDuration,
     /// How far ahead.
     pub horizon: SignedDuration,
+    /// Whether each read brings a pass, although it shows the same as before; see [`Verdict::waits_for_reads`].
+    ///
+    /// [`Verdict::waits_for_reads`]: crate::guard::Verdict::waits_for_reads
+    pub each_is_news: bool,
 }
 
 impl Poller {
@@ -221,7 +225,7 @@ impl Poller {
                         *before = before.saturating_add(1);
                         wanted.poll.min(soon)
                     };
-                    self.take(result, &mut unstored).await;
+                    self.take(result, &mut unstored, wanted.each_is_news).await;
                     let next = self.next_read(&key, began, poll).await;
                     if round.is_over_with(&key, due.keys()) {
                         self.news.notify_one();
@@ -261,7 +265,7 @@ impl Poller {
     }
 
     /// Takes in a read. `unstored` is why the one before could not be stored, which is said once.
-    async fn take(&self, result: Result<Snapshot, ReadError>, unstored: &mut Option<String>) {
+    async fn take(&self, result: Result<Snapshot, ReadError>, unstored: &mut Option<String>, is_news: bool) {
         let mut stored = self.snapshots.lock().await;
         let written = match result {
             Ok(snapshot) => {
@@ -274,8 +278,7 @@ impl Poller {
                 if recovered {
                     tracing::info!(%schedule, "can be read again");
                 }
-                // Whatever waited for this read need not wait for the end of the round.
-                accepted.map(|a| a == Accepted::Changed || recovered)
+                accepted.map(|a| a == Accepted::Changed || recovered || is_news)
             }
             Err(error) => {
                 let news = self.ledger.store_failure(&mut stored, &error, self.clock.now()).await;
@@ -301,7 +304,7 @@ impl Poller {
 }
 
 /// The reads of all schedules of a source, after which a pass looks at the world however little they brought. Not after each
-/// of them: the reads of thousands are spread over the poll, and a pass costs more than a read.
+/// of them as a rule: the reads of thousands are spread over the poll, and a pass costs more than a read.
 #[derive(Debug, Default)]
 struct Round {
     /// Those read in it.

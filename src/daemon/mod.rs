@@ -172,6 +172,10 @@ impl Daemon {
                     _ = interrupt.recv() => break,
                 };
                 self.after_pass(&journal).await;
+                wanted.send_if_modified(|wanted| {
+                    let before = std::mem::replace(&mut wanted.each_is_news, pace.waits_for_reads());
+                    before != wanted.each_is_news
+                });
                 self.clock.sleep(BREATH).await;
                 continue;
             }
@@ -260,6 +264,7 @@ impl Daemon {
             schedules: self.policy.schedules(),
             poll: self.config.timing.poll,
             horizon: self.config.timing.horizon,
+            each_is_news: false,
         }
     }
 

@@ -16,13 +16,19 @@ const FIRST_LOOKS: SignedDuration = SignedDuration::from_secs(3);
 /// How much later for each change that is planned, held or waiting: a pass costs more the more of them there are.
 const FOR_EACH_CHANGE: SignedDuration = SignedDuration::from_millis(10);
 
-/// Remembers for how many passes in a row something has been in trouble.
+/// Remembers for how many passes in a row something has been in trouble, and what the last one waits for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
     failures: u32,
+    waits_for_reads: bool,
 }
 
 impl Pace {
+    /// Whether each read of a schedule is to bring a pass.
+    pub fn waits_for_reads(&self) -> bool {
+        self.waits_for_reads
+    }
+
     /// When the pass after one that ended at `ended` is due at the latest.
     pub fn passed(&mut self, pass: &Pass, timing: &Timing, ended: Timestamp) -> Timestamp {
         let failing = |kind| {
@@ -34,6 +40,7 @@ impl Pace {
         let trouble =
             pass.survey.problems.iter().any(|p| failing(p.kind)) || pass.ended.iter().any(|a| a.end != End::Confirmed);
         self.failures = if trouble { self.failures.saturating_add(1) } else { 0 };
+        self.waits_for_reads = pass.survey.verdict.waits_for_reads();
         let latest = if trouble || pass.open_intents > 0 {
             self.soon(timing, ended)
         } else {

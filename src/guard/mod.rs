@@ -233,6 +233,15 @@ impl Guard {
         }
     }
 
+    /// Whether a read of a schedule may release what it holds although it shows the same as before: by how old the last one
+    /// is, by the clock that came with it, or because it confirms the one before.
+    fn waits_for_reads(self) -> bool {
+        matches!(
+            self,
+            Self::ClockSkew | Self::StaleSource | Self::EmptySchedule | Self::UnsteadySchedule
+        )
+    }
+
     /// Whether a person's approval of the plan's digest overrules it.
     fn yields_to_approval(self) -> bool {
         !matches!(
@@ -258,6 +267,12 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether a read of a schedule may release something that is held, although it shows the same as before.
+    #[must_use]
+    pub fn waits_for_reads(&self) -> bool {
+        self.held.iter().any(|held| held.guard.waits_for_reads())
+    }
+
     /// The changes whose reason may not be true.
     #[must_use]
     pub fn doubted(&self) -> BTreeSet<Key> {

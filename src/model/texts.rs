@@ -7,8 +7,8 @@ use smol_str::SmolStr;
 
 use super::{Basis, Cause, EntitlementId, MemberRef, Origin, Person, PrincipalId, ResolvedTarget, Right};
 
-/// The texts met so far, and what a rule and a membership say that many causes rest on. Short texts are no more than a pointer and are not
-/// kept here.
+/// The texts met so far, and what a rule and a membership say that many causes rest on. Short texts are no more than a
+/// pointer and are not kept here.
 #[derive(Debug, Default)]
 pub(crate) struct Texts {
     texts: HashSet<SmolStr>,

@@ -142,6 +142,7 @@ impl Run {
                     Ok(pass) => {
                         let host = world.state().host();
                         next_pass = pace.passed(&pass, &self.config.timing, host);
+                        wanted.send_modify(|wanted| wanted.each_is_news = pace.waits_for_reads());
                         let retry = applier.next_try(host);
                         next_pass = retry.map_or(next_pass, |t| t.min(next_pass));
                         let mut state = world.state();
@@ -267,6 +268,7 @@ impl Run {
             schedules: self.in_force.policy().schedules(),
             poll: timing.poll,
             horizon: timing.horizon,
+            each_is_news: false,
         }
     }
 }
