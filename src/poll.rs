@@ -264,7 +264,8 @@ impl Poller {
         soon.map_or(next, |t| t.min(next))
     }
 
-    /// Takes in a read. `unstored` is why the one before could not be stored, which is said once.
+    /// Takes in a read, which brings a pass where it `is_news` or tells something new. `unstored` is why the one before could
+    /// not be stored, which is said once.
     async fn take(&self, result: Result<Snapshot, ReadError>, unstored: &mut Option<String>, is_news: bool) {
         let mut stored = self.snapshots.lock().await;
         let written = match result {
@@ -326,7 +327,10 @@ impl Round {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounting::fixtures::{schedule, snapshots, t};
+    use crate::identity_center::tests::SimClock;
     use crate::model::{ScheduleKind, SourceName};
+    use crate::schedule::ReadErrorKind;
 
     #[test]
     fn a_round_is_over_when_each_schedule_was_read() {
@@ -343,6 +347,56 @@ mod tests {
         // The policy names one of them no more, and then only one that was read before.
         assert!(over("b", &all[..2]));
         assert!(over("a", &all[..1]));
+    }
+
+    #[tokio::test]
+    async fn a_read_brings_a_pass_by_what_it_tells_or_when_a_guard_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&dir.path().join("ledger.db"), "test", t(0)).await.unwrap();
+        let (_wanted, receiver) = watch::channel(Wanted {
+            schedules: BTreeSet::new(),
+            poll: SignedDuration::from_mins(1),
+            horizon: SignedDuration::from_hours(1),
+            each_is_news: false,
+        });
+        let clock = Arc::new(SimClock::default());
+        clock.set("2030-01-01T00:00:00Z");
+        let poller = Poller {
+            clock,
+            ledger,
+            snapshots: Arc::default(),
+            news: Arc::default(),
+            wanted: receiver,
+            health: Arc::new(Health::new(
+                [],
+                SignedDuration::from_mins(1),
+                Duration::from_secs(1),
+                t(0),
+            )),
+        };
+        let mut snapshot = (*snapshots()[&schedule()]).clone();
+        let mut brings_a_pass = async |read: Result<(), ReadErrorKind>, is_news| {
+            snapshot.read_at += SignedDuration::from_secs(60);
+            let read = read.map(|()| snapshot.clone()).map_err(|kind| ReadError {
+                schedule: schedule(),
+                kind,
+                message: "no".to_owned(),
+            });
+            poller.take(read, &mut None, is_news).await;
+            tokio::select! {
+                biased;
+                () = poller.news.notified() => true,
+                () = std::future::ready(()) => false,
+            }
+        };
+        let down = || Err(ReadErrorKind::Unreachable);
+        assert!(brings_a_pass(Ok(()), false).await, "another content");
+        assert!(!brings_a_pass(Ok(()), false).await, "the same");
+        assert!(brings_a_pass(Ok(()), true).await, "the same, for which a guard waits");
+        assert!(brings_a_pass(down(), false).await, "a failure");
+        assert!(!brings_a_pass(down(), false).await, "the same failure");
+        assert!(brings_a_pass(Ok(()), false).await, "it can be read again");
+        assert!(!brings_a_pass(Ok(()), false).await, "the same");
     }
 
     /// Found by simulation: a turn that ended just before midnight, with linger beyond it, fell out of the window.

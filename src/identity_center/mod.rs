@@ -14,7 +14,7 @@ mod reader;
 mod retry;
 mod targets;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
