@@ -9,6 +9,7 @@ use dutybound::identity_center::ChangeKind;
 use dutybound::ledger::{Ledger, StoredSnapshots};
 use dutybound::model::{GroupRef, Interval, PermissionSetRef, ResolvedTarget, Target};
 use dutybound::plan::{Change, Foresight};
+use dutybound::policy::Policy;
 use dutybound_sandbox::World;
 use dutybound_sandbox::organisation::Organisation;
 use jiff::{SignedDuration, Timestamp};
@@ -16,12 +17,11 @@ use jiff::{SignedDuration, Timestamp};
 use crate::rig;
 
 /// Who should hold what at `now`, where the turns change at `hand_over`.
-fn desired(organisation: &Organisation, hand_over: Timestamp, now: Timestamp) -> Desired {
-    let policy = rig::parse(rig::files(organisation));
+fn desired(policy: &Policy, organisation: &Organisation, hand_over: Timestamp, now: Timestamp) -> Desired {
     let snapshots = rig::snapshots_around(organisation, hand_over, now).into_iter();
     let snapshots = snapshots.map(|snapshot| (snapshot.schedule.clone(), Arc::new(snapshot)));
     let around = Interval::new(now, now + SignedDuration::from_secs(1)).unwrap();
-    Timeline::build(&policy, &snapshots.collect(), &[], around).at(now)
+    Timeline::build(policy, &snapshots.collect(), &[], around).at(now)
 }
 
 /// Grants in the world what everybody should hold at `now`, and gives these grants.
@@ -31,7 +31,7 @@ pub(crate) fn put(world: &mut World, organisation: &Organisation, hand_over: Tim
     let users = aws.users.iter().map(|user| (user.user_name.clone(), user.id.clone()));
     let users: BTreeMap<String, String> = users.collect();
     let mut grants = Vec::new();
-    for (entitlement, holders) in desired(organisation, hand_over, now).entitlements() {
+    for (entitlement, holders) in desired(&policy, organisation, hand_over, now).entitlements() {
         let target = match &policy.entitlement(entitlement).unwrap().target {
             Target::Assignment {
                 account,
