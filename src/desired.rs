@@ -1,22 +1,26 @@
 //! What should be: turns policy and snapshots into causes over a span of time. Pure; knows no clock.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use crate::config::Identity;
 use crate::model::{
-    Basis, Cause, EntitlementId, Interval, Person, Right, ScheduleKey, Shift, Snapshot, SourceName, SourceUser,
-    SourceUserState,
+    Basis, Cause, EntitlementId, Interval, Person, Right, ScheduleKey, Shift, Snapshot,
     spans::{gaps, merged, without},
 };
 use crate::policy::{Member, OnCall, Policy, Project, Rule, Trigger};
 use crate::problem::{Problem, ProblemKind, collapse};
+
+mod instant;
+mod people;
+
+pub use instant::Desired;
+use instant::{of_entitlement, of_person};
+use people::People;
 
 /// The snapshots to plan from, by schedule.
 pub type Snapshots = BTreeMap<ScheduleKey, Arc<Snapshot>>;
@@ -28,82 +32,6 @@ pub struct Timeline {
     pub causes: Vec<Arc<Cause>>,
     /// Sorted, without duplicates.
     pub problems: Vec<Problem>,
-}
-
-/// Who should hold what at one instant, with every cause.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Desired {
-    /// Sorted without duplicates, so that those of one entitlement stand together, and among them those of one person.
-    causes: Vec<Arc<Cause>>,
-}
-
-impl Desired {
-    /// Whether nobody should hold anything.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.causes.is_empty()
-    }
-
-    /// Every entitlement that somebody should hold, sorted, with these people, sorted, and why each of them should.
-    pub fn entitlements(
-        &self,
-    ) -> impl Iterator<Item = (&EntitlementId, impl Iterator<Item = (&Person, &[Arc<Cause>])> + Clone)> + Clone {
-        let is_same = |a: &Arc<Cause>, b: &Arc<Cause>| {
-            Arc::ptr_eq(&a.right, &b.right) || a.right.entitlement == b.right.entitlement
-        };
-        self.causes.chunk_by(is_same).map(|causes| {
-            let people = causes.chunk_by(|a, b| a.person == b.person);
-            (
-                &causes[0].right.entitlement,
-                people.map(|causes| (&causes[0].person, causes)),
-            )
-        })
-    }
-
-    /// Why the person should hold the entitlement; empty where they should not.
-    #[must_use]
-    pub fn causes_of(&self, entitlement: &EntitlementId, person: &Person) -> &[Arc<Cause>] {
-        of_person(&self.causes, entitlement, person)
-    }
-
-    /// Whether the person should hold the entitlement.
-    #[must_use]
-    pub fn calls_for(&self, entitlement: &EntitlementId, person: &Person) -> bool {
-        !self.causes_of(entitlement, person).is_empty()
-    }
-
-    /// Whether anybody should hold the entitlement.
-    #[must_use]
-    pub fn calls_for_anybody(&self, entitlement: &EntitlementId) -> bool {
-        !of_entitlement(&self.causes, entitlement).is_empty()
-    }
-
-    /// Adds a cause, and says whether it is new.
-    pub fn add(&mut self, cause: &Arc<Cause>) -> bool {
-        let place = self.causes.binary_search(cause);
-        if let Err(place) = place {
-            self.causes.insert(place, Arc::clone(cause));
-        }
-        place.is_err()
-    }
-}
-
-/// Those of one entitlement among causes that are sorted.
-fn of_entitlement<'a>(sorted: &'a [Arc<Cause>], entitlement: &EntitlementId) -> &'a [Arc<Cause>] {
-    let from = sorted.partition_point(|cause| cause.right.entitlement < *entitlement);
-    let rest = sorted.get(from..).unwrap_or_default();
-    let is_other = |cause: &Arc<Cause>| cause.right.entitlement != *entitlement;
-    let (these, _) = rest.split_at(rest.iter().position(is_other).unwrap_or(rest.len()));
-    these
-}
-
-/// Those of one person's entitlement.
-fn of_person<'a>(sorted: &'a [Arc<Cause>], entitlement: &EntitlementId, person: &Person) -> &'a [Arc<Cause>] {
-    let from = sorted.partition_point(|cause| (&cause.right.entitlement, &cause.person) < (entitlement, person));
-    let rest = sorted.get(from..).unwrap_or_default();
-    let is_other = |cause: &Arc<Cause>| cause.person != *person || cause.right.entitlement != *entitlement;
-    let (these, _) = rest.split_at(rest.iter().position(is_other).unwrap_or(rest.len()));
-    these
 }
 
 impl Timeline {
@@ -500,110 +428,4 @@ fn basis_of(on_call: &OnCall, shift: &Shift) -> Basis {
 
 fn owners(project: &Project) -> String {
     project.owners.iter().map(Person::as_str).collect::<Vec<_>>().join(", ")
-}
-
-/// Knows which person a provider's user is.
-struct People<'a> {
-    by_pin: BTreeMap<(&'a SourceName, &'a str), &'a Person>,
-    pinned: BTreeSet<(&'a SourceName, &'a Person)>,
-    /// The one user of an address at a source; `None` where there are several.
-    by_email: HashMap<(&'a SourceName, Cow<'a, str>), Option<&'a str>>,
-}
-
-/// E-mail is compared without regard to ASCII case; nearly all of it is in lower case already.
-fn lower(email: &str) -> Cow<'_, str> {
-    match email.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => email.to_ascii_lowercase().into(),
-        false => email.into(),
-    }
-}
-
-impl<'a> People<'a> {
-    fn new(snapshots: &'a Snapshots, identities: &'a [Identity], range: Interval) -> Self {
-        let mut people = Self {
-            by_pin: BTreeMap::new(),
-            pinned: BTreeSet::new(),
-            by_email: HashMap::default(),
-        };
-        for identity in identities {
-            for (source, id) in &identity.sources {
-                people.by_pin.insert((source, id), &identity.person);
-                people.pinned.insert((source, &identity.person));
-            }
-        }
-        // Turns name the same users again and again, and schedules of one source stand together.
-        let mut seen = HashSet::default();
-        let mut source = None;
-        for snapshot in snapshots.values() {
-            if source.replace(&snapshot.schedule.source) != Some(&snapshot.schedule.source) {
-                seen.clear();
-            }
-            for user in snapshot
-                .shifts
-                .iter()
-                .filter(|s| s.interval.intersect(&range).is_some())
-                .map(|s| &s.user)
-                .filter(|u| u.state == SourceUserState::Active && seen.insert(Arc::as_ptr(u)))
-            {
-                if let Some(email) = &user.email {
-                    let of_address = people.by_email.entry((&snapshot.schedule.source, lower(email)));
-                    let one = of_address.or_insert(Some(&user.id));
-                    *one = one.filter(|id| *id == user.id);
-                }
-            }
-        }
-        people
-    }
-
-    /// Exact mapping wins, then e-mail equality without regard to ASCII case; never anything fuzzier.
-    fn identify(&self, source: &SourceName, user: &SourceUser) -> Result<Person, (ProblemKind, String)> {
-        let label = user.label();
-        match user.state {
-            SourceUserState::Deleted => {
-                return Err((
-                    ProblemKind::UserDeleted,
-                    format!("{label} is on duty at {source} but no longer a user there"),
-                ));
-            }
-            SourceUserState::Blocked => {
-                return Err((
-                    ProblemKind::UserBlocked,
-                    format!("{label} is on duty at {source} but blocked there"),
-                ));
-            }
-            SourceUserState::Active => {}
-        }
-        if let Some(person) = self.by_pin.get(&(source, user.id.as_str())) {
-            return Ok((*person).clone());
-        }
-        let Some(email) = &user.email else {
-            return Err((
-                ProblemKind::NoEmail,
-                format!(
-                    "{label} is on duty but {source} gives no e-mail for them; map the id {:?} in [[identity]]",
-                    user.id
-                ),
-            ));
-        };
-        if let Some(person) = self.by_pin.get(&(source, email.as_str())) {
-            return Ok((*person).clone());
-        }
-        let person = Person::parse(email)
-            .map_err(|e| (ProblemKind::NoEmail, format!("{label} is on duty at {source} but {e}")))?;
-        if self.pinned.contains(&(source, &person)) {
-            return Err((
-                ProblemKind::PinnedElsewhere,
-                format!(
-                    "{label} at {source} has the e-mail of {person}, whom [[identity]] maps to another user id; correct the mapping if the user was re-created"
-                ),
-            ));
-        }
-        if self.by_email.get(&(source, lower(email))) == Some(&None) {
-            return Err((
-                ProblemKind::AmbiguousUser,
-                format!("several users of {source} have the e-mail {person}; map the right id in [[identity]]"),
-            ));
-        }
-        Ok(person)
-    }
 }
